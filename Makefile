@@ -1,0 +1,35 @@
+# make reproduce   install, get MNIST, run the main job and print it beside the paper's Table 1
+# make test        install and run the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install data reproduce test lint clean
+
+install: $(INSTALLED)
+
+# Chainer's setup script needs pkg_resources, which setuptools 81 dropped, so it is built with the
+# setuptools of the environment instead of a newer one in isolation.
+$(INSTALLED): requirements.txt setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "setuptools<81" wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $(INSTALLED)
+
+data: install
+	$(BIN)/python -m reproduce data mnist
+
+reproduce: data
+	$(BIN)/python -m reproduce quick unit-selection
+
+test: data lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

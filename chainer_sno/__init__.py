@@ -1,0 +1,29 @@
+"""Train the weights and the structure of a Chainer network together.
+
+The method of Saito and Shirakawa, *Controlling Model Complexity in Probabilistic Model-Based
+Dynamic Optimization of Neural Network Structures* (ICANN 2019): stochastic natural gradient on a
+Bernoulli distribution over structures, with a penalty that sets how large the network may be.
+"""
+
+from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
+from chainer_sno import complexity, extensions, functions, links
+from chainer_sno.bernoulli import Bernoulli
+from chainer_sno.compact import compact
+from chainer_sno.iterators import ArrayIterator, pass_arrays
+from chainer_sno.updater import StructureUpdater
+from chainer_sno.utility import ranking_utility
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArrayIterator",
+    "Bernoulli",
+    "StructureUpdater",
+    "compact",
+    "complexity",
+    "extensions",
+    "functions",
+    "links",
+    "pass_arrays",
+    "ranking_utility",
+]

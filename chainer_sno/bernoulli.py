@@ -1,0 +1,127 @@
+"""The distribution over structures and its update, equation (7)."""
+
+import numpy
+
+from chainer_sno import complexity
+from chainer_sno._import_chainer import chainer
+from chainer_sno.uniforms import Uniforms
+
+
+class Bernoulli(chainer.Link):
+    r"""Independent Bernoulli distributions over the d bits of a structure.
+
+    It is a :class:`chainer.Link` without parameters to be trained by backpropagation:
+    ``to_device`` moves it, and a serializer saves :math:`\theta` and the state of the random
+    numbers.
+
+    Args:
+        costs (array): c, the complexity coefficients, shape (d,), none negative, one positive.
+            A searchable link states them as its ``costs``.
+        epsilon0 (float): :math:`\epsilon_0`; the penalty coefficient is
+            :math:`\epsilon = \epsilon_0/\max(c)`.  Negative values favour large structures.
+        eta (float): :math:`\eta_\theta`, the learning rate of :math:`\theta`; 1/d by default.
+        initial_theta (float or array): :math:`\theta^{(0)}`, clamped to [1/d, 1 - 1/d].
+        seed (int): the seed of the structures.
+
+    Attributes:
+        theta (array): :math:`\theta`, shape (d,), float64 whatever the dtype of the network.
+            One step of the penalty moves a bit by :math:`\epsilon\theta(1-\theta)/d`, at
+            :math:`2^{-9}` and d = 2352 at most 2e-7, which float32 would round by up to a half.
+        costs (array): c, shape (d,), float64.
+
+    Raises:
+        ValueError: a shape or a value is not as above, or d < 2 (the range of
+            :math:`\theta`, [1/d, 1 - 1/d], would be empty).
+    """
+
+    def __init__(self, costs, epsilon0=0.0, eta=None, initial_theta=0.5, seed=0):
+        super().__init__()
+        costs = complexity.check_costs(costs)
+        d = len(costs)
+        if d < 2:
+            raise ValueError(f"theta needs at least 2 bits to have a range [1/d, 1-1/d], not {d}")
+        if not numpy.isfinite(epsilon0):
+            raise ValueError(f"epsilon0 must be finite, not {epsilon0}")
+        if eta is not None and not (numpy.isfinite(eta) and eta > 0):
+            raise ValueError(f"eta must be positive and finite, not {eta}")
+        theta = numpy.broadcast_to(numpy.asarray(initial_theta, dtype=numpy.float64), (d,))
+        if not ((theta >= 0) & (theta <= 1)).all():
+            raise ValueError("initial_theta must lie in [0, 1]")
+        self.epsilon0 = float(epsilon0)
+        self.eta = 1.0 / d if eta is None else float(eta)
+        self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d))
+        self.add_persistent("costs", costs)
+        # The step eta * epsilon * c of the penalty, without theta (1 - theta).
+        self.add_persistent("_penalty", self.epsilon0 / costs.max() * costs)
+        self.uniforms = Uniforms(d, seed)
+
+    def device_resident_accept(self, visitor):
+        """Move the random numbers with the arrays."""
+        super().device_resident_accept(visitor)
+        self.uniforms.device_resident_accept(visitor)
+
+    def __len__(self):
+        """Return d."""
+        return len(self.theta)
+
+    def sample(self, samples):
+        r"""Draw structures :math:`M_1, \dots, M_\lambda \sim p(M|\theta)` on the device.
+
+        Args:
+            samples (int): :math:`\lambda`.
+
+        Returns:
+            array: bool of shape (lambda, d).
+        """
+        return self.uniforms.take(samples) < self.theta
+
+    def update(self, structures, utilities):
+        r"""Take one step of equation (7) and clamp :math:`\theta` to [1/d, 1 - 1/d].
+
+        .. math::
+            \theta \leftarrow \theta + \eta_\theta \left[ \frac1\lambda
+            \sum_{i=1}^\lambda u_i (M_i - \theta) - \epsilon c\,\theta (1-\theta) \right]
+
+        Args:
+            structures (array): :math:`M_i`, shape (lambda, d), bool or 0 and 1.
+            utilities (array): :math:`u_i`, shape (lambda,), larger is better; those of
+                :func:`~chainer_sno.ranking_utility`.
+
+        Raises:
+            ValueError: a shape is not as above.
+        """
+        d = len(self)
+        if structures.ndim != 2 or structures.shape[1] != d:
+            raise ValueError(
+                f"structures must have the shape (lambda, {d}), not {structures.shape}"
+            )
+        if utilities.shape != structures.shape[:1]:
+            raise ValueError(
+                f"{len(structures)} structures need as many utilities, not {utilities.shape}"
+            )
+        xp = self.xp
+        theta = self.theta
+        selection = (utilities[:, None] * (structures - theta)).sum(axis=0) / len(structures)
+        step = self.eta * (selection - self._penalty * theta * (1 - theta))
+        xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)
+
+    def mode(self):
+        r"""Return :math:`M^*`, the most probable structure: bit i is on where theta is >= 0.5.
+
+        Returns:
+            array: bool of shape (d,).
+        """
+        return self.theta >= 0.5
+
+    def usage_rate(self):
+        """Return the usage rate of the mode (reading R1).
+
+        Returns:
+            float: between 0 and 1.
+        """
+        return complexity.usage_rate(self.mode(), self.costs)
+
+    def serialize(self, serializer):
+        """Save or load theta, the costs and the state of the random numbers."""
+        super().serialize(serializer)
+        self.uniforms.serialize(serializer["uniforms"])

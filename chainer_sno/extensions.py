@@ -1,0 +1,243 @@
+"""Extensions of Chainer's trainer: evaluation, reports of the structure, learning rate.
+
+What they report reaches LogReport, PrintReport and PlotReport under the names in their
+docstrings.
+"""
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.iterators import pass_arrays
+from chainer_sno.uniforms import Stream, Uniforms
+
+
+class ErrorEvaluator(chainer.training.extensions.Evaluator):
+    """Report the loss and the error of a classifier on a whole data set.
+
+    Chainer's Evaluator takes the mean over mini-batches, which is wrong where the last one is
+    smaller; this one counts examples.  It reports ``validation/main/loss``, the mean cross
+    entropy, and ``validation/main/error``, the fraction of examples classified wrongly.
+
+    Args:
+        iterator (chainer_sno.ArrayIterator): the data, with ``repeat=False``.
+        target (chainer.Link): from x to outputs of shape (N, classes).
+        converter (callable): makes arrays of a mini-batch.
+        device (device specifier): where to send the mini-batches.
+    """
+
+    def __init__(self, iterator, target, converter=pass_arrays, device=None):
+        super().__init__(iterator, target, converter, device)
+
+    def predictors(self):
+        """Return what is evaluated, a dictionary from a suffix of the names to functions.
+
+        Returns:
+            dict: a function from x to the log-probabilities, shape (N, classes), an array.
+        """
+        link = self.get_target("main")
+        return {"": lambda x: chainer.functions.log_softmax(link(x)).array}
+
+    def evaluate(self):
+        """Return the observation of one pass over the data."""
+        link = self.get_target("main")
+        iterator = self.get_iterator("main")
+        iterator.reset()
+        predictors = self.predictors()
+        loss = dict.fromkeys(predictors, 0)
+        wrong = dict.fromkeys(predictors, 0)
+        examples = 0
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            for batch in iterator:
+                x, t = self.converter(batch, self.device)
+                examples += len(t)
+                for name, predict in predictors.items():
+                    log_p = predict(x)
+                    xp = chainer.backend.get_array_module(log_p)
+                    loss[name] -= log_p[xp.arange(len(t)), t].sum(dtype="d")
+                    wrong[name] += (log_p.argmax(axis=1) != t).sum()
+        observation = {}
+        with chainer.reporter.report_scope(observation):
+            for name in predictors:
+                chainer.report({name + "loss": float(loss[name]) / examples}, link)
+                chainer.report({name + "error": float(wrong[name]) / examples}, link)
+        return observation
+
+
+class StructureEvaluator(ErrorEvaluator):
+    """Report the loss and the error at the most probable structure (section 3, prediction).
+
+    The deterministic prediction, at the mode of the distribution, is the one that the paper
+    reports; its names are those of :class:`ErrorEvaluator`.  The stochastic one, the mean of the
+    softmax outputs over sampled structures, is reported as ``validation/main/stochastic_loss``
+    and ``validation/main/stochastic_error``.  Its structures come from a stream of their own and
+    do not disturb the training.
+
+    Args:
+        iterator (chainer_sno.ArrayIterator): the data, with ``repeat=False``.
+        target (chainer.Link): a searchable link.
+        bernoulli (chainer_sno.Bernoulli): the distribution.
+        samples (int): structures of the stochastic prediction; 0 leaves it out.
+        converter (callable): makes arrays of a mini-batch.
+        device (device specifier): where to send the mini-batches.
+    """
+
+    def __init__(self, iterator, target, bernoulli, samples=0, converter=pass_arrays, device=None):
+        super().__init__(iterator, target, converter, device)
+        self.bernoulli = bernoulli
+        self.samples = samples
+        self.uniforms = Uniforms(len(bernoulli), bernoulli.uniforms.seed, Stream.EVALUATION)
+
+    def predictors(self):
+        """Return the deterministic and, with samples, the stochastic prediction."""
+        link = self.get_target("main")
+        mode = self.bernoulli.mode()[None]
+        found = {"": lambda x: chainer.functions.log_softmax(link(x, mode)[0]).array}
+        if self.samples:
+            self.uniforms.to_device(self.bernoulli.device)
+            structures = self.uniforms.take(self.samples) < self.bernoulli.theta
+
+            def stochastic(x):
+                outputs = [chainer.functions.softmax(y).array for y in link(x, structures)]
+                xp = chainer.backend.get_array_module(outputs[0])
+                return xp.log(sum(outputs) / len(outputs))
+
+            found["stochastic_"] = stochastic
+        return found
+
+    def serialize(self, serializer):
+        """Save or load the state of the random numbers."""
+        self.uniforms.serialize(serializer["uniforms"])
+
+
+class ThetaReport(chainer.training.Extension):
+    r"""Report how the distribution stands.
+
+    It reports ``theta/mean``, ``theta/min``, ``theta/max``, ``theta/converged`` (the fraction of
+    bits within 5% of 0 or 1) and ``theta/entropy`` (the mean over the bits, in bits).
+
+    Args:
+        bernoulli (chainer_sno.Bernoulli): the distribution.
+    """
+
+    trigger = 1, "epoch"
+    priority = chainer.training.PRIORITY_WRITER
+
+    def __init__(self, bernoulli):
+        self.bernoulli = bernoulli
+
+    def __call__(self, trainer):
+        """Report the statistics of theta."""
+        theta = chainer.backends.cuda.to_cpu(self.bernoulli.theta)
+        entropy = -(theta * numpy.log2(theta) + (1 - theta) * numpy.log2(1 - theta))
+        chainer.report(
+            {
+                "theta/mean": float(theta.mean()),
+                "theta/min": float(theta.min()),
+                "theta/max": float(theta.max()),
+                "theta/converged": float((numpy.minimum(theta, 1 - theta) < 0.05).mean()),
+                "theta/entropy": float(entropy.mean()),
+            }
+        )
+
+
+class StructureReport(chainer.training.Extension):
+    """Report the size of the most probable structure.
+
+    It reports ``structure/usage_rate`` (reading R1) and, where the link states them,
+    ``structure/weight_ratio`` (the fraction of the weights) and ``structure/NAME``, the bits that
+    are on in each of its groups, such as the units of ``hidden_1``.
+
+    Args:
+        link (chainer.Link): a searchable link.
+        bernoulli (chainer_sno.Bernoulli): the distribution.
+    """
+
+    trigger = 1, "epoch"
+    priority = chainer.training.PRIORITY_WRITER
+
+    def __init__(self, link, bernoulli):
+        self.link = link
+        self.bernoulli = bernoulli
+
+    def __call__(self, trainer):
+        """Report the mode's size."""
+        mode = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
+        report = {"structure/usage_rate": self.bernoulli.usage_rate()}
+        if hasattr(self.link, "weight_ratio"):
+            report["structure/weight_ratio"] = self.link.weight_ratio(mode)
+        for name, group in getattr(self.link, "groups", {}).items():
+            report[f"structure/{name}"] = int(mode[group].sum())
+        chainer.report(report)
+
+
+class StepSchedule(chainer.training.Extension):
+    """Divide the learning rate by ten at 1/2 and at 3/4 of the training (section 4).
+
+    The rate is a function of the iteration, so a resumed training continues with the right one.
+
+    Args:
+        iterations (int): those of the whole training.
+        initial_lr (float): the rate at the start; that of the optimizer by default.
+        divisor (float): by which the rate is divided at each milestone.
+        milestones (sequence of float): fractions of the training.
+        optimizer (chainer.Optimizer): the updater's ``main`` optimizer by default.
+    """
+
+    trigger = 1, "iteration"
+    priority = chainer.training.PRIORITY_WRITER
+
+    def __init__(
+        self, iterations, initial_lr=None, divisor=10, milestones=(0.5, 0.75), optimizer=None
+    ):
+        self.initial_lr = initial_lr
+        self.divisor = divisor
+        # The iterations after which the rate falls, rounded down like the iterations (R10).
+        self.milestones = [int(iterations * fraction) for fraction in milestones]
+        self.optimizer = optimizer
+
+    def learning_rate(self, iteration):
+        """Return the rate with which the iteration after ``iteration`` finished ones is done."""
+        return self.initial_lr / self.divisor ** sum(iteration >= m for m in self.milestones)
+
+    def initialize(self, trainer):
+        """Set the rate of the first iteration, or of the first after a resume."""
+        if self.optimizer is None:
+            self.optimizer = trainer.updater.get_optimizer("main")
+        if self.initial_lr is None:
+            self.initial_lr = self.optimizer.lr
+        self.optimizer.lr = self.learning_rate(trainer.updater.iteration)
+
+    def __call__(self, trainer):
+        """Set the rate of the next iteration where it changes."""
+        if trainer.updater.iteration in self.milestones:
+            self.optimizer.lr = self.learning_rate(trainer.updater.iteration)
+
+    def serialize(self, serializer):
+        """Save or load the initial rate, since the optimizer's has changed by then."""
+        if self.initial_lr is not None or not isinstance(serializer, chainer.Serializer):
+            self.initial_lr = float(serializer("initial_lr", self.initial_lr or 0.0))
+
+
+class EpochTrigger:
+    """Fire at the last whole iteration of every epoch, iteration ``e * n / N`` rounded down (R10).
+
+    Chainer's ``(1, "epoch")`` fires at the first iteration at or after the end of an epoch.  Where
+    an epoch does not divide into mini-batches, that of the last epoch would lie behind the end.
+
+    Args:
+        examples (int): n, examples an epoch.
+        batch_size (int): N, examples a mini-batch.
+        epochs (int): fire at every so many epochs.
+    """
+
+    def __init__(self, examples, batch_size, epochs=1):
+        self.examples = examples
+        self.batch_size = batch_size
+        self.epochs = epochs
+
+    def __call__(self, trainer):
+        """Return whether the iteration just finished is the last whole one of an epoch."""
+        # Iteration i is floor(e n / N) for some e exactly where [i N, (i + 1) N) holds an e n.
+        start = trainer.updater.iteration * self.batch_size
+        period = self.epochs * self.examples
+        return start > 0 and -start % period < self.batch_size

@@ -1,0 +1,138 @@
+"""Mini-batches cut from arrays, with a state of three integers."""
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.uniforms import Stream, generator
+
+
+class ArrayIterator(chainer.dataset.Iterator):
+    """Iterate over arrays on any device, whole mini-batches at a time.
+
+    Chainer's SerialIterator hands out lists of examples, which the converter has to stack again,
+    and its snapshot does not hold the random state of the order.  This one indexes the arrays
+    once per mini-batch, and the order of epoch e is a function of the seed and e alone.  Where an
+    epoch does not divide into mini-batches, one crosses into the next epoch, as in
+    SerialIterator, so ``epochs * n / batch_size`` iterations, rounded down, make so many epochs
+    (reading R10).
+
+    Args:
+        arrays (tuple of array): of the same length n, NumPy or CuPy, all on one device.
+        batch_size (int): examples a mini-batch, between 1 and n.
+        repeat (bool): go on for ever; otherwise stop after one epoch.
+        shuffle (bool): a new order every epoch; otherwise the order of the arrays.
+        seed (int): the seed of the orders.
+
+    Attributes:
+        epoch (int): finished epochs.
+        is_new_epoch (bool): the last mini-batch finished an epoch.
+
+    Raises:
+        ValueError: the arrays differ in length, or a mini-batch does not fit.
+    """
+
+    def __init__(self, arrays, batch_size, repeat=True, shuffle=True, seed=0):
+        lengths = {len(array) for array in arrays}
+        if len(lengths) != 1:
+            raise ValueError(f"the arrays must be of one length, not {sorted(lengths)}")
+        (self.size,) = lengths
+        if not 1 <= batch_size <= self.size:
+            raise ValueError(f"batch_size must lie in 1..{self.size}, not {batch_size}")
+        self.arrays = tuple(arrays)
+        self.batch_size = batch_size
+        self.repeat = repeat
+        self.shuffle = shuffle
+        self.seed = seed
+        self.reset()
+
+    def reset(self):
+        """Start again at the first mini-batch of the first epoch."""
+        self.position = 0
+        self._previous = -1
+        self._order_epoch = -1
+
+    @property
+    def epoch(self):
+        """Finished epochs."""
+        return self.position // self.size
+
+    @property
+    def is_new_epoch(self):
+        """Whether the last mini-batch finished an epoch."""
+        return max(self._previous, 0) // self.size < self.epoch
+
+    @property
+    def epoch_detail(self):
+        """Finished epochs with the fraction of the current one."""
+        return self.position / self.size
+
+    @property
+    def previous_epoch_detail(self):
+        """The same before the last mini-batch, None before the first."""
+        return None if self._previous < 0 else self._previous / self.size
+
+    def _order(self, epoch):
+        if epoch != self._order_epoch:
+            xp = chainer.backend.get_array_module(self.arrays[0])
+            order = generator(numpy, (self.seed, Stream.ORDER, epoch)).permutation(self.size)
+            self._current_order = xp.asarray(order)
+            self._order_epoch = epoch
+        return self._current_order
+
+    def __next__(self):
+        """Return the next mini-batch, a tuple of arrays."""
+        if not self.repeat and self.position >= self.size:
+            raise StopIteration
+        epoch, start = divmod(self.position, self.size)
+        stop = start + self.batch_size
+        if not self.repeat:
+            stop = min(stop, self.size)
+        if self.shuffle:
+            index = self._order(epoch)[start:stop]
+            if stop > self.size:
+                xp = chainer.backend.get_array_module(index)
+                index = xp.concatenate((index, self._order(epoch + 1)[: stop - self.size]))
+            batch = tuple(array[index] for array in self.arrays)
+        elif stop <= self.size:
+            batch = tuple(array[start:stop] for array in self.arrays)
+        else:
+            xp = chainer.backend.get_array_module(self.arrays[0])
+            batch = tuple(
+                xp.concatenate((array[start:], array[: stop - self.size])) for array in self.arrays
+            )
+        self._previous = self.position
+        self.position += stop - start
+        return batch
+
+    next = __next__
+
+    def serialize(self, serializer):
+        """Save or load the position.
+
+        Raises:
+            ValueError: the snapshot belongs to another seed or other arrays.
+        """
+        identity = numpy.array([self.seed, self.size, self.batch_size, self.shuffle])
+        found = numpy.array(serializer("identity", identity.copy()))
+        if not numpy.array_equal(found, identity):
+            raise ValueError(
+                "the snapshot's mini-batches are those of seed, length, batch size and shuffle "
+                f"{found.tolist()}, here {identity.tolist()}"
+            )
+        self.position = int(serializer("position", self.position))
+        self._previous = int(serializer("previous", self._previous))
+
+
+def pass_arrays(batch, device=None):
+    """Convert a mini-batch of :class:`ArrayIterator` for an updater: there is nothing to stack.
+
+    Args:
+        batch (tuple of array): the mini-batch.
+        device (chainer.backend.Device): where to send it; None leaves it where it is.
+
+    Returns:
+        tuple of array: the same.
+    """
+    if device is None:
+        return batch
+    return tuple(device.send(array) for array in batch)

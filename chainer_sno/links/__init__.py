@@ -1,0 +1,20 @@
+"""Searchable links, and the plain networks that they become.
+
+Everything searchable follows one contract.  It is a :class:`chainer.Link` with
+
+* ``link(x, structures)``: a mini-batch ``x`` and structures, bool of shape (lambda, d), in; the
+  lambda outputs out, as one variable whose first axis is lambda or as a sequence;
+* ``link.costs``: c, the complexity coefficients, an array of shape (d,).
+
+Two more are optional, and make the structure readable in reports:
+
+* ``link.groups``: a dictionary from a name to the slice of the bits that belong together, such
+  as the units of a layer;
+* ``link.weight_ratio(structure)``: the fraction of the weights that a structure keeps.
+"""
+
+from chainer_sno.links.masked_linear import MaskedLinear
+from chainer_sno.links.masked_mlp import MaskedMLP
+from chainer_sno.links.mlp import MLP
+
+__all__ = ["MLP", "MaskedLinear", "MaskedMLP"]

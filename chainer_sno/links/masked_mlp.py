@@ -1,0 +1,115 @@
+"""The network of section 4.1: units of a fully connected network under selection."""
+
+import numpy
+
+from chainer_sno import complexity
+from chainer_sno._import_chainer import chainer
+from chainer_sno.functions import mask_units
+from chainer_sno.links.masked_linear import MaskedLinear
+from chainer_sno.links.mlp import check_widths
+
+
+class MaskedMLP(chainer.Chain):
+    """A fully connected network of any depth whose hidden units are under selection.
+
+    The first layer does not depend on the structure unless the inputs are under selection, so it
+    is computed once for all structures; the others see the structures stacked along the batch.
+
+    Args:
+        in_size (int): inputs.
+        hidden_sizes (sequence of int): units of the hidden layers.
+        out_size (int): outputs.
+        select_inputs (bool): put the inputs under selection as well, in front of the hidden
+            units; with costs of one that is feature selection (section 3).
+        activation (callable): F of the hidden units.
+        initialW (initializer): that of the weights, Chainer's HeNormal by default.
+
+    Attributes:
+        widths (tuple of int): units per layer, inputs first and outputs last.
+        costs (numpy.ndarray): c, ones, shape (d,), float64.
+        groups (dict): the slices of the bits of ``inputs``, ``hidden_1``, ``hidden_2``, ...
+
+    Raises:
+        ValueError: a width is not a positive integer, or there is no hidden layer.
+    """
+
+    def __init__(
+        self,
+        in_size,
+        hidden_sizes,
+        out_size,
+        select_inputs=False,
+        activation=chainer.functions.relu,
+        initialW=None,
+    ):
+        super().__init__()
+        self.widths = check_widths(in_size, hidden_sizes, out_size)
+        self.select_inputs = select_inputs
+        initialW = initialW or chainer.initializers.HeNormal()
+        with self.init_scope():
+            self.hidden = chainer.ChainList(
+                *(
+                    MaskedLinear(a, b, activation, initialW)
+                    for a, b in zip(self.widths, self.widths[1:-1])
+                )
+            )
+            self.output = chainer.links.Linear(*self.widths[-2:], initialW=initialW)
+        selected = {f"hidden_{i}": width for i, width in enumerate(self.widths[1:-1], 1)}
+        if select_inputs:
+            selected = {"inputs": in_size, **selected}
+        ends = numpy.cumsum(list(selected.values())).tolist()
+        self.groups = {
+            name: slice(end - width, end) for (name, width), end in zip(selected.items(), ends)
+        }
+        self.costs = numpy.ones(ends[-1])
+
+    def forward(self, x, structures):
+        """Return the outputs of every structure, before the softmax.
+
+        Args:
+            x (chainer.Variable or array): shape (N, in_size).
+            structures (array): bool of shape (lambda, d).
+
+        Returns:
+            chainer.Variable: shape (lambda, N, out_size).
+
+        Raises:
+            ValueError: ``structures`` does not have the shape (lambda, d).
+        """
+        if structures.ndim != 2 or structures.shape[1] != len(self.costs):
+            raise ValueError(
+                f"structures must have the shape (lambda, {len(self.costs)}), "
+                f"not {structures.shape}"
+            )
+        h = chainer.functions.expand_dims(chainer.as_variable(x), 0)
+        bits = [structures[:, group] for group in self.groups.values()]
+        if self.select_inputs:
+            h = mask_units(h, bits.pop(0))
+        for layer, layer_bits in zip(self.hidden, bits):
+            h = layer(h, layer_bits)
+        return self.output(h, n_batch_axes=2)
+
+    def kept_widths(self, structure):
+        """Return how many units of each layer a structure keeps.
+
+        Args:
+            structure (array): bits, shape (d,).
+
+        Returns:
+            tuple of int: inputs first and outputs last; layers without selection keep all.
+        """
+        kept = [int(structure[group].sum()) for group in self.groups.values()]
+        if not self.select_inputs:
+            kept.insert(0, self.widths[0])
+        return (*kept, self.widths[-1])
+
+    def weight_ratio(self, structure):
+        """Return the fraction of the weights that a structure keeps.
+
+        Args:
+            structure (array): bits, shape (d,).
+
+        Returns:
+            float: between 0 and 1; biases are left out.
+        """
+        return complexity.fully_connected_weight_ratio(self.kept_widths(structure), self.widths)

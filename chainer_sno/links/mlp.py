@@ -1,0 +1,94 @@
+"""A plain fully connected network: the fixed structures and the Dropout of section 4.1."""
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.uniforms import Stream, Uniforms
+
+
+def check_widths(in_size, hidden_sizes, out_size):
+    """Return the widths of all layers.
+
+    Args:
+        in_size (int): inputs.
+        hidden_sizes (sequence of int): units of the hidden layers, at least one layer.
+        out_size (int): outputs.
+
+    Returns:
+        tuple of int: the widths, inputs first.
+
+    Raises:
+        ValueError: no hidden layer, or a width that is not a positive integer.
+    """
+    widths = (in_size, *hidden_sizes, out_size)
+    if len(widths) < 3:
+        raise ValueError("hidden_sizes needs at least one layer")
+    for width in widths:
+        if not (isinstance(width, (int, numpy.integer)) and width > 0):
+            raise ValueError(f"a layer's width must be a positive integer, not {width!r}")
+    return tuple(int(width) for width in widths)
+
+
+class MLP(chainer.Chain):
+    """A fully connected network with ReLU and, as an option, Dropout on the hidden layers.
+
+    Args:
+        in_size (int): inputs.
+        hidden_sizes (sequence of int): units of the hidden layers.
+        out_size (int): outputs.
+        dropout_ratio (float): the probability with which a hidden unit is dropped while
+            training, 0 for none; the others are scaled by 1/(1 - ratio).
+        seed (int): the seed of the dropped units, which a snapshot keeps in step.
+        initialW (initializer): that of the weights, Chainer's HeNormal by default.
+
+    Raises:
+        ValueError: a width is not positive or the ratio not in [0, 1).
+    """
+
+    def __init__(self, in_size, hidden_sizes, out_size, dropout_ratio=0.0, seed=0, initialW=None):
+        super().__init__()
+        if not 0 <= dropout_ratio < 1:
+            raise ValueError(f"dropout_ratio must lie in [0, 1), not {dropout_ratio}")
+        self.widths = check_widths(in_size, hidden_sizes, out_size)
+        self.dropout_ratio = dropout_ratio
+        self.uniforms = Uniforms(sum(self.widths[1:-1]), seed, Stream.DROPOUT, numpy.float32)
+        initialW = initialW or chainer.initializers.HeNormal()
+        with self.init_scope():
+            self.layers = chainer.ChainList(
+                *(
+                    chainer.links.Linear(a, b, initialW=initialW)
+                    for a, b in zip(self.widths, self.widths[1:])
+                )
+            )
+
+    def device_resident_accept(self, visitor):
+        """Move the random numbers with the parameters."""
+        super().device_resident_accept(visitor)
+        self.uniforms.device_resident_accept(visitor)
+
+    def forward(self, x):
+        """Return the outputs before the softmax.
+
+        Args:
+            x (chainer.Variable or array): shape (N, in_size).
+
+        Returns:
+            chainer.Variable: shape (N, out_size).
+        """
+        *hidden, last = self.layers
+        dropout = self.dropout_ratio > 0 and chainer.config.train
+        if dropout:
+            scale = x.dtype.type(1 / (1 - self.dropout_ratio))
+            masks = (self.uniforms.take(len(x)) >= self.dropout_ratio) * scale
+        start = 0
+        for layer in hidden:
+            x = chainer.functions.relu(layer(x))
+            if dropout:
+                x = x * masks[:, start : start + x.shape[1]]
+                start += x.shape[1]
+        return last(x)
+
+    def serialize(self, serializer):
+        """Save or load the parameters and the state of the random numbers."""
+        super().serialize(serializer)
+        self.uniforms.serialize(serializer["uniforms"])

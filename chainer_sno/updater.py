@@ -1,0 +1,92 @@
+"""Algorithm 1 of the paper as an updater of Chainer's trainer."""
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.utility import ranking_utility
+
+
+class StructureUpdater(chainer.training.updaters.StandardUpdater):
+    r"""Train the weights and the distribution over structures together (Algorithm 1).
+
+    One iteration draws a mini-batch and :math:`\lambda` structures, computes the loss of every
+    structure on the same mini-batch, updates :math:`\theta` with the ranking of the losses by
+    equation (7), and then the weights with the mean of their gradients, equation (6).  Both
+    updates see the same losses (reading R9).
+
+    It reports ``loss``, the mean loss over the structures, for the optimizer's target.
+
+    Args:
+        iterator (chainer.dataset.Iterator): mini-batches; the examples are pairs (x, t).
+        optimizer (chainer.Optimizer): that of the weights; its target is a searchable link, see
+            :mod:`chainer_sno.links`.
+        bernoulli (chainer_sno.Bernoulli): the distribution, moved to ``device`` with the link.
+        samples (int): :math:`\lambda`, the structures drawn in one iteration.
+        loss_func (callable): from the outputs of one structure and t to its loss, a scalar
+            variable that is a mean over the mini-batch.
+        converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater.
+        device (device specifier): where to train, as in Chainer's StandardUpdater.
+
+    Raises:
+        ValueError: ``samples`` is less than one, or the distribution has another number of bits
+            than the link.
+    """
+
+    def __init__(
+        self,
+        iterator,
+        optimizer,
+        bernoulli,
+        samples=2,
+        loss_func=chainer.functions.softmax_cross_entropy,
+        converter=chainer.dataset.concat_examples,
+        device=None,
+    ):
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, not {samples}")
+        if len(bernoulli) != len(optimizer.target.costs):
+            raise ValueError(
+                f"the link has {len(optimizer.target.costs)} bits, "
+                f"the distribution {len(bernoulli)}"
+            )
+        super().__init__(iterator, optimizer, converter, device, loss_func)
+        if self.device is not None:
+            bernoulli.to_device(self.device)
+        self.bernoulli = bernoulli
+        self.samples = samples
+
+    def update_core(self):
+        """Do one iteration of Algorithm 1."""
+        iterator = self.get_iterator("main")
+        optimizer = self.get_optimizer("main")
+        x, t = self.converter(iterator.next(), self.input_device)
+        structures = self.bernoulli.sample(self.samples)
+        losses = self.step(x, t, structures)
+        chainer.report({"loss": losses.mean()}, optimizer.target)
+        if self.auto_new_epoch and iterator.is_new_epoch:
+            optimizer.new_epoch(auto=True)
+
+    def step(self, x, t, structures):
+        """Update theta and the weights with one mini-batch and given structures.
+
+        Args:
+            x (array): inputs of the mini-batch, on the device of the link.
+            t (array): targets of the mini-batch.
+            structures (array): bool of shape (lambda, d).
+
+        Returns:
+            array: the losses before the updates, shape (lambda,), float64.
+        """
+        optimizer = self.get_optimizer("main")
+        link = optimizer.target
+        functions = chainer.functions
+        link.cleargrads()
+        losses = functions.stack([self.loss_func(y, t) for y in link(x, structures)])
+        ranked = losses.array.astype("d")
+        self.bernoulli.update(structures, ranking_utility(ranked))
+        functions.mean(losses).backward()
+        optimizer.update()
+        return ranked
+
+    def serialize(self, serializer):
+        """Save or load everything that the training needs to continue."""
+        super().serialize(serializer)
+        self.bernoulli.serialize(serializer["bernoulli"])

@@ -1,0 +1,203 @@
+"""The command line: ``python -m reproduce ...``."""
+
+import argparse
+import sys
+from dataclasses import fields
+
+from reproduce import ReproduceError
+from reproduce.settings import (
+    METHODS,
+    SCHEDULES,
+    UnitSelection,
+    fraction_of_paper,
+    parse_epsilon0,
+)
+
+DATASETS = ("mnist", "fashion-mnist")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message):
+        raise ReproduceError(f"{message} (see {self.prog} --help)")
+
+
+def _negative_values(arguments):
+    """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option."""
+    joined = []
+    for argument in arguments:
+        if joined and joined[-1] == "--epsilon0":
+            joined[-1] += "=" + argument
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _add_data(commands):
+    parser = commands.add_parser("data", help="fetch, verify and cache a data set")
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--data-dir", help="where to keep it, by default the cache directory")
+    parser.add_argument("--from", dest="source", help="a directory that holds the IDX files")
+    parser.set_defaults(call=_data)
+
+
+def _data(arguments):
+    from reproduce import data
+
+    data.fetch(arguments.dataset, arguments.data_dir, arguments.source)
+
+
+def _add_run(commands):
+    parser = commands.add_parser(
+        "run", help="one training", description="One training with the paper's settings."
+    )
+    kinds = parser.add_subparsers(dest="experiment", required=True, parser_class=_Parser)
+    unit = kinds.add_parser("unit-selection", help="section 4.1")
+    add = unit.add_argument
+    add("--method", choices=METHODS, default="sno")
+    add("--epsilon0", help="of sno: 2^-7, -2^-3, 0, 0.0078125, ... (2^-7)")
+    add("--width", type=int, help="units in each hidden layer, of fixed (784)")
+    add("--schedule", choices=SCHEDULES, default="paper", help="the defaults of what follows")
+    add("--epochs", type=int, help="500 for sno, 1000 for the others")
+    add("--batch-size", type=int, help="32 for sno, 64 for the others")
+    add(
+        "--eta-factor",
+        type=float,
+        help="eta_theta times d, of sno (1, raised as epochs fall)",
+    )
+    add("--samples", type=int, help="lambda, of sno (2)")
+    add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
+    add("--units", type=int, help="units in each hidden layer of the full network (784)")
+    add("--layers", type=int, help="hidden layers (3)")
+    add("--lr", type=float, help="initial learning rate (0.01)")
+    add("--momentum", type=float, help="of Nesterov's momentum (0.9)")
+    add("--weight-decay", type=float, help="on every parameter (0.0001)")
+    add("--dropout-ratio", type=float, help="of dropout (0.5)")
+    add("--dataset", choices=DATASETS, default="mnist")
+    add("--seed", type=int, default=0)
+    add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
+    add("--data-dir", help="where the data lies, by default the cache directory")
+    add("--out", default="runs", help="gets the record and the snapshots (runs)")
+    add("--snapshot-interval", type=int, help="iterations between snapshots (an epoch's)")
+    add("--quiet", action="store_true", help="no line an epoch")
+    unit.set_defaults(call=_run)
+
+
+def _add_quick(commands):
+    parser = commands.add_parser(
+        "quick",
+        help="the main job: a short run of an experiment, beside the paper's numbers",
+        description="Train the seven penalties of section 4.1 and two fixed structures at the "
+        "quick schedule, and print the table beside Table 1.",
+    )
+    kinds = parser.add_subparsers(dest="experiment", required=True, parser_class=_Parser)
+    unit = kinds.add_parser("unit-selection", help="section 4.1")
+    add = unit.add_argument
+    add("--out", default="runs/quick", help="gets the records (runs/quick)")
+    add("--figures", help="gets the figure, by default the directory of the records")
+    add("--jobs", type=int, default=2, help="trainings at a time (2)")
+    add("--seed", type=int, default=0)
+    add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
+    add("--data-dir", help="where the data lies, by default the cache directory")
+    unit.set_defaults(call=_quick)
+
+
+def _quick(arguments):
+    from reproduce import quick
+
+    return quick.unit_selection(
+        arguments.out,
+        arguments.figures or arguments.out,
+        arguments.jobs,
+        arguments.seed,
+        arguments.device,
+        arguments.data_dir,
+    )
+
+
+#: What a setting applies to; elsewhere it is left out, with a word about it.
+_APPLIES_TO = {
+    "epsilon0": "sno",
+    "width": "fixed",
+    "eta_factor": "sno",
+    "samples": "sno",
+    "stochastic_samples": "sno",
+    "dropout_ratio": "dropout",
+}
+
+
+def _settings(arguments):
+    values = {field.name: getattr(arguments, field.name) for field in fields(UnitSelection)}
+    if values["epsilon0"] is not None:
+        values["epsilon0"] = parse_epsilon0(values["epsilon0"])
+    settings = UnitSelection.at(arguments.schedule, **values)
+    for name, method in _APPLIES_TO.items():
+        if values[name] is not None and values["method"] != method:
+            print(
+                f"reproduce: --{name.replace('_', '-')} applies to --method {method} and is "
+                f"left out with {values['method']}",
+                file=sys.stderr,
+            )
+    fraction = fraction_of_paper(settings)
+    if fraction < 1:
+        line = f"This is a short run: {float(fraction):.2g} of the paper's iterations"
+        if settings.eta_factor and values["eta_factor"] is None:
+            line += (
+                f"; so eta_theta is {settings.eta_factor:g}/d, without which theta stays near 0.5 "
+                "and M* is arbitrary (--eta-factor 1 for the paper's 1/d)"
+            )
+        print(line + ".")
+    return settings
+
+
+def _run(arguments):
+    settings = _settings(arguments)
+    from reproduce import run
+
+    found = run.run(
+        settings,
+        arguments.out,
+        arguments.device,
+        arguments.data_dir,
+        arguments.snapshot_interval,
+        arguments.quiet,
+    )
+    result = found["result"]
+    units = "/".join(map(str, result["units"]))
+    print(
+        f"test error {result['test_error']:.2%}, units {units}, usage rate "
+        f"{result['usage_rate']:.1%}, weights {result['weight_ratio']:.1%}"
+    )
+
+
+def make_parser():
+    """Return the parser of the command line, whose errors are one line each."""
+    parser = _Parser(prog="python -m reproduce", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    _add_data(commands)
+    _add_run(commands)
+    _add_quick(commands)
+    return parser
+
+
+def main(arguments=None):
+    """Run a command.
+
+    Args:
+        arguments (list of str): of the command line.
+
+    Returns:
+        int: the exit code: 0, 1 where a command says so, 2 for what the user can mend, and 128
+        plus the signal's number after a signal.
+    """
+    parser = make_parser()
+    arguments = _negative_values(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = parser.parse_args(arguments)
+        return parsed.call(parsed) or 0
+    except ReproduceError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

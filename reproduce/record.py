@@ -1,0 +1,183 @@
+"""Records of finished runs: small JSON files that say everything about one training."""
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy
+import threadpoolctl
+
+import chainer_sno
+from chainer_sno._import_chainer import chainer
+from reproduce import ROOT, ReproduceError
+from reproduce.files import write_bytes
+from reproduce.settings import UnitSelection
+
+#: The version of the form of a record; a change that readers must know raises it.
+SCHEMA = 1
+#: Columns of the log that are fractions although their names begin as those of counts.
+_FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
+
+
+def _git_commit():
+    """Return the commit of the checkout, with a plus where files differ from it, or None."""
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions():
+    """Return the versions of what computes the numbers."""
+    found = {
+        "python": platform.python_version(),
+        "chainer_sno": chainer_sno.__version__,
+        "commit": _git_commit(),
+        "chainer": chainer.__version__,
+        "numpy": numpy.__version__,
+    }
+    if chainer.backends.cuda.available:
+        found["cupy"] = chainer.backends.cuda.cupy.__version__
+    return found
+
+
+def machine(device):
+    """Return the machine that computes the numbers.
+
+    Args:
+        device (chainer.backend.Device): where the training runs.
+
+    Returns:
+        dict: processor, cores, operating system, BLAS, and the GPU where there is one.
+    """
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    found = {
+        "processor": models[0] if models else processor,
+        "cores": len(models) or None,
+        "system": platform.system(),
+        "blas": [
+            f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip()
+            + f", {pool['num_threads']} thread{'s' if pool['num_threads'] > 1 else ''}"
+            for pool in threadpoolctl.threadpool_info()
+            if pool["user_api"] == "blas" and "numpy" in pool["filepath"]
+        ],
+        "device": str(device),
+    }
+    if device.xp is not numpy:
+        properties = device.xp.cuda.runtime.getDeviceProperties(device.device.id)
+        found["gpu"] = properties["name"].decode()
+    return found
+
+
+def columns(log):
+    """Return a log of LogReport, a list of dictionaries, as a dictionary of columns."""
+    names = sorted(name for name in log[0] if name != "elapsed_time")
+
+    def kind(name):
+        counts = name.startswith("structure/") and name not in _FRACTIONS
+        return int if counts or name in ("epoch", "iteration") else float
+
+    return {name: [kind(name)(entry[name]) for entry in log] for name in names}
+
+
+def make(settings, log, result, times, device):
+    """Return the record of a finished run.
+
+    Everything but ``times`` is the same, bit by bit, for the same settings, machine and versions,
+    whether the run was interrupted or not.
+
+    Args:
+        settings (UnitSelection): of the run.
+        log (list of dict): of LogReport, an entry an epoch.
+        result (dict): the numbers at the end.
+        times (dict): seconds and dates.
+        device (chainer.backend.Device): where it ran.
+
+    Returns:
+        dict: the record.
+    """
+    return {
+        "schema": SCHEMA,
+        "name": settings.name,
+        "schedule": "paper" if settings.is_paper_schedule else "not the paper's",
+        "changes": settings.changes(),
+        "settings": settings.as_dict(),
+        "result": result,
+        "versions": versions(),
+        "machine": machine(device),
+        "times": {**times, "epoch_seconds": [round(entry["elapsed_time"], 2) for entry in log]},
+        "log": columns(log),
+    }
+
+
+def write(path, record):
+    """Write a record in one step, a line for each setting, result and column of its log."""
+
+    def compact(value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    parts = []
+    for name, value in record.items():
+        if isinstance(value, dict):
+            lines = [f"  {compact(key)}: {compact(entry)}" for key, entry in value.items()]
+            parts.append(f"{compact(name)}: {{\n" + ",\n".join(lines) + "\n }")
+        else:
+            parts.append(f"{compact(name)}: {compact(value)}")
+    write_bytes(path, ("{\n " + ",\n ".join(parts) + "\n}\n").encode())
+
+
+def read(path):
+    """Read a record.
+
+    Args:
+        path (pathlib.Path): the file.
+
+    Returns:
+        dict: the record.
+
+    Raises:
+        ReproduceError: it is damaged, foreign or of another schema; the message names it.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+        found = record["schema"]
+        if found != SCHEMA:
+            raise ReproduceError(f"{str(path)!r} has the schema {found}, not {SCHEMA}")
+        if UnitSelection.from_dict(record["settings"]).name != record["name"]:
+            raise ReproduceError(f"{str(path)!r}: its name and its settings do not agree")
+        for part in ("result", "times", "log", "machine", "versions"):
+            record[part].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReproduceError(f"{str(path)!r} is not a record of a run ({error!r})") from error
+    return record
+
+
+def read_all(directory):
+    """Read the records of a directory.
+
+    Args:
+        directory (pathlib.Path): holds JSON files.
+
+    Returns:
+        tuple: the records in the order of their names, and a message for each other file.
+    """
+    records, refused = [], []
+    for path in sorted(Path(directory).glob("*.json")):
+        try:
+            records.append(read(path))
+        except ReproduceError as error:
+            refused.append(str(error))
+    return records, refused

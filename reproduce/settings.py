@@ -1,0 +1,258 @@
+"""The settings of one training, with the paper's as defaults, and their names."""
+
+import dataclasses
+import math
+import re
+from fractions import Fraction
+
+from reproduce import ReproduceError
+
+#: The penalties of section 4.1, in the order of its list.
+UNIT_EPSILON0 = ("2^-6", "2^-7", "2^-8", "2^-9", "0", "-2^-3", "-2^0")
+#: The widths of fixed structures with Table 1's usage rates (reading R13).
+UNIT_WIDTHS = (52, 205, 453, 609, 735, 784)
+METHODS = ("sno", "fixed", "dropout")
+#: Epochs and batch size of the proposed method (True) and of the others: as many iterations, and
+#: as many examples through the network in each.
+PAPER_LENGTH = {True: (500, 32), False: (1000, 64)}
+#: By what a schedule divides the paper's epochs.
+SCHEDULES = {"paper": 1, "short": 10, "quick": 100}
+
+_POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
+
+
+def parse_epsilon0(text):
+    """Return the number that a text such as ``-2^-3``, ``2**-7``, ``0`` or ``0.0078125`` names.
+
+    Raises:
+        ReproduceError: the text names no finite number.
+    """
+    text = text.strip()
+    power = _POWER.fullmatch(text)
+    try:
+        if power:
+            value = math.ldexp(-1.0 if power[1] == "-" else 1.0, int(power[2]))
+        else:
+            value = float(text)
+    except (ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ReproduceError(
+            f"epsilon0 {text!r} is not a number: give one such as 2^-7, -2^-3, 0 or 0.0078125"
+        )
+    return value
+
+
+def format_epsilon0(value):
+    """Return the shortest usual text of a penalty: ``2^-7`` for a power of two, else the number."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = math.frexp(abs(value))
+    if mantissa == 0.5:
+        return f"{'-' if value < 0 else ''}2^{exponent - 1}"
+    return repr(float(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitSelection:
+    r"""One training of section 4.1; the defaults are the paper's, but for those of the method.
+
+    Attributes:
+        method (str): ``sno`` (the proposed method), ``fixed`` or ``dropout``.
+        epsilon0 (float): :math:`\epsilon_0` of ``sno``; None for the others.
+        width (int): units in each hidden layer of ``fixed``; None for the others.
+        dataset (str): ``mnist`` or ``fashion-mnist``.
+        epochs (int): passes over the training data.
+        batch_size (int): N, examples of a mini-batch.
+        seed (int): of the weights, the order of the data, and the structures or dropped units.
+        units (int): units in each hidden layer of the full network.
+        layers (int): hidden layers.
+        samples (int): lambda, structures an iteration; None without a distribution.
+        eta_factor (float): eta_theta times d; None without a distribution.  The paper's is 1.  By
+            default a training shortened by a factor raises it by that factor, so that theta has
+            the time to reach its ends: at 1/d a short one leaves every theta near 0.5, and the
+            mode an arbitrary half of the units.  The noise of theta grows with it, and usage
+            rates drift towards one half.
+        stochastic_samples (int): structures of the stochastic prediction, 0 for none.
+        lr (float): initial learning rate of the weights.
+        momentum (float): of Nesterov's momentum.
+        weight_decay (float): on every parameter (reading R6).
+        dropout_ratio (float): of ``dropout``; None for the others.
+    """
+
+    method: str = "sno"
+    epsilon0: float | None = None
+    width: int | None = None
+    dataset: str = "mnist"
+    epochs: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    units: int = 784
+    layers: int = 3
+    samples: int | None = None
+    eta_factor: float | None = None
+    stochastic_samples: int = 0
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    dropout_ratio: float | None = None
+
+    experiment = "unit-selection"
+
+    def __post_init__(self):
+        """Fill in the defaults of the method and check the values."""
+        if self.method not in METHODS:
+            raise ReproduceError(f"method {self.method!r} is none of {', '.join(METHODS)}")
+        sno = self.method == "sno"
+        epochs, batch_size = PAPER_LENGTH[sno]
+        defaults = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "epsilon0": 2.0**-7 if sno else None,
+            "samples": 2 if sno else None,
+            "eta_factor": None,
+            "width": self.units if self.method == "fixed" else None,
+            "dropout_ratio": 0.5 if self.method == "dropout" else None,
+        }
+        given = self.eta_factor
+        for name, value in defaults.items():
+            if getattr(self, name) is None or value is None:
+                object.__setattr__(self, name, value)
+        self._check_integers()
+        if sno:
+            raised = max(1.0, 1 / float(fraction_of_paper(self)))
+            object.__setattr__(self, "eta_factor", raised if given is None else given)
+        if self.width is not None and self.width > self.units:
+            raise ReproduceError(
+                f"width {self.width} is more than the {self.units} units of the full network"
+            )
+        self._check_numbers()
+
+    def _check_numbers(self):
+        for name in ("eta_factor", "lr"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ReproduceError(f"--{name.replace('_', '-')} must be positive, not {value}")
+        for name, limit in (("momentum", 1), ("dropout_ratio", 1), ("weight_decay", math.inf)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise ReproduceError(
+                    f"--{name.replace('_', '-')} must lie in [0, {limit}), not {value}"
+                )
+
+    def _check_integers(self):
+        smallest = {
+            "epochs": 1,
+            "batch_size": 1,
+            "seed": 0,
+            "units": 2,
+            "layers": 1,
+            "samples": 1,
+            "stochastic_samples": 0,
+            "width": 1,
+        }
+        for name, least in smallest.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                option = name.replace("_", "-")
+                raise ReproduceError(f"--{option} must be at least {least}, not {value}")
+
+    @classmethod
+    def at(cls, schedule, **values):
+        """Return settings at a schedule; what is given in ``values`` goes before it.
+
+        Args:
+            schedule (str): ``paper``, ``short`` (1/10 of the epochs) or ``quick`` (1/100).
+            **values: fields of the settings.
+
+        Returns:
+            UnitSelection: the settings.
+        """
+        values = {name: value for name, value in values.items() if value is not None}
+        paper = cls(method=values.get("method", "sno"))
+        return cls(**{"epochs": paper.epochs // SCHEDULES[schedule], **values})
+
+    def as_dict(self):
+        """Return every setting that applies to the method, as plain numbers and texts."""
+        found = {"experiment": self.experiment, **dataclasses.asdict(self)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Return the settings that :meth:`as_dict` returned.
+
+        Raises:
+            ReproduceError: they are not those of this experiment.
+        """
+        values = dict(values)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if values.pop("experiment", None) != cls.experiment or not set(values) <= names:
+            raise ReproduceError(f"these are not settings of {cls.experiment}")
+        return cls(**values)
+
+    def as_arguments(self):
+        """Return the options of ``run`` that name these settings."""
+        values = self.as_dict()
+        arguments = [values.pop("experiment")]
+        if "epsilon0" in values:
+            values["epsilon0"] = format_epsilon0(values["epsilon0"])
+        for name, value in values.items():
+            arguments.append(f"--{name.replace('_', '-')}={value}")
+        return arguments
+
+    def changes(self):
+        """Return the settings that are not the paper's, by which a run is told from others."""
+        mine = dataclasses.asdict(self)
+        paper = dataclasses.asdict(UnitSelection(method=self.method))
+        identity = ("method", "epsilon0", "width", "seed")
+        return {
+            name: value
+            for name, value in mine.items()
+            if name not in identity and value != paper[name]
+        }
+
+    @property
+    def is_paper_schedule(self):
+        """Whether only what the paper varies differs from its settings."""
+        return not self.changes()
+
+    @property
+    def setting(self):
+        """What the paper varies within the method: ``epsilon0=2^-7``, ``width=205`` or nothing."""
+        if self.method == "sno":
+            return f"epsilon0={format_epsilon0(self.epsilon0)}"
+        return f"width={self.width}" if self.method == "fixed" else ""
+
+    @property
+    def name(self):
+        """The name of the run: the method, the setting, every change from the paper, the seed."""
+        changes = [f"{name}={_short(value)}" for name, value in self.changes().items()]
+        parts = [self.experiment, self.method, self.setting, *changes, f"seed={self.seed}"]
+        return "_".join(part for part in parts if part)
+
+    @property
+    def widths(self):
+        """Units per layer of the network that is built, inputs and outputs left out."""
+        return (self.width or self.units,) * self.layers
+
+    def iterations(self, examples):
+        """Return the iterations of the training, rounded down (reading R10)."""
+        return self.epochs * examples // self.batch_size
+
+
+def _short(value):
+    """Return the text of a value in a name, whole numbers without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def fraction_of_paper(settings):
+    """Return the length of a schedule as a fraction of the paper's, in iterations.
+
+    Args:
+        settings (UnitSelection): of a run.
+
+    Returns:
+        fractions.Fraction: 1 for the paper's.
+    """
+    epochs, batch_size = PAPER_LENGTH[settings.method == "sno"]
+    return Fraction(settings.epochs * batch_size, epochs * settings.batch_size)

@@ -1,0 +1,104 @@
+"""Snapshots that survive a kill at any moment, and the return to the newest good one."""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from reproduce import ReproduceError
+from reproduce.files import replacing
+
+_PATTERN = "snapshot_iter_*.npz"
+
+
+class Snapshot(chainer.training.Extension):
+    """Save the trainer in the run's directory and keep the newest two.
+
+    Chainer's own snapshot knows neither the settings that it belongs to nor whether a file is
+    whole.
+
+    Args:
+        directory (pathlib.Path): where the snapshots lie.
+        settings (UnitSelection): of the run; saved with every snapshot.
+        interval (int): iterations between snapshots.
+        keep (int): how many to keep; with two, a damaged one loses no run.
+    """
+
+    # After everything that a snapshot must contain.
+    priority = -100
+
+    def __init__(self, directory, settings, interval, keep=2):
+        self.directory = Path(directory)
+        self.settings = settings
+        self.trigger = interval, "iteration"
+        self.keep = keep
+
+    def __call__(self, trainer):
+        """Save a snapshot."""
+        iteration = trainer.updater.iteration
+        target = self.directory / f"snapshot_iter_{iteration:09d}.npz"
+        if target.exists():
+            return
+        serializer = chainer.serializers.DictionarySerializer()
+        trainer.serialize(serializer)
+        with replacing(target) as file:
+            numpy.savez(file, settings=json.dumps(self.settings.as_dict()), **serializer.target)
+        for path in snapshots(self.directory)[self.keep :]:
+            path.unlink()
+
+
+def snapshots(directory):
+    """Return the snapshots of a directory, the newest first."""
+    return sorted(Path(directory).glob(_PATTERN), reverse=True)
+
+
+def _read(path):
+    """Return the content of a snapshot, with every checksum in it verified."""
+    with numpy.load(path, allow_pickle=False) as file:
+        content = {name: file[name] for name in file.files}
+    return json.loads(str(content.pop("settings")[()])), content
+
+
+def resume(trainer, directory, settings, say=print):
+    """Load the newest snapshot that is whole into a trainer.
+
+    Args:
+        trainer (chainer.training.Trainer): as built for the settings.
+        directory (pathlib.Path): of the run.
+        settings (UnitSelection): of the run.
+        say (callable): takes a line for the user.
+
+    Returns:
+        bool: whether there was one.
+
+    Raises:
+        ReproduceError: a snapshot belongs to other settings; the message names the difference.
+    """
+    found = snapshots(directory)
+    for number, path in enumerate(found):
+        try:
+            saved, content = _read(path)
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            older = found[number + 1].name if number + 1 < len(found) else "the beginning"
+            say(f"{path.name} is damaged ({error}): going back to {older}")
+            continue
+        mine = settings.as_dict()
+        if saved != mine:
+            names = sorted(n for n in {*saved, *mine} if saved.get(n) != mine.get(n))
+            name = names[0]
+            raise ReproduceError(
+                f"{str(path)!r} is a snapshot of another configuration ({name} is "
+                f"{saved.get(name)} there and {mine.get(name)} here): move it away, or give "
+                "another --out"
+            )
+        # A newer one that is damaged would be in the way of the one to be written in its place.
+        for damaged in found[:number]:
+            damaged.unlink()
+        chainer.serializers.NpzDeserializer(content).load(trainer)
+        return True
+    for damaged in found:
+        damaged.unlink()
+    return False

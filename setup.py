@@ -1,0 +1,32 @@
+"""Installation of the library; the experiments run from a checkout, see README.md."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "chainer_sno/__init__.py").read_text())[1]
+
+setup(
+    name="chainer_sno",
+    version=version,
+    description="Train the weights and the structure of a Chainer network together",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["chainer_sno", "chainer_sno.*"]),
+    python_requires=">=3.10",
+    install_requires=["chainer==7.8.1", "numpy>=1.26"],
+    extras_require={
+        # CuPy 13 and 14 both work; neither needs cuDNN here.
+        "cuda": ["cupy-cuda12x>=13"],
+        "reproduce": ["matplotlib", "threadpoolctl", "tqdm"],
+        "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,174 @@
+import io
+
+import numpy
+import pytest
+
+from chainer_sno import (
+    ArrayIterator,
+    Bernoulli,
+    StructureUpdater,
+    links,
+    pass_arrays,
+    ranking_utility,
+)
+from chainer_sno._import_chainer import chainer
+
+
+def make_updater(rng, samples=2, epsilon0=0.1, converter=pass_arrays):
+    x = rng.normal(size=(40, 6)).astype(chainer.config.dtype)
+    t = rng.integers(0, 3, 40).astype("i")
+    initialW = chainer.initializers.HeNormal(rng=numpy.random.default_rng(0))
+    link = links.MaskedMLP(6, (5, 4), 3, initialW=initialW)
+    optimizer = chainer.optimizers.NesterovAG(0.1, 0.9).setup(link)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-2))
+    iterator = ArrayIterator((x, t), 8, seed=1)
+    return StructureUpdater(
+        iterator, optimizer, Bernoulli(link.costs, epsilon0, seed=2), samples, converter=converter
+    )
+
+
+def arrays_of(updater):
+    link = updater.get_optimizer("main").target
+    return {
+        "theta": updater.bernoulli.theta.copy(),
+        **{name: parameter.array.copy() for name, parameter in link.namedparams()},
+    }
+
+
+def algorithm_1(updater, iterations):
+    """Algorithm 1 with one forward pass a structure and Nesterov's rule written out (R14)."""
+    optimizer = updater.get_optimizer("main")
+    link, bernoulli = optimizer.target, updater.bernoulli
+    velocity = {name: 0 for name, _ in link.namedparams()}
+    iterator = updater.get_iterator("main")
+    functions = chainer.functions
+    for _ in range(iterations):
+        x, t = next(iterator)
+        structures = bernoulli.sample(updater.samples)
+        gradients = dict.fromkeys(velocity, 0)
+        losses = []
+        for m in structures:
+            link.cleargrads()
+            loss = functions.softmax_cross_entropy(link(x, m[None])[0], t)
+            loss.backward()
+            losses.append(float(loss.array))
+            for name, parameter in link.namedparams():
+                gradients[name] = gradients[name] + parameter.grad / len(structures)
+        bernoulli.update(structures, ranking_utility(numpy.array(losses)))
+        for name, parameter in link.namedparams():
+            g = gradients[name] + 1e-2 * parameter.array
+            velocity[name] = 0.9 * velocity[name] - 0.1 * g
+            parameter.array += 0.81 * velocity[name] - 1.9 * 0.1 * g
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_is_algorithm_1(samples, dtype):
+    fast = make_updater(numpy.random.default_rng(5), samples)
+    plain = make_updater(numpy.random.default_rng(5), samples)
+    start = arrays_of(fast)
+    for _ in range(30):
+        fast.update()
+    algorithm_1(plain, 30)
+    expected = arrays_of(plain)
+    for name, array in arrays_of(fast).items():
+        assert not numpy.array_equal(array, start[name]), f"{name} was not trained"
+        numpy.testing.assert_allclose(
+            array, expected[name], rtol=1e-9 if dtype == "float64" else 1e-3, atol=1e-5
+        )
+        if dtype == "float64":
+            numpy.testing.assert_allclose(array, expected[name], rtol=1e-9)
+
+
+def test_theta_and_weights_see_the_same_losses(rng):
+    """R9: the gradient is that of the weights before the step, theta's ranking as well."""
+    updater = make_updater(rng)
+    x, t = next(updater.get_iterator("main"))
+    link = updater.get_optimizer("main").target
+    structures = updater.bernoulli.sample(2)
+    y = link(x, structures)
+    before = [float(chainer.functions.softmax_cross_entropy(y_i, t).array) for y_i in y]
+    numpy.testing.assert_allclose(updater.step(x, t, structures), before, rtol=1e-6)
+
+
+def test_goes_on_from_a_snapshot_with_the_same_bits():
+    whole = make_updater(numpy.random.default_rng(5))
+    for _ in range(23):
+        whole.update()
+    first = make_updater(numpy.random.default_rng(5))
+    for _ in range(9):
+        first.update()
+    file = io.BytesIO()
+    chainer.serializers.save_npz(file, first)
+    file.seek(0)
+    second = make_updater(numpy.random.default_rng(5))
+    chainer.serializers.load_npz(file, second)
+    assert second.iteration == 9
+    for _ in range(14):
+        second.update()
+    expected = arrays_of(whole)
+    for name, array in arrays_of(second).items():
+        numpy.testing.assert_array_equal(array, expected[name])
+
+
+class OwnModel(chainer.Chain):
+    """A model of a user: a sum of scalar branches, each of which may be absent."""
+
+    costs = numpy.array([1.0, 2.0, 3.0])
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.branches = chainer.links.Linear(2, 3)
+            self.bias = chainer.Parameter(0, (1,))
+
+    def forward(self, x, structures):
+        branches = self.branches(x)
+        return [
+            chainer.functions.sum(branches * m.astype("f"), axis=1, keepdims=True)
+            + chainer.functions.broadcast_to(self.bias, (len(x), 1))
+            for m in structures
+        ]
+
+
+def test_any_searchable_link_any_loss_and_stock_iterators(rng):
+    """The contract is enough: a list of outputs, a regression, Chainer's SerialIterator."""
+    x = rng.normal(size=(64, 2)).astype("f")
+    t = x @ numpy.array([[1.0], [-2.0]], dtype="f")
+    numpy.random.seed(0)  # Chainer's initializers draw from it
+    model = OwnModel()
+    dataset = chainer.datasets.TupleDataset(x, t)
+    iterator = chainer.iterators.SerialIterator(dataset, 16, shuffle=False)
+    updater = StructureUpdater(
+        iterator,
+        chainer.optimizers.SGD(0.05).setup(model),
+        Bernoulli(model.costs, 2.0**-4, eta=0.05),
+        loss_func=chainer.functions.mean_squared_error,
+    )
+    trainer = chainer.training.Trainer(updater, (100, "epoch"))
+    trainer.run()
+    theta = updater.bernoulli.theta
+    structure = updater.bernoulli.mode()
+    loss = chainer.functions.mean_squared_error(model(x, structure[None])[0], t)
+    assert float(loss.array) < 0.2 * float((t**2).mean())
+    assert theta.max() > 0.6, "a branch is worth having"
+
+
+def test_reports_the_mean_loss(rng):
+    updater = make_updater(rng)
+    observation = {}
+    reporter = chainer.Reporter()
+    reporter.add_observer("main", updater.get_optimizer("main").target)
+    with reporter.scope(observation):
+        updater.update()
+    assert set(observation) == {"main/loss"}
+    assert 0 < observation["main/loss"] < 10
+
+
+def test_bad_arguments_are_named(rng):
+    with pytest.raises(ValueError, match="samples must be at least 1"):
+        make_updater(rng, samples=0)
+    updater = make_updater(rng)
+    with pytest.raises(ValueError, match="the link has 9 bits, the distribution 4"):
+        StructureUpdater(
+            updater.get_iterator("main"), updater.get_optimizer("main"), Bernoulli(numpy.ones(4))
+        )

@@ -1,0 +1,45 @@
+"""Shared fixtures; tests marked gpu are skipped where there is no GPU."""
+
+import numpy
+import pytest
+
+import chainer_sno  # noqa: F401  (imports Chainer)
+from chainer_sno._import_chainer import chainer
+
+
+def _has_gpu():
+    if not chainer.backends.cuda.available:
+        return False
+    try:
+        return chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:
+        return False
+
+
+def pytest_collection_modifyitems(items):
+    if _has_gpu():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU and CuPy"))
+
+
+@pytest.fixture
+def rng():
+    return numpy.random.default_rng(20190907)
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    """The dtype of the links that the test makes."""
+    with chainer.using_config("dtype", numpy.dtype(request.param)):
+        yield numpy.dtype(request.param)
+
+
+def make_structures(kind, samples, d, rng):
+    """Return structures at random or at an extreme, bool of shape (samples, d)."""
+    if kind == "empty":
+        return numpy.zeros((samples, d), dtype=bool)
+    if kind == "full":
+        return numpy.ones((samples, d), dtype=bool)
+    return rng.random((samples, d)) < 0.5
