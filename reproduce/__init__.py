@@ -1,9 +1,21 @@
 """The experiments of the paper: settings, data, runs, and the comparison with its numbers."""
 
-#: The repository, which holds the published numbers and the results.
 from pathlib import Path
 
+#: The repository, which holds the published numbers and the results.
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class Interrupted(Exception):
+    """A signal ended a training before its end; its state is in a snapshot.
+
+    Attributes:
+        signal (int): the signal.
+    """
+
+    def __init__(self, message, signal):
+        super().__init__(message)
+        self.signal = signal
 
 
 class ReproduceError(Exception):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from dataclasses import fields
 
-from reproduce import ReproduceError
+from reproduce import Interrupted, ReproduceError
 from reproduce.settings import (
     METHODS,
     SCHEDULES,
@@ -27,7 +27,7 @@ def _negative_values(arguments):
     """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option."""
     joined = []
     for argument in arguments:
-        if joined and joined[-1] == "--epsilon0":
+        if joined and joined[-1] == "--epsilon0" and not argument.startswith("--"):
             joined[-1] += "=" + argument
         else:
             joined.append(argument)
@@ -199,5 +199,9 @@ def main(arguments=None):
     except ReproduceError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
+        print("reproduce: stopped; the same command goes on from here", file=sys.stderr)
         return 130

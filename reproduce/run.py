@@ -18,17 +18,13 @@ import chainer_sno
 from chainer_sno import complexity, extensions, links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, generator
-from reproduce import ReproduceError, data, record, snapshot
+from reproduce import Interrupted, ReproduceError, data, record, snapshot
 from reproduce.files import make_writable, remove_unfinished, replacing
 
 CLASSES = 10
 INPUTS = 784
 #: Test images classified at once.
 TEST_BATCH = 1000
-
-
-class Interrupted(Exception):
-    """A signal ended the training before its end; its state is in a snapshot."""
 
 
 def get_device(number):
@@ -296,6 +292,15 @@ def _now():
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
+def _finished(path, directory, say):
+    """Return the record of a finished run, whose snapshots nobody needs any more."""
+    found = record.read(path)
+    for old in snapshot.snapshots(directory):
+        old.unlink()
+    say(f"{found['name']} is finished: {path}")
+    return found
+
+
 def run(settings, out, device=-1, data_dir=None, interval=None, quiet=False, say=print):
     """Train as the settings say and write the record, or go on where an earlier call stopped.
 
@@ -321,8 +326,7 @@ def run(settings, out, device=-1, data_dir=None, interval=None, quiet=False, say
     out = make_writable(out)
     path = out / f"{settings.name}.json"
     if path.exists():
-        say(f"{settings.name} is finished: {path}")
-        return record.read(path)
+        return _finished(path, out / settings.name, say)
     # One BLAS thread: two processes of one thread do twice the work of one process of two, and
     # the order of the sums, so every bit, does not depend on the number of cores.
     threadpoolctl.threadpool_limits(1, user_api="blas")
@@ -331,8 +335,7 @@ def run(settings, out, device=-1, data_dir=None, interval=None, quiet=False, say
     directory = make_writable(out / settings.name)
     with _locked(directory), chainer.using_device(device):
         if path.exists():
-            say(f"{settings.name} is finished: {path}")
-            return record.read(path)
+            return _finished(path, directory, say)
         remove_unfinished(directory)
         started = _now()
         training = Training(settings, dataset, device, directory)
@@ -361,7 +364,8 @@ def run(settings, out, device=-1, data_dir=None, interval=None, quiet=False, say
                 saver(trainer)
                 raise Interrupted(
                     f"{settings.name} is stopped at iteration {trainer.updater.iteration} of "
-                    f"{training.iterations}: the same command goes on from there"
+                    f"{training.iterations}: the same command goes on from there",
+                    training.stop_trigger.signal,
                 )
         times = {
             "finished": _now(),
@@ -372,10 +376,7 @@ def run(settings, out, device=-1, data_dir=None, interval=None, quiet=False, say
         found = record.make(settings, training.log.log, training.result(), times, device)
         training.save(directory / "model.npz")
         record.write(path, found)
-        for old in snapshot.snapshots(directory):
-            old.unlink()
-    say(f"{settings.name} is finished: {path}")
-    return found
+    return _finished(path, directory, say)
 
 
 def progress(out, settings, iterations):

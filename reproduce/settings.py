@@ -242,7 +242,7 @@ class UnitSelection:
 
 def _short(value):
     """Return the text of a value in a name, whole numbers without a point."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(value).removesuffix(".0")
 
 
 def fraction_of_paper(settings):

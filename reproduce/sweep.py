@@ -62,10 +62,11 @@ class _Process:
 
     def failure(self):
         """Return what a process that ended without success said last, None after a success."""
+        with self.errors as file:
+            file.seek(0)
+            lines = file.read().decode(errors="replace").strip().splitlines()
         if self.process.returncode == 0:
             return None
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
         said = lines[-1] if lines else "it said nothing"
         return f"{self.run.name} ended with {self.process.returncode}: {said}"
 

@@ -1,0 +1,74 @@
+"""Bad input gets one clear line and exit code 2."""
+
+import pytest
+
+from reproduce import cli, data
+
+RUN = ("run", "unit-selection", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "required: command"),
+        (("dance",), "invalid choice"),
+        (("data", "imagenet"), "invalid choice"),
+        ((*RUN, "--epsilon0", "2^x"), "epsilon0 '2^x' is not a number"),
+        ((*RUN, "--epsilon0", "-2^-"), "epsilon0 '-2^-' is not a number"),
+        ((*RUN, "--epsilon0"), "expected one argument"),
+        ((*RUN, "--method", "fixed", "--width", "-5"), "--width must be at least 1, not -5"),
+        ((*RUN, "--method", "fixed", "--width", "900"), "width 900 is more than the 784 units"),
+        ((*RUN, "--epochs", "0"), "--epochs must be at least 1, not 0"),
+        ((*RUN, "--epochs", "many"), "invalid int value"),
+        ((*RUN, "--device", "77"), "device 77 is not there"),
+        ((*RUN, "--device", "-3"), "device -3 is not there"),
+        ((*RUN, "--snapshot-interval", "0"), "--snapshot-interval must be at least 1"),
+        ((*RUN, "--data-dir", "/nowhere"), "has no file train-images-idx3-ubyte"),
+        ((*RUN, "--out", "/dev/null/runs"), "cannot write into '/dev/null/runs'"),
+        (("quick", "unit-selection", "--jobs", "0"), "--jobs must be at least 1"),
+        (("quick", "unit-selection", "--out", "/dev/null/x"), "cannot write into"),
+    ],
+)
+def test_one_line_and_exit_code_2(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("reproduce: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_corrupted_data_file_is_named(tmp_path, capsys):
+    for part, shape in data.SHAPES.items():
+        (tmp_path / data.IDX_NAMES[part]).write_bytes(bytes(16 + shape[0]))
+    assert cli.main([*RUN, "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "train-images-idx3-ubyte" in error
+    assert "delete it and run: python -m reproduce data mnist" in error
+    assert error.count("\n") == 1
+
+
+def test_what_does_not_apply_is_left_out_with_a_word(capsys):
+    parser = cli.make_parser()
+    arguments = ["run", "unit-selection", "--method", "sno", "--width", "205"]
+    settings = cli._settings(parser.parse_args(arguments))
+    assert settings.width is None
+    assert "--width applies to --method fixed and is left out" in capsys.readouterr().err
+
+
+def test_a_short_run_says_so(capsys):
+    parser = cli.make_parser()
+    cli._settings(parser.parse_args(["run", "unit-selection", "--epochs", "5"]))
+    printed = capsys.readouterr().out
+    assert "short run: 0.01 of the paper's iterations" in printed
+    assert "eta_theta is 100/d" in printed
+    cli._settings(parser.parse_args(["run", "unit-selection"]))
+    assert capsys.readouterr().out == ""
+
+
+def test_negative_epsilon0_is_a_value():
+    assert cli._negative_values(["--epsilon0", "-2^-3", "--seed", "1"]) == [
+        "--epsilon0=-2^-3",
+        "--seed",
+        "1",
+    ]

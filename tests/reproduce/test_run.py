@@ -1,0 +1,293 @@
+"""One training from the command line: killed, resumed, refused, and what it leaves behind."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy
+import pytest
+
+from reproduce import ROOT, record, run, snapshot
+from reproduce.settings import UnitSelection
+
+#: A network small enough that an epoch of the real MNIST takes seconds.
+SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "150")
+COMMANDS = {
+    "sno": ("--epsilon0", "-2^-3", "--epochs", "1", "--stochastic-samples", "3"),
+    "fixed": ("--method", "fixed", "--width", "7", "--epochs", "2"),
+    "dropout": ("--method", "dropout", "--epochs", "2"),
+}
+
+
+def command(out, *options):
+    options = ["run", "unit-selection", *SMALL, *options, f"--out={out}"]
+    return [sys.executable, "-m", "reproduce", *options]
+
+
+def call(out, *options, timeout=300):
+    return subprocess.run(
+        command(out, *options), cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def the_record(out):
+    (path,) = out.glob("*.json")
+    return path, json.loads(path.read_text())
+
+
+def without_times(found):
+    return {name: value for name, value in found.items() if name != "times"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The records and the networks of runs that nobody interrupted, by method."""
+    found = {}
+    for method, options in COMMANDS.items():
+        out = tmp_path_factory.mktemp(method)
+        begun = time.perf_counter()
+        result = call(out, *options)
+        assert result.returncode == 0, result.stderr
+        path, content = the_record(out)
+        found[method] = out, content, time.perf_counter() - begun
+    return found
+
+
+def networks(out):
+    (path,) = out.glob("*/model.npz")
+    with numpy.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("method", COMMANDS)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(method, undisturbed, tmp_path):
+    whole, expected, seconds = undisturbed[method]
+    moments = [round(random.SystemRandom().uniform(0.2, seconds), 3) for _ in range(5)]
+    print(f"{method} is killed after {moments} s")
+    for moment in moments:
+        process = subprocess.Popen(
+            command(tmp_path, *COMMANDS[method]),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+    result = call(tmp_path, *COMMANDS[method])
+    assert result.returncode == 0, result.stderr
+    path, found = the_record(tmp_path)
+    assert without_times(found) == without_times(expected)
+    weights = networks(whole)
+    for name, array in networks(tmp_path).items():
+        numpy.testing.assert_array_equal(array, weights[name], name)
+    # Nothing is left but the record, the network, the log and the lock.
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {path.name, "model.npz", "log", "lock"}
+
+
+def test_a_finished_run_says_so_and_does_nothing(undisturbed):
+    out, expected, _ = undisturbed["sno"]
+    path, _ = the_record(out)
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    result = call(out, *COMMANDS["sno"])
+    assert result.returncode == 0
+    assert "is finished" in result.stdout
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+
+
+def test_the_record_says_everything(undisturbed):
+    _, found, _ = undisturbed["sno"]
+    assert found["settings"] == {
+        "experiment": "unit-selection",
+        "method": "sno",
+        "epsilon0": -0.125,
+        "dataset": "mnist",
+        "epochs": 1,
+        "batch_size": 32,
+        "seed": 0,
+        "units": 12,
+        "layers": 2,
+        "samples": 2,
+        "eta_factor": 500.0,
+        "stochastic_samples": 3,
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 0.0001,
+    }
+    assert found["schedule"] == "not the paper's"
+    assert set(found["changes"]) == {
+        "epochs",
+        "units",
+        "layers",
+        "eta_factor",
+        "stochastic_samples",
+    }
+    result = found["result"]
+    log = found["log"]
+    assert log["epoch"] == [1]
+    assert log["iteration"] == [1875]
+    assert result["iterations"] == 1875
+    assert result["test_error"] == log["validation/main/error"][-1] < 0.9
+    assert result["stochastic_test_error"] == log["validation/main/stochastic_error"][-1]
+    assert result["usage_rate"] == sum(result["units"]) / 24 == log["structure/usage_rate"][-1]
+    first, second = result["units"]
+    assert result["weights"] == 784 * first + first * second + second * 10
+    assert result["weight_ratio"] == log["structure/weight_ratio"][-1]
+    assert found["versions"]["numpy"] == numpy.__version__
+    assert found["machine"]["blas"][0].endswith("1 thread")
+    assert found["times"]["seconds"] > 0
+    assert {"finished", "epoch_seconds"} <= set(found["times"])
+
+
+def test_the_record_of_a_fixed_structure_counts_its_units(undisturbed):
+    _, found, _ = undisturbed["fixed"]
+    assert found["result"]["units"] == [7, 7]
+    assert found["result"]["usage_rate"] == 7 / 12
+    assert found["result"]["iterations"] == 2 * 60000 // 64
+    # Epoch 1 ends inside iteration 937.5: the last whole one counts.
+    assert found["log"]["iteration"] == [937, 1875]
+    assert found["log"]["epoch"] == [1, 2]
+    # The rate at the epoch's end; it was divided by ten at one half and at three quarters.
+    assert found["log"]["lr"] == [0.01, 0.0001]
+    assert found["result"]["test_error"] < 0.3
+
+
+def interrupted(out, *options, after=1):
+    """Start a run and stop it with SIGTERM once it has so many snapshots."""
+    process = subprocess.Popen(
+        command(out, *options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if len(list(out.glob("*/snapshot_iter_*.npz"))) >= after:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    begun = time.perf_counter()
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr, time.perf_counter() - begun
+
+
+def test_a_signal_leaves_a_snapshot_and_stops_at_once(undisturbed, tmp_path):
+    code, stderr, seconds = interrupted(tmp_path, *COMMANDS["sno"])
+    assert code == 143
+    assert "is stopped at iteration" in stderr
+    assert stderr.count("\n") == 1
+    assert seconds < 5
+    result = call(tmp_path, *COMMANDS["sno"])
+    assert "going on at iteration" in result.stdout
+    assert without_times(the_record(tmp_path)[1]) == without_times(undisturbed["sno"][1])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "empty"])
+def test_a_damaged_snapshot_falls_back_to_the_one_before(damage, undisturbed, tmp_path):
+    interrupted(tmp_path, *COMMANDS["sno"], after=2)
+    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    newest, before = snapshot.snapshots(directory)
+    content = bytearray(newest.read_bytes())
+    if damage == "one byte":
+        content[len(content) // 2] ^= 0x10
+    newest.write_bytes(content[: {"truncated": len(content) // 3, "empty": 0}.get(damage)])
+    result = call(tmp_path, *COMMANDS["sno"])
+    assert result.returncode == 0, result.stderr
+    assert f"{newest.name} is damaged" in result.stdout
+    assert f"going back to {before.name}" in result.stdout
+    assert without_times(the_record(tmp_path)[1]) == without_times(undisturbed["sno"][1])
+
+
+def test_a_snapshot_of_another_configuration_is_refused(tmp_path):
+    options = COMMANDS["sno"]
+    interrupted(tmp_path, *options)
+    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    other = directory.with_name(directory.name.replace("seed=0", "seed=1"))
+    shutil.copytree(directory, other)
+    result = call(tmp_path, *options, "--seed", "1")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "another configuration (seed is 0 there and 1 here)" in result.stderr
+    assert snapshot.snapshots(other), "what was computed is lost"
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path, *COMMANDS["sno"]),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(600):
+        if list(tmp_path.glob("*/lock")):
+            break
+        time.sleep(0.02)
+    try:
+        result = call(tmp_path, *COMMANDS["sno"])
+    finally:
+        process.kill()
+        process.wait()
+    assert result.returncode == 2
+    assert "another process is training" in result.stderr
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
+    result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30")
+    assert result.returncode == 2
+    assert "lower the learning rate" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_damaged_or_foreign_record_is_refused(undisturbed, tmp_path):
+    out, content, _ = undisturbed["sno"]
+    path, _ = the_record(out)
+    assert record.read(path) == content
+    shutil.copy(path, tmp_path / "a.json")
+    (tmp_path / "b.json").write_text(path.read_text()[:500])
+    (tmp_path / "c.json").write_text('{"some": "thing"}')
+    (tmp_path / "d.json").write_text(json.dumps({**content, "schema": 0}))
+    (tmp_path / "e.json").write_text(json.dumps({**content, "name": "another"}))
+    records, refused = record.read_all(tmp_path)
+    assert records == [content]
+    assert [message.split("'")[1][-6:] for message in refused] == [
+        "b.json",
+        "c.json",
+        "d.json",
+        "e.json",
+    ]
+
+
+def test_a_long_record_is_small(undisturbed, tmp_path):
+    _, content, _ = undisturbed["sno"]
+    columns = {name: column * 500 for name, column in content["log"].items()}
+    times = {**content["times"], "epoch_seconds": [7.12] * 500}
+    record.write(tmp_path / "x.json", {**content, "log": columns, "times": times})
+    assert (tmp_path / "x.json").stat().st_size < 200_000
+
+
+def test_same_seed_same_bits_and_another_seed_another_network(tmp_path, rng):
+    images = rng.integers(0, 256, (64, 784), dtype=numpy.uint8)
+    labels = rng.integers(0, 10, 64).astype("i")
+    dataset = (images, labels), (images[:10], labels[:10])
+
+    def weights(seed):
+        settings = UnitSelection(epochs=2, units=8, seed=seed)
+        training = run.Training(settings, dataset, run.get_device(-1), tmp_path / "x")
+        training.trainer.run()
+        return training.link.output.W.array, training.bernoulli.theta
+
+    first, second, other = weights(0), weights(0), weights(1)
+    for a, b, c in zip(first, second, other):
+        numpy.testing.assert_array_equal(a, b)
+        assert not numpy.array_equal(a, c)
+
+
+@pytest.mark.gpu
+def test_gpu_trains_and_resumes(tmp_path):
+    out, other = tmp_path / "whole", tmp_path / "killed"
+    assert call(out, *COMMANDS["sno"], "--device", "0").returncode == 0
+    interrupted(other, *COMMANDS["sno"], "--device", "0")
+    assert call(other, *COMMANDS["sno"], "--device", "0").returncode == 0
+    assert without_times(the_record(out)[1]) == without_times(the_record(other)[1])
