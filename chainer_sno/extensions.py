@@ -7,7 +7,7 @@ docstrings.
 import numpy
 
 from chainer_sno._import_chainer import chainer
-from chainer_sno.iterators import pass_arrays
+from chainer_sno.iterators import convert, pass_arrays
 from chainer_sno.uniforms import Stream, Uniforms
 
 
@@ -48,7 +48,7 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
         examples = 0
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             for batch in iterator:
-                x, t = self.converter(batch, self.device)
+                x, t = convert(self.converter, batch, self.device)
                 examples += len(t)
                 for name, predict in predictors.items():
                     log_p = predict(x)

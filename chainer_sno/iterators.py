@@ -123,6 +123,7 @@ class ArrayIterator(chainer.dataset.Iterator):
         self._previous = int(serializer("previous", self._previous))
 
 
+@chainer.dataset.converter()
 def pass_arrays(batch, device=None):
     """Convert a mini-batch of :class:`ArrayIterator` for an updater: there is nothing to stack.
 
@@ -136,3 +137,17 @@ def pass_arrays(batch, device=None):
     if device is None:
         return batch
     return tuple(device.send(array) for array in batch)
+
+
+def convert(converter, batch, device):
+    """Call a converter as Chainer's updaters do, one of the old style with the number of a GPU.
+
+    Args:
+        converter (callable): as Chainer's StandardUpdater takes.
+        batch (object): what the iterator returned.
+        device (chainer.backend.Device): where to send the arrays; None leaves that open.
+
+    Returns:
+        tuple of array: what the converter returns.
+    """
+    return chainer.dataset.convert._call_converter(converter, batch, device)

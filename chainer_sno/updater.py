@@ -1,6 +1,7 @@
 """Algorithm 1 of the paper as an updater of Chainer's trainer."""
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno.iterators import convert
 from chainer_sno.utility import ranking_utility
 
 
@@ -57,7 +58,7 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         """Do one iteration of Algorithm 1."""
         iterator = self.get_iterator("main")
         optimizer = self.get_optimizer("main")
-        x, t = self.converter(iterator.next(), self.input_device)
+        x, t = convert(self.converter, iterator.next(), self.input_device)
         structures = self.bernoulli.sample(self.samples)
         losses = self.step(x, t, structures)
         chainer.report({"loss": losses.mean()}, optimizer.target)

@@ -58,6 +58,7 @@ def get_device(number):
     return device
 
 
+@chainer.dataset.converter()
 def to_unit_interval(batch, device=None):
     """Convert a mini-batch of bytes: pixels to [0, 1], on the device where they are."""
     x, t = batch
