@@ -21,7 +21,11 @@ setup(
     extras_require={
         # CuPy 13 and 14 both work; neither needs cuDNN here.
         "cuda": ["cupy-cuda12x>=13"],
-        "reproduce": ["matplotlib", "threadpoolctl", "tqdm"],
+        # The fast path on a CPU.
+        "fast": ["numba"],
+        "reproduce": ["numba", "matplotlib", "threadpoolctl", "rich"],
+        # Sweeps on many machines.
+        "cluster": ["distributed"],
         "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
     },
     classifiers=[

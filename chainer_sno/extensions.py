@@ -4,6 +4,8 @@ What they report reaches LogReport, PrintReport and PlotReport under the names i
 docstrings.
 """
 
+import contextlib
+
 import numpy
 
 from chainer_sno._import_chainer import chainer
@@ -90,8 +92,18 @@ class StructureEvaluator(ErrorEvaluator):
     def predictors(self):
         """Return the deterministic and, with samples, the stochastic prediction."""
         link = self.get_target("main")
-        mode = self.bernoulli.mode()[None]
-        found = {"": lambda x: chainer.functions.log_softmax(link(x, mode)[0]).array}
+        mode = self.bernoulli.mode()
+        # Where there is a smaller network that computes the same, ask that.
+        network = None
+        if hasattr(link, "compact"):
+            with contextlib.suppress(ValueError):
+                network = link.compact(mode)
+
+        def deterministic(x):
+            y = link(x, mode[None])[0] if network is None else network(x)
+            return chainer.functions.log_softmax(y).array
+
+        found = {"": deterministic}
         if self.samples:
             self.uniforms.to_device(self.bernoulli.device)
             structures = self.uniforms.take(self.samples) < self.bernoulli.theta

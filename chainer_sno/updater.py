@@ -78,12 +78,11 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         """
         optimizer = self.get_optimizer("main")
         link = optimizer.target
-        functions = chainer.functions
         link.cleargrads()
-        losses = functions.stack([self.loss_func(y, t) for y in link(x, structures)])
+        losses = chainer.functions.stack([self.loss_func(y, t) for y in link(x, structures)])
         ranked = losses.array.astype("d")
         self.bernoulli.update(structures, ranking_utility(ranked))
-        functions.mean(losses).backward()
+        chainer.functions.mean(losses).backward()
         optimizer.update()
         return ranked
 

@@ -20,3 +20,12 @@ class Interrupted(Exception):
 
 class ReproduceError(Exception):
     """Something that the user can mend; the message is one line that says what to do."""
+
+    #: What the command line exits with.
+    exit_code = 2
+
+
+class Locked(ReproduceError):
+    """Another process trains the same run."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later

@@ -79,8 +79,11 @@ def _add_run(commands):
     add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
     add("--data-dir", help="where the data lies, by default the cache directory")
     add("--out", default="runs", help="gets the record and the snapshots (runs)")
-    add("--snapshot-interval", type=int, help="iterations between snapshots (an epoch's)")
+    add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
     add("--quiet", action="store_true", help="no line an epoch")
+    add("--plain", action="store_true", help="train without the fast path, on a CPU")
+    add("--parent", type=int, help="stop when this process is no longer the parent")
+    add("--wait", type=float, default=1.0, help="seconds to wait for another process's run (1)")
     unit.set_defaults(call=_run)
 
 
@@ -101,6 +104,81 @@ def _add_quick(commands):
     add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
     add("--data-dir", help="where the data lies, by default the cache directory")
     unit.set_defaults(call=_quick)
+
+
+def _add_sweep(commands):
+    parser = commands.add_parser(
+        "sweep",
+        help="all runs of an experiment",
+        description="Train one run for each method, setting and seed, a complete trial before the "
+        "next.  Finished runs are skipped and interrupted ones go on.",
+    )
+    kinds = parser.add_subparsers(dest="experiment", required=True, parser_class=_Parser)
+    unit = kinds.add_parser("unit-selection", help="section 4.1")
+    add = unit.add_argument
+    add("--schedule", choices=SCHEDULES, default="paper")
+    add("--methods", default=",".join(METHODS), help="of sno, fixed and dropout (all)")
+    add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
+    add("--jobs", type=int, default=2, help="trainings at a time (2)")
+    add("--out", default="runs", help="gets the records and the snapshots (runs)")
+    add("--data-dir", help="where the data lies, by default the cache directory")
+    add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
+    add("--scheduler", help="a dask.distributed scheduler, tcp://..., that trains instead")
+    add("--retry-failed", action="store_true", help="take runs that failed before again")
+    # For a network smaller or shorter than the paper's.
+    add("--epochs", type=int, help="of every run, in the place of the schedule's")
+    add("--units", type=int, help="units in each hidden layer of the full network (784)")
+    add("--layers", type=int, help="hidden layers (3)")
+    add("--dataset", choices=DATASETS, default="mnist")
+    unit.set_defaults(call=_sweep)
+
+
+def _sweep(arguments):
+    methods = arguments.methods.split(",")
+    for method in methods:
+        if method not in METHODS:
+            raise ReproduceError(f"method {method!r} is none of {', '.join(METHODS)}")
+    try:
+        devices = tuple(int(number) for number in arguments.devices.split(","))
+    except ValueError as error:
+        raise ReproduceError(
+            f"--devices {arguments.devices!r} are not numbers: give some such as 0,1, or -1"
+        ) from error
+    if arguments.trials < 1:
+        raise ReproduceError(f"--trials must be at least 1, not {arguments.trials}")
+    from reproduce import quick, run, status, sweep
+
+    if arguments.scheduler is None:
+        for device in devices:
+            run.get_device(device)
+    names = ("epochs", "units", "layers", "dataset")
+    values = {name: getattr(arguments, name) for name in names}
+    runs = sweep.grid(arguments.schedule, methods, arguments.trials, **values)
+    failures = sweep.run_all(
+        runs,
+        arguments.out,
+        arguments.jobs,
+        arguments.data_dir,
+        devices,
+        arguments.retry_failed,
+        arguments.scheduler,
+    )
+    states = [status.state(arguments.out, run) for run in runs]
+    print(status.lines(states, arguments.jobs)[-1])
+    return quick.report_failures(failures)
+
+
+def _add_status(commands):
+    parser = commands.add_parser("status", help="how the runs of a directory stand")
+    parser.add_argument("--out", default="runs", help="the directory of the runs (runs)")
+    parser.set_defaults(call=_status)
+
+
+def _status(arguments):
+    from reproduce import status
+
+    states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
+    print("\n".join(status.lines(states)))
 
 
 def _quick(arguments):
@@ -162,6 +240,9 @@ def _run(arguments):
         arguments.data_dir,
         arguments.snapshot_interval,
         arguments.quiet,
+        arguments.plain,
+        arguments.parent,
+        arguments.wait,
     )
     result = found["result"]
     units = "/".join(map(str, result["units"]))
@@ -178,6 +259,8 @@ def make_parser():
     _add_data(commands)
     _add_run(commands)
     _add_quick(commands)
+    _add_sweep(commands)
+    _add_status(commands)
     return parser
 
 
@@ -198,7 +281,7 @@ def main(arguments=None):
         return parsed.call(parsed) or 0
     except ReproduceError as error:
         print(f"reproduce: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except Interrupted as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 128 + error.signal

@@ -13,11 +13,13 @@ UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, durable=True):
     """Open a binary file that takes the place of ``path`` when the block ends without an error.
 
     Args:
         path (pathlib.Path): the target, which stays as it was after an error or a kill.
+        durable (bool): wait until the content is on the disk, so that a power cut leaves either
+            file too.
 
     Yields:
         file: open for writing.
@@ -28,7 +30,8 @@ def replacing(path):
         with open(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -37,22 +40,28 @@ def replacing(path):
         raise
 
 
-def write_bytes(path, content):
-    """Write a file in one step."""
-    with replacing(path) as file:
+def write_bytes(path, content, durable=True):
+    """Write a file in one step; see :func:`replacing`."""
+    with replacing(path, durable) as file:
         file.write(content)
 
 
-def write_json(path, value, indent=1):
+def write_json(path, value, durable=True):
     """Write a value as JSON in one step, with an end of line behind it."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode(), durable)
 
 
-def remove_unfinished(directory):
-    """Delete what a killed process left half written in a directory."""
+def remove_unfinished(directory, name=""):
+    """Delete what a killed process left half written in a directory.
+
+    Args:
+        directory (pathlib.Path): where to look.
+        name (str): how the names of the targets begin; by default all.
+    """
     for path in Path(directory).glob("*" + UNFINISHED):
-        path.unlink(missing_ok=True)
+        if path.name.startswith(name):
+            path.unlink(missing_ok=True)
 
 
 def make_writable(directory):

@@ -38,7 +38,7 @@ def unit_selection(out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     """
     runs = sweep.quick_settings(seed)
     begun = time.perf_counter()
-    failures = sweep.run_all(runs, out, jobs, data_dir, device)
+    failures = sweep.run_all(runs, out, jobs, data_dir, (device,))
     seconds = time.perf_counter() - begun
     paths = [Path(out) / f"{run.name}.json" for run in runs]
     records = [record.read(path) for path in paths if path.exists()]
@@ -56,6 +56,18 @@ def unit_selection(out, figures, jobs=2, seed=0, device=-1, data_dir=None):
         written = drawing.save(figure, Path(figures) / "unit-selection-quick")
         print(f"\nFigure 1(a) of this short run: {', '.join(map(str, written))}")
         print(f"{len(records)} trainings; this call took {seconds:.0f} s.")
-    for failure in failures:
-        print(f"reproduce: {failure}", file=sys.stderr)
+    return report_failures(failures)
+
+
+def report_failures(failures):
+    """Print which runs failed.
+
+    Args:
+        failures (dict): why, by the name of the run.
+
+    Returns:
+        int: the exit code, 1 where there are any.
+    """
+    for name, reason in failures.items():
+        print(f"reproduce: {name} failed: {reason}", file=sys.stderr)
     return 1 if failures else 0

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -44,6 +45,8 @@ def versions():
         "chainer": chainer.__version__,
         "numpy": numpy.__version__,
     }
+    if "numba" in sys.modules:
+        found["numba"] = sys.modules["numba"].__version__
     if chainer.backends.cuda.available:
         found["cupy"] = chainer.backends.cuda.cupy.__version__
     return found
@@ -93,7 +96,7 @@ def columns(log):
     return {name: [kind(name)(entry[name]) for entry in log] for name in names}
 
 
-def make(settings, log, result, times, device):
+def make(settings, log, result, times, device, path):
     """Return the record of a finished run.
 
     Everything but ``times`` is the same, bit by bit, for the same settings, machine and versions,
@@ -105,6 +108,7 @@ def make(settings, log, result, times, device):
         result (dict): the numbers at the end.
         times (dict): seconds and dates.
         device (chainer.backend.Device): where it ran.
+        path (str): ``fast`` or ``plain``, which code trained.
 
     Returns:
         dict: the record.
@@ -116,7 +120,7 @@ def make(settings, log, result, times, device):
         "changes": settings.changes(),
         "settings": settings.as_dict(),
         "result": result,
-        "versions": versions(),
+        "versions": {**versions(), "path": path},
         "machine": machine(device),
         "times": {**times, "epoch_seconds": [round(entry["elapsed_time"], 2) for entry in log]},
         "log": columns(log),

@@ -22,18 +22,24 @@ class Snapshot(chainer.training.Extension):
 
     Args:
         directory (pathlib.Path): where the snapshots lie.
-        settings (UnitSelection): of the run; saved with every snapshot.
-        interval (int): iterations between snapshots.
+        identity (dict): what the run is, its settings and more; saved with every snapshot.
+        interval (int): between snapshots.
+        seconds (bool): whether the interval is in seconds of training, else in iterations.
         keep (int): how many to keep; with two, a damaged one loses no run.
     """
 
     # After everything that a snapshot must contain.
     priority = -100
 
-    def __init__(self, directory, settings, interval, keep=2):
+    def __init__(self, directory, identity, interval, seconds=False, keep=2):
         self.directory = Path(directory)
-        self.settings = settings
-        self.trigger = interval, "iteration"
+        self.identity = identity
+        triggers = chainer.training.triggers
+        self.trigger = (
+            triggers.TimeTrigger(interval)
+            if seconds
+            else triggers.IntervalTrigger(interval, "iteration")
+        )
         self.keep = keep
 
     def __call__(self, trainer):
@@ -45,7 +51,7 @@ class Snapshot(chainer.training.Extension):
         serializer = chainer.serializers.DictionarySerializer()
         trainer.serialize(serializer)
         with replacing(target) as file:
-            numpy.savez(file, settings=json.dumps(self.settings.as_dict()), **serializer.target)
+            numpy.savez(file, identity=json.dumps(self.identity), **serializer.target)
         for path in snapshots(self.directory)[self.keep :]:
             path.unlink()
 
@@ -59,23 +65,23 @@ def _read(path):
     """Return the content of a snapshot, with every checksum in it verified."""
     with numpy.load(path, allow_pickle=False) as file:
         content = {name: file[name] for name in file.files}
-    return json.loads(str(content.pop("settings")[()])), content
+    return json.loads(str(content.pop("identity")[()])), content
 
 
-def resume(trainer, directory, settings, say=print):
+def resume(trainer, directory, identity, say=print):
     """Load the newest snapshot that is whole into a trainer.
 
     Args:
         trainer (chainer.training.Trainer): as built for the settings.
         directory (pathlib.Path): of the run.
-        settings (UnitSelection): of the run.
+        identity (dict): what the run is.
         say (callable): takes a line for the user.
 
     Returns:
         bool: whether there was one.
 
     Raises:
-        ReproduceError: a snapshot belongs to other settings; the message names the difference.
+        ReproduceError: a snapshot belongs to another configuration; the message says in what.
     """
     found = snapshots(directory)
     for number, path in enumerate(found):
@@ -85,13 +91,11 @@ def resume(trainer, directory, settings, say=print):
             older = found[number + 1].name if number + 1 < len(found) else "the beginning"
             say(f"{path.name} is damaged ({error}): going back to {older}")
             continue
-        mine = settings.as_dict()
-        if saved != mine:
-            names = sorted(n for n in {*saved, *mine} if saved.get(n) != mine.get(n))
-            name = names[0]
+        if saved != identity:
+            name = min(n for n in {*saved, *identity} if saved.get(n) != identity.get(n))
             raise ReproduceError(
                 f"{str(path)!r} is a snapshot of another configuration ({name} is "
-                f"{saved.get(name)} there and {mine.get(name)} here): move it away, or give "
+                f"{saved.get(name)} there and {identity.get(name)} here): move it away, or give "
                 "another --out"
             )
         # A newer one that is damaged would be in the way of the one to be written in its place.

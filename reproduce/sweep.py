@@ -1,4 +1,9 @@
-"""Many trainings on one machine, one process each."""
+"""Many runs: on this machine, a process each, or on a dask.distributed cluster.
+
+Every training is a process of ``python -m reproduce run``, so whatever kills one leaves the others,
+and what a run needs to go on is in its own directory.  The lock of a run, not the sweep, sees to it
+that no two processes train the same one.
+"""
 
 import contextlib
 import os
@@ -8,20 +13,52 @@ import sys
 import tempfile
 import time
 
-import tqdm
+import rich.console
+import rich.live
+import rich.text
 
-from reproduce import ROOT, ReproduceError, data, settings
+from reproduce import ROOT, Locked, ReproduceError, data, status
 from reproduce.files import make_writable
-from reproduce.run import progress
+from reproduce.run import is_locked, write_failure
+from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, parse_epsilon0
 
 #: Seconds between looks at the processes.
 POLL = 0.5
+#: Seconds for which a run waits for a process that is about to end to release it.
+WAIT = 60
+#: How often a run is given to another worker of a cluster after its worker died.
+ATTEMPTS = 20
+
+
+def grid(schedule, methods, trials, **values):
+    """Return the runs of section 4.1, a complete trial before the next.
+
+    Args:
+        schedule (str): ``paper``, ``short`` or ``quick``.
+        methods (sequence of str): of ``sno``, ``fixed`` and ``dropout``.
+        trials (int): seeds, from 0 on.
+        **values: further settings of every run.
+
+    Returns:
+        list of UnitSelection: in the order in which to train them.
+    """
+    # In a smaller full network, the widths with the same usage rates.
+    units = values.get("units") or 784
+    settings = {
+        "sno": [{"epsilon0": parse_epsilon0(text)} for text in UNIT_EPSILON0],
+        "fixed": [{"width": max(1, round(width * units / 784))} for width in UNIT_WIDTHS],
+        "dropout": [{}],
+    }
+    return [
+        UnitSelection.at(schedule, method=method, seed=seed, **setting, **values)
+        for seed in range(trials)
+        for method in methods
+        for setting in settings[method]
+    ]
 
 
 def quick_settings(seed=0):
     """Return the main job: the seven penalties of section 4.1 and two fixed structures.
-
-    The quick schedule raises eta_theta by the factor by which it shortens the training.
 
     Args:
         seed (int): of every run.
@@ -29,62 +66,73 @@ def quick_settings(seed=0):
     Returns:
         list of UnitSelection: nine trainings.
     """
-    at = settings.UnitSelection.at
+    at = UnitSelection.at
     runs = [
-        at("quick", method="sno", epsilon0=settings.parse_epsilon0(text), seed=seed)
-        for text in settings.UNIT_EPSILON0
+        at("quick", method="sno", epsilon0=parse_epsilon0(text), seed=seed)
+        for text in UNIT_EPSILON0
     ]
-    runs += [at("quick", method="fixed", width=width, seed=seed) for width in (205, 784)]
-    return runs
+    return runs + [at("quick", method="fixed", width=width, seed=seed) for width in (205, 784)]
+
+
+def command(run, out, data_dir=None, device=-1, wait=1):
+    """Return the command that trains a run for this process and stops with it."""
+    options = [f"--out={out}", f"--device={device}", f"--parent={os.getpid()}", f"--wait={wait}"]
+    if data_dir is not None:
+        options.append(f"--data-dir={data_dir}")
+    return [sys.executable, "-m", "reproduce", "run", *run.as_arguments(), "--quiet", *options]
 
 
 class _Process:
-    """A training in a process of its own."""
+    """A training in a process of its own, which ends when this one does."""
 
-    def __init__(self, run, out, data_dir, device):
+    def __init__(self, run, out, data_dir, device, wait=1):
         self.run = run
+        self.directory = out / run.name
+        self.device = device
         self.errors = tempfile.TemporaryFile()
-        command = [sys.executable, "-m", "reproduce", "run", *run.as_arguments(), "--quiet"]
-        command += [f"--out={out}", f"--device={device}"]
-        if data_dir is not None:
-            command.append(f"--data-dir={data_dir}")
+        # The package is found from any working directory, that of a cluster's worker for one.
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            command,
+            command(run, out, data_dir, device, wait),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self.errors,
-            env=_environment(),
+            env={**os.environ, "PYTHONPATH": path},
         )
 
-    def finished(self):
+    def has_ended(self):
         """Return whether the process has ended."""
         return self.process.poll() is not None
 
     def failure(self):
-        """Return what a process that ended without success said last, None after a success."""
+        """Return why a process that has ended did not finish its run, None where it did.
+
+        Raises:
+            Locked: another process trains the run.
+        """
         with self.errors as file:
             file.seek(0)
-            lines = file.read().decode(errors="replace").strip().splitlines()
-        if self.process.returncode == 0:
+            said = file.read().decode(errors="replace").strip().splitlines()
+        code = self.process.returncode
+        if code == 0:
             return None
-        said = lines[-1] if lines else "it said nothing"
-        return f"{self.run.name} ended with {self.process.returncode}: {said}"
-
-
-def _environment():
-    """Return this process's environment, in which ``reproduce`` is found from any directory."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path}
+        if code == Locked.exit_code:
+            raise Locked(f"another process trains {self.run.name}")
+        last = said[-1].removeprefix("reproduce: ") if said else "it said nothing"
+        if code < 0:
+            last = f"it was killed by {signal.Signals(-code).name}"
+        if not (self.directory / "failed.json").exists():
+            # The training could not leave a word itself; a kill or a signal is no fault of its
+            # settings, so the same command takes it again.
+            write_failure(self.directory, self.run, last, again=code < 0 or code > 128)
+        return last
 
 
 @contextlib.contextmanager
 def _stopping(running):
-    """Hand a signal on to the trainings, which then save a snapshot and stop."""
+    """Hand SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
 
     def stop(number, frame):
-        for job in running:
-            with contextlib.suppress(ProcessLookupError):
-                job.process.send_signal(signal.SIGTERM)
         raise KeyboardInterrupt
 
     previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -94,49 +142,201 @@ def _stopping(running):
         for number, handler in previous.items():
             signal.signal(number, handler)
         for job in running:
+            job.process.send_signal(signal.SIGTERM)
+        for job in running:
             job.process.wait()
+            job.errors.close()
 
 
-def run_all(runs, out, jobs=2, data_dir=None, device=-1):
+class _View:
+    """A live view on a terminal; elsewhere a line whenever a run ends."""
+
+    def __init__(self, out, runs, jobs):
+        self.out = out
+        self.runs = runs
+        self.jobs = jobs
+        self.console = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+        self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self):
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error):
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def refresh(self):
+        """Show how the runs stand."""
+        if self.console.is_terminal:
+            states = [status.state(self.out, run) for run in self.runs]
+            text = "\n".join(status.lines(states, self.jobs))
+            self.live.update(rich.text.Text(text), refresh=True)
+
+    def say(self, text):
+        """Print a line that stays."""
+        self.console.print(rich.text.Text(text))
+
+
+def _announce(view, run, failure):
+    """Print that a run has ended, with how the whole stands."""
+    states = [status.state(view.out, r) for r in view.runs]
+    whole = status.lines(states, view.jobs)[-1]
+    said = "is finished" if failure is None else f"failed: {failure}"
+    view.say(f"{run.name} {said} ({whole})")
+
+
+def _to_train(out, runs, retry_failed):
+    """Return the runs to be trained and, by name, why the others are not to be tried again."""
+    waiting, failures = [], {}
+    for run in runs:
+        found = status.state(out, run)
+        if found.kind == "failed" and not found.again and not retry_failed:
+            failures[run.name] = f"{found.reason} (--retry-failed takes it again)"
+        elif found.kind != "finished":
+            waiting.append(run)
+    return waiting, failures
+
+
+def run_all(
+    runs,
+    out,
+    jobs=2,
+    data_dir=None,
+    devices=(-1,),
+    retry_failed=False,
+    scheduler=None,
+):
     """Train every run that is not finished, several at a time.
+
+    Finished runs are skipped, interrupted ones go on, and a run that fails leaves the others be.
+    A run that another process trains, another sweep's for one, is waited for.
 
     Args:
         runs (list of UnitSelection): what to train, in this order.
         out (str or pathlib.Path): gets the records and the directories of the runs.
-        jobs (int): processes at a time, of one BLAS thread each.
+        jobs (int): processes at a time on this machine, of one BLAS thread each.
         data_dir (str or pathlib.Path): where the data lies, the cache by default.
-        device (int): -1 for the CPU, else a GPU.
+        devices (sequence of int): -1 for the CPU, else GPUs, over which the processes are spread.
+        retry_failed (bool): take runs that failed before again.
+        scheduler (str): the address of a dask.distributed scheduler that trains the runs instead
+            of this machine; ``out`` must be the same directory for all workers.
 
     Returns:
-        list of str: a line for each run that failed; the others were trained all the same.
+        dict: why each run that failed did, by its name.
 
     Raises:
-        ReproduceError: the data is not to be had, or ``out`` cannot be written.
+        ReproduceError: the data is not to be had, ``out`` cannot be written, or there is no such
+            scheduler.
     """
     if jobs < 1:
         raise ReproduceError(f"--jobs must be at least 1, not {jobs}")
-    make_writable(out)
-    examples = {
-        name: len(data.load(name, data_dir)[0][0]) for name in {run.dataset for run in runs}
-    }
-    total = {run: run.iterations(examples[run.dataset]) for run in runs}
-    waiting = list(runs)
-    running, failures = [], []
-    with (
-        tqdm.tqdm(total=sum(total.values()), unit="it", unit_scale=True, mininterval=1) as bar,
-        _stopping(running),
-    ):
+    out = make_writable(out).resolve()
+    status.write_plan(out, runs)
+    waiting, failures = _to_train(out, runs, retry_failed)
+    if not waiting:
+        return failures
+    if scheduler is not None:
+        return {**failures, **_on_cluster(waiting, runs, out, data_dir, devices, scheduler)}
+    for dataset in {run.dataset for run in waiting}:
+        data.load(dataset, data_dir)
+    return {**failures, **_on_this_machine(waiting, runs, out, jobs, data_dir, devices)}
+
+
+def _on_this_machine(waiting, runs, out, jobs, data_dir, devices):
+    """Train runs in processes; return the failures by name."""
+    free = [devices[i % len(devices)] for i in range(jobs)]
+    running, failures = [], {}
+    with _View(out, runs, jobs) as view, _stopping(running):
         while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_Process(waiting.pop(0), out, data_dir, device))
+            # One that somebody else trains is looked at again when the others have begun.
+            ready = [run for run in waiting if not is_locked(out / run.name)]
+            while ready and free:
+                run = ready.pop(0)
+                waiting.remove(run)
+                if status.state(out, run).kind != "finished":
+                    running.append(_Process(run, out, data_dir, free.pop(0)))
             time.sleep(POLL)
-            for job in [job for job in running if job.finished()]:
+            for job in [job for job in running if job.has_ended()]:
                 running.remove(job)
-                failure = job.failure()
-                if failure:
-                    failures.append(failure)
-                    bar.write(failure, file=sys.stderr)
-            names = ", ".join(f"{job.run.method} {job.run.setting}" for job in running)
-            bar.set_postfix_str(names, refresh=False)
-            bar.update(sum(progress(out, run, total[run]) for run in runs) - bar.n)
+                free.append(job.device)
+                try:
+                    failure = job.failure()
+                except Locked:
+                    waiting.append(job.run)
+                    continue
+                if failure is not None:
+                    failures[job.run.name] = failure
+                _announce(view, job.run, failure)
+            view.refresh()
+    return failures
+
+
+def train_on_worker(settings, out, data_dir, device):
+    """Train a run in a process of its own; this is what a worker of a cluster executes.
+
+    The process ends with the worker.  A run that a dying process still holds is waited for.
+
+    Args:
+        settings (dict): of the run.
+        out (str): the output directory, the same for all workers.
+        data_dir (str): where the data lies, the worker's cache by default.
+        device (int): -1 for the CPU, else a GPU of the worker's machine.
+
+    Returns:
+        str: why the run failed; None where it is finished.
+    """
+    run = UnitSelection.from_dict(settings)
+    job = _Process(run, make_writable(out), data_dir, device, WAIT)
+    job.process.wait()
+    return job.failure()
+
+
+def _on_cluster(waiting, runs, out, data_dir, devices, scheduler):
+    """Train runs on a dask.distributed cluster; return the failures by name."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise ReproduceError("--scheduler needs dask: pip install distributed") from error
+    try:
+        client = distributed.Client(scheduler, timeout=20)
+    except (OSError, ValueError) as error:
+        raise ReproduceError(f"no scheduler answers at {scheduler!r} ({error})") from error
+
+    def submit(run, device):
+        return client.submit(
+            train_on_worker,
+            run.as_dict(),
+            str(out),
+            None if data_dir is None else str(data_dir),
+            device,
+            pure=False,
+            priority=-runs.index(run),
+        )
+
+    failures, attempts = {}, {}
+    with client, _View(out, runs, None) as view, _stopping(()):
+        tasks = {
+            submit(run, devices[i % len(devices)]): (run, devices[i % len(devices)])
+            for i, run in enumerate(waiting)
+        }
+        while tasks:
+            time.sleep(POLL)
+            for task in [task for task in tasks if task.done()]:
+                run, device = tasks.pop(task)
+                attempts[run] = attempts.get(run, 0) + 1
+                try:
+                    failure = task.result()
+                except (Locked, distributed.scheduler.KilledWorker) as error:
+                    # The worker died, or the process of a dead one has not ended yet.
+                    if attempts[run] < ATTEMPTS:
+                        tasks[submit(run, device)] = run, device
+                        continue
+                    failure = f"given up after {ATTEMPTS} attempts: {error}"
+                    write_failure(make_writable(out / run.name), run, failure, again=True)
+                if failure is not None:
+                    failures[run.name] = failure
+                _announce(view, run, failure)
+            view.refresh()
     return failures

@@ -6,11 +6,16 @@ Everything searchable follows one contract.  It is a :class:`chainer.Link` with
   lambda outputs out, as one variable whose first axis is lambda or as a sequence;
 * ``link.costs``: c, the complexity coefficients, an array of shape (d,).
 
-Two more are optional, and make the structure readable in reports:
+Two more are optional and make the structure readable in reports:
 
 * ``link.groups``: a dictionary from a name to the slice of the bits that belong together, such
   as the units of a layer;
 * ``link.weight_ratio(structure)``: the fraction of the weights that a structure keeps.
+
+A third makes evaluation as cheap as the structure is small:
+
+* ``link.compact(structure)``: the smaller plain link that computes the same; ValueError where
+  nothing remains.
 """
 
 from chainer_sno.links.masked_linear import MaskedLinear

@@ -6,7 +6,7 @@ from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno.functions import mask_units
 from chainer_sno.links.masked_linear import MaskedLinear
-from chainer_sno.links.mlp import check_widths
+from chainer_sno.links.mlp import MLP, check_widths
 
 
 class MaskedMLP(chainer.Chain):
@@ -113,3 +113,42 @@ class MaskedMLP(chainer.Chain):
             float: between 0 and 1; biases are left out.
         """
         return complexity.fully_connected_weight_ratio(self.kept_widths(structure), self.widths)
+
+    def compact(self, structure):
+        """Return the plain network that remains when the units of a structure are deleted.
+
+        Args:
+            structure (array): bits, shape (d,).
+
+        Returns:
+            chainer_sno.links.MLP: with the kept weights, on the device and of the dtype of this
+            one.  It takes the same inputs, and leaves out those that are not selected.
+
+        Raises:
+            ValueError: a layer keeps no unit, so there is no such network: the outputs do not
+                depend on the inputs.
+        """
+        structure = chainer.backends.cuda.to_cpu(structure).astype(bool)
+        kept = [numpy.flatnonzero(structure[group]) for group in self.groups.values()]
+        if not self.select_inputs:
+            kept.insert(0, numpy.arange(self.widths[0]))
+        kept.append(numpy.arange(self.widths[-1]))
+        if not all(len(units) for units in kept):
+            raise ValueError("a layer keeps no unit: the outputs do not depend on the inputs")
+        widths = [len(units) for units in kept]
+        source = [layer.linear for layer in self.hidden] + [self.output]
+        with chainer.using_config("dtype", self.output.W.dtype):
+            network = MLP(
+                widths[0],
+                widths[1:-1],
+                widths[-1],
+                activation=self.hidden[0].activation,
+                initialW=chainer.initializers.Zero(),
+                inputs=kept[0] if self.select_inputs else None,
+            )
+        for layer, linear, columns, rows in zip(network.layers, source, kept, kept[1:]):
+            W = chainer.backends.cuda.to_cpu(linear.W.array)
+            layer.W.array[...] = W[numpy.ix_(rows, columns)]
+            layer.b.array[...] = chainer.backends.cuda.to_cpu(linear.b.array)[rows]
+        network.to_device(self.device)
+        return network

@@ -30,7 +30,7 @@ def check_widths(in_size, hidden_sizes, out_size):
 
 
 class MLP(chainer.Chain):
-    """A fully connected network with ReLU and, as an option, Dropout on the hidden layers.
+    """A fully connected network with, as an option, Dropout on the hidden layers.
 
     Args:
         in_size (int): inputs.
@@ -39,18 +39,35 @@ class MLP(chainer.Chain):
         dropout_ratio (float): the probability with which a hidden unit is dropped while
             training, 0 for none; the others are scaled by 1/(1 - ratio).
         seed (int): the seed of the dropped units, which a snapshot keeps in step.
+        activation (callable): of the hidden units.
         initialW (initializer): that of the weights, Chainer's HeNormal by default.
+        inputs (array): the columns of x that the network looks at, in_size of them; by default
+            x has just those.
 
     Raises:
         ValueError: a width is not positive or the ratio not in [0, 1).
     """
 
-    def __init__(self, in_size, hidden_sizes, out_size, dropout_ratio=0.0, seed=0, initialW=None):
+    def __init__(
+        self,
+        in_size,
+        hidden_sizes,
+        out_size,
+        dropout_ratio=0.0,
+        seed=0,
+        activation=chainer.functions.relu,
+        initialW=None,
+        inputs=None,
+    ):
         super().__init__()
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio must lie in [0, 1), not {dropout_ratio}")
         self.widths = check_widths(in_size, hidden_sizes, out_size)
         self.dropout_ratio = dropout_ratio
+        self.activation = activation
+        self.inputs = None
+        if inputs is not None:
+            self.add_persistent("inputs", numpy.asarray(inputs))
         self.uniforms = Uniforms(sum(self.widths[1:-1]), seed, Stream.DROPOUT, numpy.float32)
         initialW = initialW or chainer.initializers.HeNormal()
         with self.init_scope():
@@ -66,25 +83,39 @@ class MLP(chainer.Chain):
         super().device_resident_accept(visitor)
         self.uniforms.device_resident_accept(visitor)
 
+    def dropout_factors(self, samples, dtype):
+        """Draw which hidden units are dropped.
+
+        Args:
+            samples (int): N.
+            dtype (numpy.dtype): of the factors.
+
+        Returns:
+            array: 0 for a dropped unit and 1/(1 - ratio) for another, shape (N, hidden units).
+        """
+        scale = dtype.type(1 / (1 - self.dropout_ratio))
+        return (self.uniforms.take(samples) >= self.dropout_ratio) * scale
+
     def forward(self, x):
         """Return the outputs before the softmax.
 
         Args:
-            x (chainer.Variable or array): shape (N, in_size).
+            x (chainer.Variable or array): shape (N, in_size), or of all inputs.
 
         Returns:
             chainer.Variable: shape (N, out_size).
         """
         *hidden, last = self.layers
+        if self.inputs is not None:
+            x = x[:, self.inputs]
         dropout = self.dropout_ratio > 0 and chainer.config.train
         if dropout:
-            scale = x.dtype.type(1 / (1 - self.dropout_ratio))
-            masks = (self.uniforms.take(len(x)) >= self.dropout_ratio) * scale
+            factors = self.dropout_factors(len(x), x.dtype)
         start = 0
         for layer in hidden:
-            x = chainer.functions.relu(layer(x))
+            x = self.activation(layer(x))
             if dropout:
-                x = x * masks[:, start : start + x.shape[1]]
+                x = x * factors[:, start : start + x.shape[1]]
                 start += x.shape[1]
         return last(x)
 

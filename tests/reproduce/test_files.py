@@ -32,6 +32,8 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
 def test_leavings_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / "snapshot.x1y2.unfinished").write_bytes(b"half")
     write_bytes(tmp_path / "whole", b"")
+    remove_unfinished(tmp_path, "record")
+    assert len(list(tmp_path.iterdir())) == 2
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,14 @@ import time
 import numpy
 import pytest
 
-from reproduce import ROOT, record, run, snapshot
+from reproduce import ROOT, record, snapshot, training
+from reproduce.run import get_device, is_locked
 from reproduce.settings import UnitSelection
 
 #: A network small enough that an epoch of the real MNIST takes seconds.
-SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "150")
+SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "100")
 COMMANDS = {
+    "plain": ("--plain", "--epochs", "1"),
     "sno": ("--epsilon0", "-2^-3", "--epochs", "1", "--stochastic-samples", "3"),
     "fixed": ("--method", "fixed", "--width", "7", "--epochs", "2"),
     "dropout": ("--method", "dropout", "--epochs", "2"),
@@ -85,9 +88,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(method, undisturbed
     weights = networks(whole)
     for name, array in networks(tmp_path).items():
         numpy.testing.assert_array_equal(array, weights[name], name)
-    # Nothing is left but the record, the network, the log and the lock.
+    # Nothing is left but the record, the network and the lock.
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {path.name, "model.npz", "log", "lock"}
+    assert left == {path.name, "model.npz", "lock"}
 
 
 def test_a_finished_run_says_so_and_does_nothing(undisturbed):
@@ -212,9 +215,67 @@ def test_a_snapshot_of_another_configuration_is_refused(tmp_path):
     assert snapshot.snapshots(other), "what was computed is lost"
 
 
-def test_two_processes_do_not_train_the_same_run(tmp_path):
-    process = subprocess.Popen(
+def test_the_plain_path_does_not_go_on_from_the_fast_one(tmp_path):
+    interrupted(tmp_path, *COMMANDS["sno"])
+    result = call(tmp_path, *COMMANDS["sno"], "--plain")
+    assert result.returncode == 2
+    assert "another configuration (path is fast there and plain here)" in result.stderr
+
+
+def test_it_stops_with_its_parent(tmp_path):
+    code = (
+        "import subprocess, os, sys, time\n"
+        f"command = {command(tmp_path, *COMMANDS['plain'])!r} + [f'--parent={{os.getpid()}}']\n"
+        "subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "time.sleep(100)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    for _ in range(400):
+        if list(tmp_path.glob("*/snapshot_iter_*.npz")):
+            break
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    begun = time.perf_counter()
+    while is_locked(directory):
+        assert time.perf_counter() - begun < 5
+        time.sleep(0.02)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """The limit on the size of a file stands in for a full disk: writing more fails."""
+    interrupted(tmp_path, *COMMANDS["sno"])
+    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    before = {path: path.read_bytes() for path in snapshot.snapshots(directory)}
+    assert before
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    result = subprocess.run(
         command(tmp_path, *COMMANDS["sno"]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+    )
+    assert result.returncode == 2
+    assert "cannot write into" in result.stderr
+    assert result.stderr.count("\n") == 1
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    assert not list(directory.glob("*.unfinished"))
+    result = call(tmp_path, *COMMANDS["sno"])
+    assert result.returncode == 0, result.stderr
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path):
+    options = ("--plain", "--epochs", "40")
+    process = subprocess.Popen(
+        command(tmp_path, *options),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -224,20 +285,30 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
             break
         time.sleep(0.02)
     try:
-        result = call(tmp_path, *COMMANDS["sno"])
+        result = call(tmp_path, *options)
     finally:
         process.kill()
         process.wait()
-    assert result.returncode == 2
+    assert result.returncode == 75
     assert "another process is training" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
-    result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30")
+    result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30", "--weight-decay", "0")
     assert result.returncode == 2
     assert "lower the learning rate" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("*.json"))
+    (failed,) = tmp_path.glob("*/failed.json")
+    assert "lower the learning rate" in json.loads(failed.read_text())["reason"]
+
+
+def test_a_learning_rate_that_the_fast_path_cannot_take_is_named(tmp_path):
+    result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30")
+    assert result.returncode == 2
+    assert "lower the learning rate or the weight decay, or train with --plain" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_damaged_or_foreign_record_is_refused(undisturbed, tmp_path):
@@ -267,16 +338,17 @@ def test_a_long_record_is_small(undisturbed, tmp_path):
     assert (tmp_path / "x.json").stat().st_size < 200_000
 
 
-def test_same_seed_same_bits_and_another_seed_another_network(tmp_path, rng):
+@pytest.mark.parametrize("plain", [False, True])
+def test_same_seed_same_bits_and_another_seed_another_network(tmp_path, rng, plain):
     images = rng.integers(0, 256, (64, 784), dtype=numpy.uint8)
     labels = rng.integers(0, 10, 64).astype("i")
     dataset = (images, labels), (images[:10], labels[:10])
 
     def weights(seed):
         settings = UnitSelection(epochs=2, units=8, seed=seed)
-        training = run.Training(settings, dataset, run.get_device(-1), tmp_path / "x")
-        training.trainer.run()
-        return training.link.output.W.array, training.bernoulli.theta
+        built = training.Training(settings, dataset, get_device(-1), tmp_path / "x", plain)
+        built.trainer.run()
+        return built.link.output.W.array, built.bernoulli.theta
 
     first, second, other = weights(0), weights(0), weights(1)
     for a, b, c in zip(first, second, other):

@@ -1,0 +1,11 @@
+"""The fast path on a CPU: the numbers of the plain links and optimizer, sooner.
+
+It needs numba, which the rest of the library does not; so nothing here is imported by
+``import chainer_sno``.  The plain :class:`chainer_sno.StructureUpdater` and Chainer's NesterovAG
+are the reference that the tests hold it against.
+"""
+
+from chainer_sno.fast.engine import Engine
+from chainer_sno.fast.updaters import FastStandardUpdater, FastStructureUpdater, Synchronise
+
+__all__ = ["Engine", "FastStandardUpdater", "FastStructureUpdater", "Synchronise"]

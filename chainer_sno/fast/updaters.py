@@ -1,0 +1,188 @@
+"""Updaters of Chainer's trainer that train with the engine."""
+
+import numpy
+
+from chainer_sno import links
+from chainer_sno._import_chainer import chainer
+from chainer_sno.fast.engine import Engine
+from chainer_sno.iterators import convert
+from chainer_sno.updater import StructureUpdater
+from chainer_sno.utility import ranking_utility
+
+
+class _Binding:
+    """An engine and the network and optimizer that it stands for.
+
+    The engine holds the parameters and their velocities while it trains; :meth:`synchronise` writes
+    them into the network and the optimizer.
+
+    Args:
+        layers (list of chainer.links.Linear): of the network, inputs first.
+        optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay.
+
+    Raises:
+        ValueError: the optimizer is another, or the network is not on the CPU.
+    """
+
+    def __init__(self, layers, optimizer):
+        hookable = optimizer._hookable
+        hooks = [*hookable._pre_update_hooks.values(), *hookable._post_update_hooks.values()]
+        decays = [hook for hook in hooks if isinstance(hook, chainer.optimizer_hooks.WeightDecay)]
+        if not isinstance(optimizer, chainer.optimizers.NesterovAG) or len(decays) < len(hooks):
+            raise ValueError("the fast path is for NesterovAG with no hook but WeightDecay")
+        if optimizer.target.xp is not numpy:
+            raise ValueError("the fast path is for the CPU: use the plain updater on a GPU")
+        self.layers = layers
+        self.optimizer = optimizer
+        self.engine = Engine(
+            [layer.W.array for layer in layers],
+            [layer.b.array for layer in layers],
+            optimizer.lr,
+            optimizer.momentum,
+            sum(hook.rate for hook in decays),
+        )
+        self._synchronised = True
+
+    def step(self, x, t, structures=None, dropout=None):
+        """Do one iteration at the optimizer's learning rate."""
+        self.engine.lr = self.optimizer.lr
+        losses = self.engine.step(x, t, structures, dropout)
+        self.optimizer.t += 1
+        self._synchronised = False
+        return losses
+
+    def synchronise(self):
+        """Write the parameters and velocities into the network and the optimizer."""
+        if self._synchronised:
+            return
+        found = self.engine.parameters()
+        for k, layer in enumerate(self.layers):
+            for parameter, kind in ((layer.W, "weight"), (layer.b, "bias")):
+                values = found["weights" if kind == "weight" else "biases"]
+                parameter.array[...] = values[k]
+                rule = parameter.update_rule
+                rule._init_states(parameter)  # makes the velocity where there is none yet
+                rule.state["v"][...] = found[f"{kind}_velocities"][k]
+                rule.t = self.optimizer.t
+        self._synchronised = True
+
+    def serialize(self, serializer):
+        """Save or load the engine, to the bit; the network follows from it."""
+        serializer = serializer["engine"]
+        state = {name: serializer(name, value) for name, value in self.engine.state().items()}
+        self.optimizer.t = int(serializer("t", self.optimizer.t))
+        self.optimizer.lr = float(serializer("optimizer_lr", self.optimizer.lr))
+        if not isinstance(serializer, chainer.Serializer):
+            self.engine.set_state(state)
+            self._synchronised = False
+            self.synchronise()
+
+
+class FastStructureUpdater(StructureUpdater):
+    r"""Algorithm 1 for the masked fully connected network on a CPU.
+
+    It takes the arguments of :class:`chainer_sno.StructureUpdater` and gives its numbers, up to
+    rounding; the random numbers are the same.  It computes the softmax cross entropy.  While it
+    trains, the parameters live in the engine: extend the trainer with :class:`Synchronise`, or call
+    :meth:`synchronise`, before the network is looked at.
+
+    Raises:
+        ValueError: the link is not a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs
+            are not under selection, the optimizer is not NesterovAG with no hook but WeightDecay,
+            the loss is another, or the link is on a GPU.
+    """
+
+    def __init__(self, iterator, optimizer, bernoulli, samples=2, **kwargs):
+        super().__init__(iterator, optimizer, bernoulli, samples, **kwargs)
+        link = optimizer.target
+        functions = chainer.functions
+        if not isinstance(link, links.MaskedMLP) or link.select_inputs:
+            raise ValueError("the fast path is for a MaskedMLP without selection of inputs")
+        if any(layer.activation is not functions.relu for layer in link.hidden):
+            raise ValueError("the fast path is for ReLU")
+        if self.loss_func is not functions.softmax_cross_entropy:
+            raise ValueError("the fast path is for the softmax cross entropy")
+        self._binding = _Binding([*(layer.linear for layer in link.hidden), link.output], optimizer)
+
+    def step(self, x, t, structures):
+        """Update the weights and theta, both from the same losses (reading R9).
+
+        The engine needs the structures, not theta, so the order of the two does not matter.
+        """
+        losses = self._binding.step(x, t, structures)
+        self.bernoulli.update(structures, ranking_utility(losses))
+        return losses
+
+    def synchronise(self):
+        """Write the parameters into the network and the optimizer."""
+        self._binding.synchronise()
+
+    def serialize(self, serializer):
+        """Save or load everything that the training needs to continue."""
+        self.get_iterator("main").serialize(serializer["iterator:main"])
+        self.bernoulli.serialize(serializer["bernoulli"])
+        self.iteration = int(serializer("iteration", self.iteration))
+        self._binding.serialize(serializer)
+
+
+class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
+    """Train a plain fully connected network, with or without Dropout, on a CPU.
+
+    It gives the numbers of Chainer's StandardUpdater with the softmax cross entropy, up to
+    rounding, and reports ``loss`` for the optimizer's target.  See :class:`FastStructureUpdater`
+    for where the parameters are.
+
+    Args:
+        iterator (chainer.dataset.Iterator): mini-batches; the examples are pairs (x, t).
+        optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`.
+        converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater.
+
+    Raises:
+        ValueError: the link or the optimizer is another, or the link is on a GPU.
+    """
+
+    def __init__(self, iterator, optimizer, converter=chainer.dataset.concat_examples):
+        super().__init__(iterator, optimizer, converter)
+        link = optimizer.target
+        if not isinstance(link, links.MLP) or link.inputs is not None:
+            raise ValueError("the fast path is for an MLP that looks at all inputs")
+        if link.activation is not chainer.functions.relu:
+            raise ValueError("the fast path is for ReLU")
+        self._binding = _Binding(list(link.layers), optimizer)
+
+    def update_core(self):
+        """Do one iteration."""
+        iterator = self.get_iterator("main")
+        link = self.get_optimizer("main").target
+        x, t = convert(self.converter, iterator.next(), self.input_device)
+        dropout = link.dropout_factors(len(x), x.dtype) if link.dropout_ratio else None
+        (loss,) = self._binding.step(x, t, None, dropout)
+        chainer.report({"loss": loss}, link)
+        if self.auto_new_epoch and iterator.is_new_epoch:
+            self.get_optimizer("main").new_epoch(auto=True)
+
+    def synchronise(self):
+        """Write the parameters into the network and the optimizer."""
+        self._binding.synchronise()
+
+    def serialize(self, serializer):
+        """Save or load everything that the training needs to continue."""
+        self.get_iterator("main").serialize(serializer["iterator:main"])
+        self.get_optimizer("main").target.uniforms.serialize(serializer["uniforms"])
+        self.iteration = int(serializer("iteration", self.iteration))
+        self._binding.serialize(serializer)
+
+
+class Synchronise(chainer.training.Extension):
+    """Write the parameters into the network before the extensions that look at it.
+
+    Extend the trainer with it at the trigger of the evaluation.
+    """
+
+    trigger = 1, "epoch"
+    # Ahead of evaluators and whatever else reports values.
+    priority = chainer.training.PRIORITY_WRITER + 100
+
+    def __call__(self, trainer):
+        """Synchronise the updater's network."""
+        trainer.updater.synchronise()

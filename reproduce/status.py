@@ -1,0 +1,229 @@
+"""How the runs of a directory stand, told from files alone."""
+
+import contextlib
+import hashlib
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproduce import ReproduceError
+from reproduce.files import make_writable, remove_unfinished, write_json
+from reproduce.run import is_locked
+from reproduce.settings import UnitSelection
+
+#: Examples of a training set, for the length of a run that has not begun.
+EXAMPLES = 60000
+#: The directory of the plans in an output directory; out of the way of the records.
+PLANS = ".plans"
+
+
+@dataclass
+class State:
+    """How a run stands.
+
+    Attributes:
+        settings (UnitSelection): of the run.
+        kind (str): ``finished``, ``running``, ``interrupted``, ``failed`` or ``waiting``.
+        iteration (int): iterations done.
+        iterations (int): of the whole training.
+        rate (float): seconds an iteration; None where nothing tells.
+        seconds_left (float): of a running one; None where nothing tells.
+        reason (str): of a failure.
+        again (bool): whether a failed run is taken again without being asked.
+    """
+
+    settings: UnitSelection
+    kind: str
+    iteration: int
+    iterations: int
+    rate: float | None = None
+    seconds_left: float | None = None
+    reason: str = ""
+    again: bool = False
+
+
+def _read(path):
+    """Return the content of a JSON file, an empty dictionary where it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def state(out, settings):
+    """Return how a run stands.
+
+    Args:
+        out (pathlib.Path): the output directory.
+        settings (UnitSelection): of the run.
+
+    Returns:
+        State: from the record, the lock, the marks of progress and of failure.
+    """
+    out = Path(out)
+    iterations = settings.iterations(EXAMPLES)
+    found = _read(out / f"{settings.name}.json")
+    if found:
+        seconds = found.get("times", {}).get("seconds", 0)
+        done = found.get("result", {}).get("iterations", iterations)
+        return State(settings, "finished", done, done, seconds / done)
+    directory = out / settings.name
+    progress = _read(directory / "progress.json")
+    iteration = progress.get("iteration", 0)
+    rate = progress.get("seconds_per_iteration")
+    if is_locked(directory):
+        left = None
+        if rate is not None:
+            since = time.time() - progress["updated"]
+            left = max(0.0, (iterations - iteration) * rate - since)
+        return State(settings, "running", iteration, iterations, rate, left)
+    failed = _read(directory / "failed.json")
+    if failed:
+        return State(
+            settings,
+            "failed",
+            iteration,
+            iterations,
+            rate,
+            reason=failed.get("reason", "for no known reason"),
+            again=failed.get("again", False),
+        )
+    kind = "interrupted" if progress else "waiting"
+    return State(settings, kind, iteration, iterations, rate)
+
+
+def write_plan(out, runs):
+    """Write down which runs a sweep is about, for ``status``.
+
+    Args:
+        out (pathlib.Path): the output directory.
+        runs (list of UnitSelection): in their order.
+    """
+    plan = [run.as_dict() for run in runs]
+    digest = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]
+    path = make_writable(Path(out) / PLANS) / f"{digest}.json"
+    remove_unfinished(path.parent, path.name)
+    # Where the same sweep begins at this moment, it removes this file and writes the same.
+    with contextlib.suppress(FileNotFoundError):
+        write_json(path, {"runs": plan})
+
+
+def known_runs(out):
+    """Return the runs that plans, records and directories tell of.
+
+    Args:
+        out (pathlib.Path): the output directory.
+
+    Returns:
+        list of UnitSelection: each once, in the order of the plans.
+
+    Raises:
+        ReproduceError: there is no such directory.
+    """
+    out = Path(out)
+    if not out.is_dir():
+        raise ReproduceError(f"there is no directory {str(out)!r}: give the --out of the runs")
+    found = [
+        run for path in sorted((out / PLANS).glob("*.json")) for run in _read(path).get("runs", ())
+    ]
+    found += [_read(path).get("settings") for path in sorted(out.glob("*.json"))]
+    for name in ("progress.json", "failed.json"):
+        found += [_read(path).get("settings") for path in sorted(out.glob(f"*/{name}"))]
+    runs = {}
+    for settings in found:
+        try:
+            run = UnitSelection.from_dict(settings or {})
+        except (ReproduceError, TypeError):
+            continue
+        runs.setdefault(run.name, run)
+    return list(runs.values())
+
+
+def duration(seconds):
+    """Return a time in words: ``3 d 4 h``, ``5 h 06 min``, ``7 min`` or ``8 s``."""
+    if seconds is None:
+        return "?"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def seconds_left(states, jobs):
+    """Return when all runs will be done, as far as the rates of the others tell.
+
+    A run that has not begun is taken to be as fast as those of its method, else as all.
+
+    Args:
+        states (list of State): of all runs.
+        jobs (int): runs at a time.
+
+    Returns:
+        float: seconds; None where nothing tells.
+    """
+    rates = {}
+    for found in states:
+        if found.rate:
+            rates.setdefault(found.settings.method, []).append(found.rate)
+    every = [rate for some in rates.values() for rate in some]
+    if not every:
+        return None
+    total = 0.0
+    longest = 0.0
+    for found in states:
+        if found.kind == "finished" or (found.kind == "failed" and not found.again):
+            continue
+        guess = statistics.median(rates.get(found.settings.method, every))
+        seconds = found.seconds_left
+        if seconds is None:
+            seconds = (found.iterations - found.iteration) * (found.rate or guess)
+        total += seconds
+        longest = max(longest, seconds)
+    return max(longest, total / max(1, jobs))
+
+
+def lines(states, jobs=None):
+    """Return the lines that say how the runs stand: the running ones, the failures, the whole.
+
+    Args:
+        states (list of State): of all runs.
+        jobs (int): runs at a time; by default as many as are running.
+
+    Returns:
+        list of str: a line for each running and each failed run, and one for the whole.
+    """
+    by_kind = {}
+    for found in states:
+        by_kind.setdefault(found.kind, []).append(found)
+    running = by_kind.get("running", [])
+    written = []
+    for found in running:
+        fraction = found.iteration / found.iterations
+        written.append(
+            f"running      {fraction:6.1%}  {duration(found.seconds_left):>10} left  "
+            f"{found.settings.name}"
+        )
+    for found in by_kind.get("interrupted", []):
+        fraction = found.iteration / found.iterations
+        written.append(f"interrupted  {fraction:6.1%}  {'':>10}       {found.settings.name}")
+    written += [f"failed       {f.settings.name}: {f.reason}" for f in by_kind.get("failed", [])]
+    counts = ", ".join(
+        f"{len(by_kind[kind])} {kind}"
+        for kind in ("finished", "running", "interrupted", "waiting", "failed")
+        if kind in by_kind
+    )
+    total = sum(found.iterations for found in states)
+    done = sum(found.iteration for found in states)
+    whole = f"{len(states)} runs: {counts}; {done / max(1, total):.1%} of all iterations"
+    if len(by_kind.get("finished", [])) < len(states):
+        left = seconds_left(states, jobs or len(running) or 1)
+        at = "" if jobs or running else " once they run one at a time"
+        whole += f", {duration(left)} left{at}"
+    return [*written, whole]

@@ -1,0 +1,281 @@
+"""Sweeps that nothing can lose: killed, stopped, run twice, on a cluster, with failures."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from reproduce import ROOT, run, status, sweep
+from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, format_epsilon0
+
+#: Eight runs of seconds: two trials of two penalties' worth and two methods.
+SMALL = {"units": 8, "layers": 1}
+OPTIONS = ["--schedule=quick", "--epochs=1", "--units=8", "--layers=1"]
+
+
+def small_runs(trials=1):
+    runs = [
+        UnitSelection(epsilon0=epsilon0, epochs=1, seed=seed, **SMALL)
+        for seed in range(trials)
+        for epsilon0 in (0.5, 0.0)
+    ]
+    return [*runs, UnitSelection(method="fixed", width=4, epochs=2, **SMALL)]
+
+
+def the_records(out):
+    found = {}
+    for path in out.glob("*.json"):
+        content = json.loads(path.read_text())
+        del content["times"]
+        found[path.name] = content
+    return found
+
+
+def start(out, *options, trials=1):
+    command = [sys.executable, "-m", "reproduce", "sweep", "unit-selection", f"--out={out}"]
+    return subprocess.Popen(
+        [*command, *OPTIONS, f"--trials={trials}", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def children(process):
+    try:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:
+        return []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The records of a sweep of the proposed method that nobody disturbed."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    process = start(out, "--methods=sno")
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    found = the_records(out)
+    assert len(found) == 7
+    return found
+
+
+def test_the_grid_is_section_4_1_a_trial_after_the_other():
+    runs = sweep.grid("paper", ("sno", "fixed", "dropout"), 5)
+    assert len(runs) == 5 * (7 + 6 + 1)
+    assert all(run.is_paper_schedule for run in runs)
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+    first = runs[:14]
+    assert [format_epsilon0(run.epsilon0) for run in first[:7]] == list(UNIT_EPSILON0)
+    assert [run.width for run in first[7:13]] == list(UNIT_WIDTHS)
+    assert first[13].method == "dropout"
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_killed_twenty_times_it_ends_with_the_same_bits(undisturbed, tmp_path):
+    """Every kill takes the sweep itself or one of its trainings, at a random moment."""
+    dice = random.SystemRandom()
+    told = []
+    for _ in range(20):
+        process = start(tmp_path, "--methods=sno")
+        time.sleep(dice.uniform(0.3, 2.5))
+        targets = [process.pid, *children(process)]
+        target = dice.choice(targets)
+        told.append("the sweep" if target == process.pid else "a training")
+        try:
+            os.kill(target, signal.SIGKILL)
+        except ProcessLookupError:
+            told[-1] += ", which had ended"
+        if target == process.pid:
+            process.communicate()
+            continue
+        # The others go on, and the sweep ends with the list; but not to the end of our patience.
+        time.sleep(dice.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+    print("killed:", ", ".join(told))
+    process = start(tmp_path, "--methods=sno")
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    assert the_records(tmp_path) == undisturbed
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_a_killed_training_is_listed_and_taken_again(tmp_path):
+    process = start(tmp_path, "--methods=sno", "--jobs=1")
+    for _ in range(400):
+        time.sleep(0.02)
+        if list(tmp_path.glob("*/progress.json")):
+            break
+    (child,) = children(process)
+    os.kill(child, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "killed by SIGKILL" in stderr
+    assert len(the_records(tmp_path)) == 6
+    process = start(tmp_path, "--methods=sno", "--jobs=1")
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    assert len(the_records(tmp_path)) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_training_within_five_seconds(tmp_path, number):
+    process = start(tmp_path, "--epochs=100", "--methods=sno")
+    for _ in range(400):
+        time.sleep(0.05)
+        if len(list(tmp_path.glob("*/progress.json"))) == 2:
+            break
+    process.send_signal(number)
+    begun = time.perf_counter()
+    _, stderr = process.communicate(timeout=20)
+    assert time.perf_counter() - begun < 5
+    assert process.returncode == 130
+    assert "the same command goes on" in stderr
+    assert len(list(tmp_path.glob("*/snapshot_iter_*.npz"))) == 2
+    states = [status.state(tmp_path, run) for run in status.known_runs(tmp_path)]
+    assert [found.kind for found in states] == ["interrupted"] * 2 + ["waiting"] * 5
+
+
+def test_two_sweeps_of_one_folder_train_every_run_once(undisturbed, tmp_path):
+    processes = [start(tmp_path, "--methods=sno") for _ in range(2)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 0, stderr
+    assert the_records(tmp_path) == undisturbed
+
+
+def test_a_failed_run_is_left_until_asked_for(tmp_path, capsys):
+    good = small_runs()[0]
+    bad = UnitSelection(method="fixed", width=4, epochs=2, lr=1e30, weight_decay=0.0, **SMALL)
+    failures = sweep.run_all([bad, good], tmp_path)
+    assert list(failures) == [bad.name]
+    assert "lower the learning rate" in failures[bad.name]
+    assert len(the_records(tmp_path)) == 1
+    (failed,) = tmp_path.glob("*/failed.json")
+    before = failed.stat().st_mtime_ns
+    again = sweep.run_all([bad, good], tmp_path)
+    assert "--retry-failed takes it again" in again[bad.name]
+    assert failed.stat().st_mtime_ns == before
+    again = sweep.run_all([bad, good], tmp_path, retry_failed=True)
+    assert again == failures
+    assert failed.stat().st_mtime_ns > before
+    printed = "\n".join(status.lines([status.state(tmp_path, r) for r in (bad, good)]))
+    assert f"failed       {bad.name}: the loss of iteration" in printed
+    assert "1 finished, 1 failed" in printed
+
+
+def test_status_tells_the_truth_while_and_after(tmp_path):
+    def say():
+        command = [sys.executable, "-m", "reproduce", "status", f"--out={tmp_path}"]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+
+    process = start(tmp_path, "--epochs=200", "--methods=sno")
+    for _ in range(400):
+        time.sleep(0.05)
+        files = [json.loads(p.read_text()) for p in tmp_path.glob("*/progress.json")]
+        if len([f for f in files if f["iteration"] > 0]) == 2:
+            break
+    first, second, whole = say()
+    assert first.startswith("running")
+    assert "left" in first
+    assert "epsilon0=2^-6" in first
+    assert "epsilon0=2^-7" in second
+    assert whole.startswith("7 runs: 2 running, 5 waiting; ")
+    assert "left" in whole
+    process.kill()
+    process.communicate()
+    for _ in range(100):
+        time.sleep(0.05)
+        if not any(run.is_locked(path) for path in tmp_path.iterdir() if path.is_dir()):
+            break
+    first, second, whole = say()
+    assert first.startswith("interrupted")
+    assert whole.startswith("7 runs: 2 interrupted, 5 waiting; ")
+
+
+def test_status_of_files_that_are_no_runs(tmp_path):
+    (tmp_path / "foreign.json").write_text('{"settings": {"experiment": "other"}}')
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text("[1]")
+    directory = tmp_path / small_runs()[0].name
+    directory.mkdir()
+    (directory / "progress.json").write_text('{"iter')
+    assert status.known_runs(tmp_path) == []
+    assert status.state(tmp_path, small_runs()[0]).kind == "waiting"
+    assert status.lines([])[-1].startswith("0 runs")
+
+
+def test_time_left_is_guessed_from_the_others(tmp_path):
+    runs = [UnitSelection(seed=seed) for seed in range(4)]
+    states = [status.State(run, "waiting", 0, 1000) for run in runs]
+    assert status.seconds_left(states, 2) is None
+    states[0] = status.State(runs[0], "finished", 1000, 1000, 0.1)
+    assert status.seconds_left(states, 2) == pytest.approx(150)
+    states[1] = status.State(runs[1], "running", 500, 1000, 0.2, 100.0)
+    assert status.seconds_left(states, 2) == pytest.approx((100 + 2 * 150) / 2)
+    states[2] = status.State(runs[2], "failed", 500, 1000, reason="x")
+    assert status.seconds_left(states, 2) == pytest.approx(150)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "?"), (8.9, "8 s"), (430, "7 min"), (18400, "5 h 06 min"), (273600, "3 d 4 h")],
+)
+def test_durations(seconds, text):
+    assert status.duration(seconds) == text
+
+
+def test_a_cluster_whose_workers_are_killed_trains_everything(undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    runs = sweep.grid("quick", ("sno",), 1, epochs=1, units=8, layers=1)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        killer = subprocess.Popen(
+            [sys.executable, "-c", KILLER, str(tmp_path), *map(str, worker_pids(client))]
+        )
+        failures = sweep.run_all(runs, tmp_path, scheduler=cluster.scheduler_address)
+        killer.wait(timeout=60)
+    assert failures == {}
+    assert the_records(tmp_path) == undisturbed
+
+
+#: Kill the workers one after the other, each once trainings have begun.
+KILLER = """
+import os, pathlib, signal, sys, time
+out, pids = pathlib.Path(sys.argv[1]), sys.argv[2:]
+for n, pid in enumerate(pids):
+    while len(list(out.glob("*/lock"))) < 2 + n:
+        time.sleep(0.05)
+    time.sleep(0.7)
+    os.kill(int(pid), signal.SIGKILL)
+"""
+
+
+def worker_pids(client):
+    return client.run(os.getpid).values()
+
+
+def test_no_scheduler_is_one_line(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("distributed")
+    from reproduce import cli
+
+    original = __import__("distributed").Client
+    monkeypatch.setattr("distributed.Client", lambda a, timeout: original(a, timeout=1))
+    arguments = ["sweep", "unit-selection", f"--out={tmp_path}", "--scheduler=tcp://127.0.0.1:9"]
+    assert cli.main(arguments) == 2
+    assert "no scheduler answers at 'tcp://127.0.0.1:9'" in capsys.readouterr().err
