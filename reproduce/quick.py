@@ -44,7 +44,7 @@ def unit_selection(out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     records = [record.read(path) for path in paths if path.exists()]
     if records:
         print()
-        print("Unit selection on MNIST beside Table 1 (medians of five trials at 100% schedule)")
+        print("Unit selection on MNIST, a short run, beside Table 1 (its medians of five trials)")
         print(compare.unit_selection_table(records))
         schedules = sorted({compare.describe_schedule(found) for found in records}, reverse=True)
         print()

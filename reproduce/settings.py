@@ -16,7 +16,7 @@ METHODS = ("sno", "fixed", "dropout")
 #: as many examples through the network in each.
 PAPER_LENGTH = {True: (500, 32), False: (1000, 64)}
 #: By what a schedule divides the paper's epochs.
-SCHEDULES = {"paper": 1, "short": 10, "quick": 100}
+SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
@@ -162,7 +162,7 @@ class UnitSelection:
         """Return settings at a schedule; what is given in ``values`` goes before it.
 
         Args:
-            schedule (str): ``paper``, ``short`` (1/10 of the epochs) or ``quick`` (1/100).
+            schedule (str): ``paper``, ``short`` (1/10 of the epochs) or ``quick`` (1/125).
             **values: fields of the settings.
 
         Returns:

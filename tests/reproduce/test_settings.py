@@ -66,12 +66,12 @@ def test_iterations_are_rounded_down():
 
 def test_a_shortened_training_raises_eta_theta():
     quick = UnitSelection.at("quick", method="sno", epsilon0=0.5)
-    assert (quick.epochs, quick.eta_factor) == (5, 100)
-    assert quick == UnitSelection(epsilon0=0.5, epochs=5)
+    assert (quick.epochs, quick.eta_factor) == (4, 125)
+    assert quick == UnitSelection(epsilon0=0.5, epochs=4)
     assert UnitSelection(epochs=5, eta_factor=1).eta_factor == 1
     assert UnitSelection(epochs=1000).eta_factor == 1
     fixed = UnitSelection.at("quick", method="fixed")
-    assert (fixed.epochs, fixed.eta_factor) == (10, None)
+    assert (fixed.epochs, fixed.eta_factor) == (8, None)
     assert fraction_of_paper(quick) == fraction_of_paper(fixed)
     assert not quick.is_paper_schedule
 
