@@ -1,11 +1,12 @@
 # make reproduce   install, get MNIST, run the main job and print it beside the paper's Table 1
 # make test        install and run the tests
+# make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install data reproduce test lint clean
+.PHONY: install data reproduce test benchmark lint clean
 
 install: $(INSTALLED)
 
@@ -26,6 +27,10 @@ reproduce: data
 
 test: data lint
 	$(BIN)/python -m pytest
+
+# PEERS=/path/to/python names an environment with torch and jax; CHECK=1 fails on a missed figure.
+benchmark: install
+	$(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS)) $(if $(CHECK),--check)
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Side-by-side speed: ours, stock Chainer, PyTorch and JAX, and the matrix products alone."""
