@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
 import rich.console
 import rich.live
@@ -26,7 +27,7 @@ from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, parse_
 POLL = 0.5
 #: Seconds for which a run waits for a process that is about to end to release it.
 WAIT = 60
-#: How often a run is given to another worker of a cluster after its worker died.
+#: How many workers of a cluster may die over a run.
 ATTEMPTS = 20
 
 
@@ -274,7 +275,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices):
     return failures
 
 
-def train_on_worker(settings, out, data_dir, device):
+def train_on_worker(settings, out, data_dir, device, stop):
     """Train a run in a process of its own; this is what a worker of a cluster executes.
 
     The process ends with the worker.  A run that a dying process still holds is waited for.
@@ -284,13 +285,23 @@ def train_on_worker(settings, out, data_dir, device):
         out (str): the output directory, the same for all workers.
         data_dir (str): where the data lies, the worker's cache by default.
         device (int): -1 for the CPU, else a GPU of the worker's machine.
+        stop (str): when this file appears, stop with a snapshot.
 
     Returns:
         str: why the run failed; None where it is finished.
+
+    Raises:
+        Locked: another process trains the run.
     """
+    if os.path.exists(stop):
+        return "the sweep was stopped"
     run = UnitSelection.from_dict(settings)
     job = _Process(run, make_writable(out), data_dir, device, WAIT)
-    job.process.wait()
+    while not job.has_ended():
+        if os.path.exists(stop):
+            job.process.send_signal(signal.SIGTERM)
+            job.process.wait()
+        time.sleep(POLL)
     return job.failure()
 
 
@@ -312,32 +323,44 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler):
             str(out),
             None if data_dir is None else str(data_dir),
             device,
+            str(stop),
             pure=False,
             priority=-runs.index(run),
         )
 
+    # A directory is what this process and the workers share; a file in it reaches all of them.
+    stop = out / status.PLANS / f"stop-{uuid.uuid4().hex}"
     failures, attempts = {}, {}
     with client, _View(out, runs, None) as view, _stopping(()):
         tasks = {
             submit(run, devices[i % len(devices)]): (run, devices[i % len(devices)])
             for i, run in enumerate(waiting)
         }
-        while tasks:
-            time.sleep(POLL)
-            for task in [task for task in tasks if task.done()]:
-                run, device = tasks.pop(task)
-                attempts[run] = attempts.get(run, 0) + 1
-                try:
-                    failure = task.result()
-                except (Locked, distributed.scheduler.KilledWorker) as error:
-                    # The worker died, or the process of a dead one has not ended yet.
-                    if attempts[run] < ATTEMPTS:
+        try:
+            while tasks:
+                time.sleep(POLL)
+                for task in [task for task in tasks if task.done()]:
+                    run, device = tasks.pop(task)
+                    try:
+                        failure = task.result()
+                    except Locked:
                         tasks[submit(run, device)] = run, device
                         continue
-                    failure = f"given up after {ATTEMPTS} attempts: {error}"
-                    write_failure(make_writable(out / run.name), run, failure, again=True)
-                if failure is not None:
-                    failures[run.name] = failure
-                _announce(view, run, failure)
-            view.refresh()
+                    except distributed.scheduler.KilledWorker as error:
+                        attempts[run] = attempts.get(run, 0) + 1
+                        if attempts[run] < ATTEMPTS:
+                            tasks[submit(run, device)] = run, device
+                            continue
+                        failure = f"given up after the death of {ATTEMPTS} workers: {error}"
+                        write_failure(make_writable(out / run.name), run, failure, again=True)
+                    if failure is not None:
+                        failures[run.name] = failure
+                    _announce(view, run, failure)
+                view.refresh()
+        except KeyboardInterrupt:
+            stop.touch()
+            distributed.wait(list(tasks))
+            raise
+        finally:
+            stop.unlink(missing_ok=True)
     return failures

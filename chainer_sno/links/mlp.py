@@ -48,6 +48,9 @@ class MLP(chainer.Chain):
         ValueError: a width is not positive or the ratio not in [0, 1).
     """
 
+    #: The columns of x that the network looks at; None for all.
+    inputs = None
+
     def __init__(
         self,
         in_size,
@@ -65,7 +68,6 @@ class MLP(chainer.Chain):
         self.widths = check_widths(in_size, hidden_sizes, out_size)
         self.dropout_ratio = dropout_ratio
         self.activation = activation
-        self.inputs = None
         if inputs is not None:
             self.add_persistent("inputs", numpy.asarray(inputs))
         self.uniforms = Uniforms(sum(self.widths[1:-1]), seed, Stream.DROPOUT, numpy.float32)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def the_records(out):
     return found
 
 
-def start(out, *options, trials=1):
+def start(out, *options, trials=1, limit=None):
     command = [sys.executable, "-m", "reproduce", "sweep", "unit-selection", f"--out={out}"]
     return subprocess.Popen(
         [*command, *OPTIONS, f"--trials={trials}", *options],
@@ -45,6 +46,7 @@ def start(out, *options, trials=1):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=limit,
     )
 
 
@@ -125,6 +127,53 @@ def test_a_killed_training_is_listed_and_taken_again(tmp_path):
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr
     assert len(the_records(tmp_path)) == 7
+
+
+def test_a_full_disk_loses_no_record(tmp_path):
+    """The limit on the size of a file stands in for a full disk: writing more fails."""
+    finished = small_runs()[:1]
+    assert sweep.run_all(finished, tmp_path) == {}
+    before = the_records(tmp_path)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    process = start(tmp_path, "--methods=sno", limit=limit)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert stderr.count("failed: cannot write into") >= 7
+    assert the_records(tmp_path) == before
+    assert not list(tmp_path.rglob("*.unfinished"))
+    _, stderr = start(tmp_path, "--methods=sno").communicate(timeout=200)
+    assert "--retry-failed takes it again" in stderr
+    process = start(tmp_path, "--methods=sno", "--retry-failed")
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    assert len(the_records(tmp_path)) == 8
+
+
+def test_devices_are_shared_out(tmp_path, monkeypatch):
+    given = []
+
+    class Process:
+        def __init__(self, run, out, data_dir, device):
+            self.run, self.device = run, device
+            given.append(device)
+
+        def has_ended(self):
+            return True
+
+        def failure(self):
+            return None
+
+    monkeypatch.setattr(sweep, "_Process", Process)
+    monkeypatch.setattr(sweep, "POLL", 0)
+    runs = sweep.grid("quick", ("sno",), 1)
+    assert sweep.run_all(runs, tmp_path, jobs=4, devices=(0, 1)) == {}
+    assert given[:4] == [0, 1, 0, 1]
+    assert given.count(0) >= 3
+    assert given.count(1) >= 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -252,6 +301,29 @@ def test_a_cluster_whose_workers_are_killed_trains_everything(undisturbed, tmp_p
         killer.wait(timeout=60)
     assert failures == {}
     assert the_records(tmp_path) == undisturbed
+
+
+def test_a_signal_stops_what_a_cluster_trains(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        process = start(
+            tmp_path, "--methods=sno", "--epochs=100", f"--scheduler={cluster.scheduler_address}"
+        )
+        for _ in range(400):
+            time.sleep(0.05)
+            if len(list(tmp_path.glob("*/progress.json"))) == 2:
+                break
+        process.send_signal(signal.SIGTERM)
+        begun = time.perf_counter()
+        process.communicate(timeout=30)
+        assert time.perf_counter() - begun < 5
+        assert process.returncode == 130
+        states = [status.state(tmp_path, run) for run in status.known_runs(tmp_path)]
+        kinds = [found.kind for found in states]
+        assert "running" not in kinds
+        assert len(list(tmp_path.glob("*/snapshot_iter_*.npz"))) == 2
 
 
 #: Kill the workers one after the other, each once trainings have begun.
