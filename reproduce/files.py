@@ -1,10 +1,13 @@
 """Files that are whole or absent: written beside their target, then renamed."""
 
 import contextlib
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
+
+import numpy
 
 from reproduce import ReproduceError
 
@@ -50,6 +53,19 @@ def write_json(path, value, durable=True):
     """Write a value as JSON in one step, with an end of line behind it."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode(), durable)
+
+
+def write_npz(path, arrays):
+    """Write arrays as an uncompressed npz file in one step.
+
+    Args:
+        path (pathlib.Path): the target.
+        arrays (dict): by name.
+    """
+    # Into memory first: an archive that a full disk cuts short complains when it is collected.
+    content = io.BytesIO()
+    numpy.savez(content, **arrays)
+    write_bytes(path, content.getvalue())
 
 
 def remove_unfinished(directory, name=""):

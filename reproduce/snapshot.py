@@ -9,7 +9,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from reproduce import ReproduceError
-from reproduce.files import replacing
+from reproduce.files import write_npz
 
 _PATTERN = "snapshot_iter_*.npz"
 
@@ -50,8 +50,7 @@ class Snapshot(chainer.training.Extension):
             return
         serializer = chainer.serializers.DictionarySerializer()
         trainer.serialize(serializer)
-        with replacing(target) as file:
-            numpy.savez(file, identity=json.dumps(self.identity), **serializer.target)
+        write_npz(target, {"identity": json.dumps(self.identity), **serializer.target})
         for path in snapshots(self.directory)[self.keep :]:
             path.unlink()
 

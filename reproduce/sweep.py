@@ -182,11 +182,10 @@ class _View:
 
 
 def _announce(view, run, failure):
-    """Print that a run has ended, with how the whole stands."""
-    states = [status.state(view.out, r) for r in view.runs]
-    whole = status.lines(states, view.jobs)[-1]
+    """Print that a run has ended, and how many are finished."""
+    finished = sum((view.out / f"{other.name}.json").exists() for other in view.runs)
     said = "is finished" if failure is None else f"failed: {failure}"
-    view.say(f"{run.name} {said} ({whole})")
+    view.say(f"{run.name} {said} ({finished} of {len(view.runs)} finished)")
 
 
 def _to_train(out, runs, retry_failed):

@@ -12,7 +12,7 @@ from chainer_sno import StructureUpdater, complexity, extensions, fast, links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
-from reproduce.files import replacing
+from reproduce.files import write_npz
 
 CLASSES = 10
 INPUTS = 784
@@ -259,5 +259,4 @@ class Training:
         self.link.serialize(content["link"])
         if self.bernoulli is not None:
             self.bernoulli.serialize(content["bernoulli"])
-        with replacing(path) as file:
-            numpy.savez(file, **content.target)
+        write_npz(path, content.target)

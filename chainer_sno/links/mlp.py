@@ -95,8 +95,8 @@ class MLP(chainer.Chain):
         Returns:
             array: 0 for a dropped unit and 1/(1 - ratio) for another, shape (N, hidden units).
         """
-        scale = dtype.type(1 / (1 - self.dropout_ratio))
-        return (self.uniforms.take(samples) >= self.dropout_ratio) * scale
+        kept = self.uniforms.take(samples) >= self.dropout_ratio
+        return kept.astype(dtype) * dtype.type(1 / (1 - self.dropout_ratio))
 
     def forward(self, x):
         """Return the outputs before the softmax.
