@@ -34,6 +34,14 @@ def _negative_values(arguments):
     return joined
 
 
+def _unit_selection(commands, name, **texts):
+    """Add a command of which unit selection is one experiment; return the parser of that."""
+    kinds = commands.add_parser(name, **texts).add_subparsers(
+        dest="experiment", required=True, parser_class=_Parser
+    )
+    return kinds.add_parser("unit-selection", help="section 4.1")
+
+
 def _add_data(commands):
     parser = commands.add_parser("data", help="fetch, verify and cache a data set")
     parser.add_argument("dataset", choices=DATASETS)
@@ -49,11 +57,9 @@ def _data(arguments):
 
 
 def _add_run(commands):
-    parser = commands.add_parser(
-        "run", help="one training", description="One training with the paper's settings."
+    unit = _unit_selection(
+        commands, "run", help="one training", description="One training with the paper's settings."
     )
-    kinds = parser.add_subparsers(dest="experiment", required=True, parser_class=_Parser)
-    unit = kinds.add_parser("unit-selection", help="section 4.1")
     add = unit.add_argument
     add("--method", choices=METHODS, default="sno")
     add("--epsilon0", help="of sno: 2^-7, -2^-3, 0, 0.0078125, ... (2^-7)")
@@ -88,14 +94,13 @@ def _add_run(commands):
 
 
 def _add_quick(commands):
-    parser = commands.add_parser(
+    unit = _unit_selection(
+        commands,
         "quick",
         help="the main job: a short run of an experiment, beside the paper's numbers",
         description="Train the seven penalties of section 4.1 and two fixed structures at the "
         "quick schedule, and print the table beside Table 1.",
     )
-    kinds = parser.add_subparsers(dest="experiment", required=True, parser_class=_Parser)
-    unit = kinds.add_parser("unit-selection", help="section 4.1")
     add = unit.add_argument
     add("--out", default="runs/quick", help="gets the records (runs/quick)")
     add("--figures", help="gets the figure, by default the directory of the records")
@@ -107,14 +112,13 @@ def _add_quick(commands):
 
 
 def _add_sweep(commands):
-    parser = commands.add_parser(
+    unit = _unit_selection(
+        commands,
         "sweep",
         help="all runs of an experiment",
         description="Train one run for each method, setting and seed, a complete trial before the "
         "next.  Finished runs are skipped and interrupted ones go on.",
     )
-    kinds = parser.add_subparsers(dest="experiment", required=True, parser_class=_Parser)
-    unit = kinds.add_parser("unit-selection", help="section 4.1")
     add = unit.add_argument
     add("--schedule", choices=SCHEDULES, default="paper")
     add("--methods", default=",".join(METHODS), help="of sno, fixed and dropout (all)")
