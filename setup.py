@@ -23,7 +23,7 @@ setup(
         "cuda": ["cupy-cuda12x>=13"],
         # The fast path on a CPU.
         "fast": ["numba"],
-        "reproduce": ["numba", "matplotlib", "threadpoolctl", "rich"],
+        "reproduce": ["numba", "matplotlib", "pillow", "threadpoolctl", "rich"],
         # Sweeps on many machines.
         "cluster": ["distributed"],
         "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],

@@ -13,7 +13,8 @@ from reproduce.settings import (
     parse_epsilon0,
 )
 
-DATASETS = ("mnist", "fashion-mnist")
+#: The data sets of unit selection: grey images of 28 x 28.
+GREY = ("mnist", "fashion-mnist")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,9 +45,9 @@ def _unit_selection(commands, name, **texts):
 
 def _add_data(commands):
     parser = commands.add_parser("data", help="fetch, verify and cache a data set")
-    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("dataset", choices=(*GREY, "cifar10"))
     parser.add_argument("--data-dir", help="where to keep it, by default the cache directory")
-    parser.add_argument("--from", dest="source", help="a directory that holds the IDX files")
+    parser.add_argument("--from", dest="source", help="a directory that holds the original files")
     parser.set_defaults(call=_data)
 
 
@@ -80,7 +81,7 @@ def _add_run(commands):
     add("--momentum", type=float, help="of Nesterov's momentum (0.9)")
     add("--weight-decay", type=float, help="on every parameter (0.0001)")
     add("--dropout-ratio", type=float, help="of dropout (0.5)")
-    add("--dataset", choices=DATASETS, default="mnist")
+    add("--dataset", choices=GREY, default="mnist")
     add("--seed", type=int, default=0)
     add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
     add("--data-dir", help="where the data lies, by default the cache directory")
@@ -133,7 +134,7 @@ def _add_sweep(commands):
     add("--epochs", type=int, help="of every run, in the place of the schedule's")
     add("--units", type=int, help="units in each hidden layer of the full network (784)")
     add("--layers", type=int, help="hidden layers (3)")
-    add("--dataset", choices=DATASETS, default="mnist")
+    add("--dataset", choices=GREY, default="mnist")
     unit.set_defaults(call=_sweep)
 
 

