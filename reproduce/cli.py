@@ -6,7 +6,6 @@ from dataclasses import fields
 
 from reproduce import Interrupted, ReproduceError
 from reproduce.settings import (
-    METHODS,
     SCHEDULES,
     UnitSelection,
     fraction_of_paper,
@@ -62,7 +61,7 @@ def _add_run(commands):
         commands, "run", help="one training", description="One training with the paper's settings."
     )
     add = unit.add_argument
-    add("--method", choices=METHODS, default="sno")
+    add("--method", choices=UnitSelection.METHODS, default="sno")
     add("--epsilon0", help="of sno: 2^-7, -2^-3, 0, 0.0078125, ... (2^-7)")
     add("--width", type=int, help="units in each hidden layer, of fixed (784)")
     add("--schedule", choices=SCHEDULES, default="paper", help="the defaults of what follows")
@@ -122,7 +121,8 @@ def _add_sweep(commands):
     )
     add = unit.add_argument
     add("--schedule", choices=SCHEDULES, default="paper")
-    add("--methods", default=",".join(METHODS), help="of sno, fixed and dropout (all)")
+    methods = ",".join(UnitSelection.METHODS)
+    add("--methods", default=methods, help=f"of {methods} (all)")
     add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
     add("--jobs", type=int, default=2, help="trainings at a time (2)")
     add("--out", default="runs", help="gets the records and the snapshots (runs)")
@@ -141,8 +141,8 @@ def _add_sweep(commands):
 def _sweep(arguments):
     methods = arguments.methods.split(",")
     for method in methods:
-        if method not in METHODS:
-            raise ReproduceError(f"method {method!r} is none of {', '.join(METHODS)}")
+        if method not in UnitSelection.METHODS:
+            raise ReproduceError(f"method {method!r} is none of {', '.join(UnitSelection.METHODS)}")
     try:
         devices = tuple(int(number) for number in arguments.devices.split(","))
     except ValueError as error:
@@ -199,23 +199,13 @@ def _quick(arguments):
     )
 
 
-#: What a setting applies to; elsewhere it is left out, with a word about it.
-_APPLIES_TO = {
-    "epsilon0": "sno",
-    "width": "fixed",
-    "eta_factor": "sno",
-    "samples": "sno",
-    "stochastic_samples": "sno",
-    "dropout_ratio": "dropout",
-}
-
-
 def _settings(arguments):
     values = {field.name: getattr(arguments, field.name) for field in fields(UnitSelection)}
     if values["epsilon0"] is not None:
         values["epsilon0"] = parse_epsilon0(values["epsilon0"])
     settings = UnitSelection.at(arguments.schedule, **values)
-    for name, method in _APPLIES_TO.items():
+    # What does not apply to the method is left out, with a word about it.
+    for name, method in {**settings.VARIED, **settings.APPLIES_TO}.items():
         if values[name] is not None and values["method"] != method:
             print(
                 f"reproduce: --{name.replace('_', '-')} applies to --method {method} and is "

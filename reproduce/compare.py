@@ -4,7 +4,7 @@ import json
 import statistics
 
 from reproduce import ROOT
-from reproduce.settings import UNIT_EPSILON0, UnitSelection, format_epsilon0, fraction_of_paper
+from reproduce.settings import UNIT_EPSILON0, format_epsilon0, fraction_of_paper, from_dict
 
 
 def published():
@@ -107,7 +107,7 @@ def describe_schedule(record):
     Returns:
         str: names the epochs, the fraction of the paper's iterations and eta_theta.
     """
-    settings = UnitSelection.from_dict(record["settings"])
+    settings = from_dict(record["settings"])
     fraction = fraction_of_paper(settings)
     text = f"{settings.method}: {settings.epochs} epochs, {fraction} of the paper's iterations"
     if settings.eta_factor is not None:

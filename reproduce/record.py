@@ -13,7 +13,7 @@ import chainer_sno
 from chainer_sno._import_chainer import chainer
 from reproduce import ROOT, ReproduceError
 from reproduce.files import write_bytes
-from reproduce.settings import UnitSelection
+from reproduce.settings import from_dict
 
 #: The version of the form of a record; a change that readers must know raises it.
 SCHEMA = 1
@@ -103,7 +103,7 @@ def make(settings, log, result, times, device, path):
     whether the run was interrupted or not.
 
     Args:
-        settings (UnitSelection): of the run.
+        settings (Settings): of the run.
         log (list of dict): of LogReport, an entry an epoch.
         result (dict): the numbers at the end.
         times (dict): seconds and dates.
@@ -160,7 +160,7 @@ def read(path):
         found = record["schema"]
         if found != SCHEMA:
             raise ReproduceError(f"{str(path)!r} has the schema {found}, not {SCHEMA}")
-        if UnitSelection.from_dict(record["settings"]).name != record["name"]:
+        if from_dict(record["settings"]).name != record["name"]:
             raise ReproduceError(f"{str(path)!r}: its name and its settings do not agree")
         for part in ("result", "times", "log", "machine", "versions"):
             record[part].keys()

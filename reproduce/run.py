@@ -61,7 +61,7 @@ class Progress(chainer.training.Extension):
 
     Args:
         path (pathlib.Path): the file.
-        settings (reproduce.settings.UnitSelection): of the run.
+        settings (reproduce.settings.Settings): of the run.
         iterations (int): of the whole training.
     """
 
@@ -161,7 +161,7 @@ def write_failure(directory, settings, reason, again):
 
     Args:
         directory (pathlib.Path): of the run.
-        settings (reproduce.settings.UnitSelection): of the run.
+        settings (reproduce.settings.Settings): of the run.
         reason (str): one line.
         again (bool): whether the same command may succeed, as after a kill.
     """
@@ -185,7 +185,7 @@ def run(
     """Train as the settings say and write the record, or go on where an earlier call stopped.
 
     Args:
-        settings (reproduce.settings.UnitSelection): what to train.
+        settings (reproduce.settings.Settings): what to train.
         out (str or pathlib.Path): gets the record and the directory of the run.
         device (int): -1 for the CPU, else a GPU.
         data_dir (str or pathlib.Path): where the data lies, the cache by default.

@@ -11,10 +11,6 @@ from reproduce import ReproduceError
 UNIT_EPSILON0 = ("2^-6", "2^-7", "2^-8", "2^-9", "0", "-2^-3", "-2^0")
 #: The widths of fixed structures with Table 1's usage rates (reading R13).
 UNIT_WIDTHS = (52, 205, 453, 609, 735, 784)
-METHODS = ("sno", "fixed", "dropout")
-#: Epochs and batch size of the proposed method (True) and of the others: as many iterations, and
-#: as many examples through the network in each.
-PAPER_LENGTH = {True: (500, 32), False: (1000, 64)}
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 
@@ -54,19 +50,16 @@ def format_epsilon0(value):
 
 
 @dataclasses.dataclass(frozen=True)
-class UnitSelection:
-    r"""One training of section 4.1; the defaults are the paper's, but for those of the method.
+class Settings:
+    r"""One training; the defaults are the paper's, but for those that depend on the method.
 
     Attributes:
-        method (str): ``sno`` (the proposed method), ``fixed`` or ``dropout``.
+        method (str): ``sno``, the proposed method, or a baseline of the experiment.
         epsilon0 (float): :math:`\epsilon_0` of ``sno``; None for the others.
-        width (int): units in each hidden layer of ``fixed``; None for the others.
-        dataset (str): ``mnist`` or ``fashion-mnist``.
+        dataset (str): the name of the data set.
         epochs (int): passes over the training data.
         batch_size (int): N, examples of a mini-batch.
         seed (int): of the weights, the order of the data, and the structures or dropped units.
-        units (int): units in each hidden layer of the full network.
-        layers (int): hidden layers.
         samples (int): lambda, structures an iteration; None without a distribution.
         eta_factor (float): eta_theta times d; None without a distribution.  The paper's is 1.  By
             default a training shortened by a factor raises it by that factor, so that theta has
@@ -77,85 +70,70 @@ class UnitSelection:
         lr (float): initial learning rate of the weights.
         momentum (float): of Nesterov's momentum.
         weight_decay (float): on every parameter (reading R6).
-        dropout_ratio (float): of ``dropout``; None for the others.
     """
 
     method: str = "sno"
     epsilon0: float | None = None
-    width: int | None = None
-    dataset: str = "mnist"
+    dataset: str = ""
     epochs: int | None = None
     batch_size: int | None = None
     seed: int = 0
-    units: int = 784
-    layers: int = 3
     samples: int | None = None
     eta_factor: float | None = None
     stochastic_samples: int = 0
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    dropout_ratio: float | None = None
 
-    experiment = "unit-selection"
+    #: The name of the experiment in the command line.
+    experiment = ""
+    #: The methods that it compares.
+    METHODS = ("sno",)
+    #: What the paper varies within a method, and the method to which it applies.
+    VARIED = {"epsilon0": "sno"}
+    #: What else applies to one method only.
+    APPLIES_TO = {"samples": "sno", "eta_factor": "sno", "stochastic_samples": "sno"}
+    #: Epochs and batch size of the proposed method (True) and of the others: as many iterations,
+    #: and as many examples through the network in each.
+    LENGTH = {True: (1, 1), False: (1, 1)}
+    #: The least value of each whole number.
+    SMALLEST = {"epochs": 1, "batch_size": 1, "seed": 0, "samples": 1, "stochastic_samples": 0}
+
+    def defaults(self):
+        """Return the defaults of what depends on the method."""
+        epochs, batch_size = self.LENGTH[self.method == "sno"]
+        return {"epochs": epochs, "batch_size": batch_size, "samples": 2}
 
     def __post_init__(self):
         """Fill in the defaults of the method and check the values."""
-        if self.method not in METHODS:
-            raise ReproduceError(f"method {self.method!r} is none of {', '.join(METHODS)}")
-        sno = self.method == "sno"
-        epochs, batch_size = PAPER_LENGTH[sno]
-        defaults = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "epsilon0": 2.0**-7 if sno else None,
-            "samples": 2 if sno else None,
-            "eta_factor": None,
-            "width": self.units if self.method == "fixed" else None,
-            "dropout_ratio": 0.5 if self.method == "dropout" else None,
-        }
-        given = self.eta_factor
-        for name, value in defaults.items():
-            if getattr(self, name) is None or value is None:
+        if self.method not in self.METHODS:
+            raise ReproduceError(f"method {self.method!r} is none of {', '.join(self.METHODS)}")
+        for name, value in self.defaults().items():
+            if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        self._check_integers()
-        if sno:
-            raised = max(1.0, 1 / float(fraction_of_paper(self)))
-            object.__setattr__(self, "eta_factor", raised if given is None else given)
-        if self.width is not None and self.width > self.units:
-            raise ReproduceError(
-                f"width {self.width} is more than the {self.units} units of the full network"
-            )
-        self._check_numbers()
+        for name, method in {**self.VARIED, **self.APPLIES_TO}.items():
+            if self.method != method:
+                object.__setattr__(self, name, 0 if name == "stochastic_samples" else None)
+        self.check()
 
-    def _check_numbers(self):
+    def check(self):
+        """Check the values, and raise eta_theta by what the training is shortened.
+
+        Raises:
+            ReproduceError: one is out of range; the message names its option.
+        """
+        for name, least in self.SMALLEST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
+        if self.method == "sno" and self.eta_factor is None:
+            object.__setattr__(self, "eta_factor", max(1.0, 1 / float(fraction_of_paper(self))))
         for name in ("eta_factor", "lr"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ReproduceError(f"--{name.replace('_', '-')} must be positive, not {value}")
-        for name, limit in (("momentum", 1), ("dropout_ratio", 1), ("weight_decay", math.inf)):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < limit:
-                raise ReproduceError(
-                    f"--{name.replace('_', '-')} must lie in [0, {limit}), not {value}"
-                )
-
-    def _check_integers(self):
-        smallest = {
-            "epochs": 1,
-            "batch_size": 1,
-            "seed": 0,
-            "units": 2,
-            "layers": 1,
-            "samples": 1,
-            "stochastic_samples": 0,
-            "width": 1,
-        }
-        for name, least in smallest.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                option = name.replace("_", "-")
-                raise ReproduceError(f"--{option} must be at least {least}, not {value}")
+                raise ReproduceError(f"{_option(name)} must be positive, not {value}")
+        for name, limit in (("momentum", 1), ("weight_decay", math.inf)):
+            check_range(name, getattr(self, name), limit)
 
     @classmethod
     def at(cls, schedule, **values):
@@ -166,7 +144,7 @@ class UnitSelection:
             **values: fields of the settings.
 
         Returns:
-            UnitSelection: the settings.
+            Settings: the settings.
         """
         values = {name: value for name, value in values.items() if value is not None}
         paper = cls(method=values.get("method", "sno"))
@@ -203,8 +181,8 @@ class UnitSelection:
     def changes(self):
         """Return the settings that are not the paper's, by which a run is told from others."""
         mine = dataclasses.asdict(self)
-        paper = dataclasses.asdict(UnitSelection(method=self.method))
-        identity = ("method", "epsilon0", "width", "seed")
+        paper = dataclasses.asdict(type(self)(method=self.method))
+        identity = ("method", "seed", *self.VARIED)
         return {
             name: value
             for name, value in mine.items()
@@ -219,9 +197,12 @@ class UnitSelection:
     @property
     def setting(self):
         """What the paper varies within the method: ``epsilon0=2^-7``, ``width=205`` or nothing."""
-        if self.method == "sno":
-            return f"epsilon0={format_epsilon0(self.epsilon0)}"
-        return f"width={self.width}" if self.method == "fixed" else ""
+        for name, method in self.VARIED.items():
+            if method == self.method:
+                value = getattr(self, name)
+                text = format_epsilon0(value) if name == "epsilon0" else _short(value)
+                return f"{name.replace('_', '-')}={text}"
+        return ""
 
     @property
     def name(self):
@@ -230,14 +211,87 @@ class UnitSelection:
         parts = [self.experiment, self.method, self.setting, *changes, f"seed={self.seed}"]
         return "_".join(part for part in parts if part)
 
+    def iterations(self, examples):
+        """Return the iterations of the training, rounded down (reading R10)."""
+        return self.epochs * examples // self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitSelection(Settings):
+    """One training of section 4.1.
+
+    Attributes:
+        method (str): ``sno``, ``fixed`` (the same number of units in every layer) or ``dropout``.
+        dataset (str): ``mnist`` or ``fashion-mnist``.
+        width (int): units in each hidden layer of ``fixed``; None for the others.
+        units (int): units in each hidden layer of the full network.
+        layers (int): hidden layers.
+        dropout_ratio (float): of ``dropout``; None for the others.
+    """
+
+    dataset: str = "mnist"
+    width: int | None = None
+    units: int = 784
+    layers: int = 3
+    dropout_ratio: float | None = None
+
+    experiment = "unit-selection"
+    METHODS = ("sno", "fixed", "dropout")
+    VARIED = {"epsilon0": "sno", "width": "fixed"}
+    APPLIES_TO = {**Settings.APPLIES_TO, "dropout_ratio": "dropout"}
+    LENGTH = {True: (500, 32), False: (1000, 64)}
+    SMALLEST = {**Settings.SMALLEST, "units": 2, "layers": 1, "width": 1}
+
+    def defaults(self):
+        """Return the defaults of what depends on the method."""
+        found = {"epsilon0": 2.0**-7, "width": self.units, "dropout_ratio": 0.5}
+        return {**super().defaults(), **found}
+
+    def check(self):
+        """Check the values."""
+        super().check()
+        check_range("dropout_ratio", self.dropout_ratio, 1)
+        if self.width is not None and self.width > self.units:
+            raise ReproduceError(
+                f"width {self.width} is more than the {self.units} units of the full network"
+            )
+
     @property
     def widths(self):
         """Units per layer of the network that is built, inputs and outputs left out."""
         return (self.width or self.units,) * self.layers
 
-    def iterations(self, examples):
-        """Return the iterations of the training, rounded down (reading R10)."""
-        return self.epochs * examples // self.batch_size
+
+#: The experiments by name.
+EXPERIMENTS = {kind.experiment: kind for kind in (UnitSelection,)}
+
+
+def from_dict(values):
+    """Return the settings that :meth:`Settings.as_dict` returned.
+
+    Raises:
+        ReproduceError: they are those of no experiment here.
+    """
+    try:
+        kind = EXPERIMENTS[values["experiment"]]
+    except (KeyError, TypeError) as error:
+        raise ReproduceError("these are not settings of an experiment") from error
+    return kind.from_dict(values)
+
+
+def _option(name):
+    """Return the option of the command line that sets a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check_range(name, value, limit):
+    """Check that a value is None or lies in [0, limit).
+
+    Raises:
+        ReproduceError: it does not.
+    """
+    if value is not None and not 0 <= value < limit:
+        raise ReproduceError(f"{_option(name)} must lie in [0, {limit}), not {value}")
 
 
 def _short(value):
@@ -249,10 +303,10 @@ def fraction_of_paper(settings):
     """Return the length of a schedule as a fraction of the paper's, in iterations.
 
     Args:
-        settings (UnitSelection): of a run.
+        settings (Settings): of a run.
 
     Returns:
         fractions.Fraction: 1 for the paper's.
     """
-    epochs, batch_size = PAPER_LENGTH[settings.method == "sno"]
+    epochs, batch_size = settings.LENGTH[settings.method == "sno"]
     return Fraction(settings.epochs * batch_size, epochs * settings.batch_size)

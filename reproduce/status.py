@@ -11,7 +11,7 @@ from pathlib import Path
 from reproduce import ReproduceError
 from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.run import is_locked
-from reproduce.settings import UnitSelection
+from reproduce.settings import Settings, from_dict
 
 #: Examples of a training set, for the length of a run that has not begun.
 EXAMPLES = 60000
@@ -24,7 +24,7 @@ class State:
     """How a run stands.
 
     Attributes:
-        settings (UnitSelection): of the run.
+        settings (Settings): of the run.
         kind (str): ``finished``, ``running``, ``interrupted``, ``failed`` or ``waiting``.
         iteration (int): iterations done.
         iterations (int): of the whole training.
@@ -34,7 +34,7 @@ class State:
         again (bool): whether a failed run is taken again without being asked.
     """
 
-    settings: UnitSelection
+    settings: Settings
     kind: str
     iteration: int
     iterations: int
@@ -58,7 +58,7 @@ def state(out, settings):
 
     Args:
         out (pathlib.Path): the output directory.
-        settings (UnitSelection): of the run.
+        settings (Settings): of the run.
 
     Returns:
         State: from the record, the lock, the marks of progress and of failure.
@@ -100,7 +100,7 @@ def write_plan(out, runs):
 
     Args:
         out (pathlib.Path): the output directory.
-        runs (list of UnitSelection): in their order.
+        runs (list of Settings): in their order.
     """
     plan = [run.as_dict() for run in runs]
     digest = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]
@@ -118,7 +118,7 @@ def known_runs(out):
         out (pathlib.Path): the output directory.
 
     Returns:
-        list of UnitSelection: each once, in the order of the plans.
+        list of Settings: each once, in the order of the plans.
 
     Raises:
         ReproduceError: there is no such directory.
@@ -135,7 +135,7 @@ def known_runs(out):
     runs = {}
     for settings in found:
         try:
-            run = UnitSelection.from_dict(settings or {})
+            run = from_dict(settings or {})
         except (ReproduceError, TypeError):
             continue
         runs.setdefault(run.name, run)

@@ -21,7 +21,7 @@ import rich.text
 from reproduce import ROOT, Locked, ReproduceError, data, status
 from reproduce.files import make_writable
 from reproduce.run import is_locked, write_failure
-from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, parse_epsilon0
+from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, from_dict, parse_epsilon0
 
 #: Seconds between looks at the processes.
 POLL = 0.5
@@ -41,7 +41,7 @@ def grid(schedule, methods, trials, **values):
         **values: further settings of every run.
 
     Returns:
-        list of UnitSelection: in the order in which to train them.
+        list of Settings: in the order in which to train them.
     """
     # In a smaller full network, the widths with the same usage rates.
     units = values.get("units") or 784
@@ -65,7 +65,7 @@ def quick_settings(seed=0):
         seed (int): of every run.
 
     Returns:
-        list of UnitSelection: nine trainings, the longest first.
+        list of Settings: nine trainings, the longest first.
     """
     at = UnitSelection.at
     fixed = [at("quick", method="fixed", width=width, seed=seed) for width in (784, 205)]
@@ -215,7 +215,7 @@ def run_all(
     A run that another process trains, another sweep's for one, is waited for.
 
     Args:
-        runs (list of UnitSelection): what to train, in this order.
+        runs (list of Settings): what to train, in this order.
         out (str or pathlib.Path): gets the records and the directories of the runs.
         jobs (int): processes at a time on this machine, of one BLAS thread each.
         data_dir (str or pathlib.Path): where the data lies, the cache by default.
@@ -294,7 +294,7 @@ def train_on_worker(settings, out, data_dir, device, stop):
     """
     if os.path.exists(stop):
         return "the sweep was stopped"
-    run = UnitSelection.from_dict(settings)
+    run = from_dict(settings)
     job = _Process(run, make_writable(out), data_dir, device, WAIT)
     while not job.has_ended():
         if os.path.exists(stop):

@@ -85,7 +85,7 @@ class Training:
     """A training as its settings say, not yet begun.
 
     Args:
-        settings (reproduce.settings.UnitSelection): what to train.
+        settings (reproduce.settings.Settings): what to train.
         dataset (tuple): (train images, train labels), (test images, test labels) of
             :func:`reproduce.data.load`.
         device (chainer.backend.Device): where.
