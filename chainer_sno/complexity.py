@@ -42,6 +42,32 @@ def usage_rate(structure, costs):
     return float((structure * costs).sum() / costs.sum())
 
 
+def random_structure(costs, rate, rng, tolerance=0.005, attempts=1_000_000):
+    """Draw structures until one meets a usage rate: the random selection of section 4.2 (R12).
+
+    Args:
+        costs (array): c, shape (d,).
+        rate (float): the usage rate, in (0, 1]; also the probability of each bit.
+        rng (numpy.random.Generator): source of the bits.
+        tolerance (float): how far from ``rate`` the usage rate may be.
+        attempts (int): structures drawn at the most.
+
+    Returns:
+        numpy.ndarray: bool of shape (d,).
+
+    Raises:
+        ValueError: no structure drawn met the rate, or it is not in (0, 1].
+    """
+    costs = check_costs(costs)
+    if not 0 < rate <= 1:
+        raise ValueError(f"the usage rate must lie in (0, 1], not {rate}")
+    for _ in range(attempts):
+        structure = rng.random(len(costs)) < rate
+        if abs(usage_rate(structure, costs) - rate) <= tolerance:
+            return structure
+    raise ValueError(f"no structure in {attempts} has the usage rate {rate} +- {tolerance}")
+
+
 def fully_connected_weights(widths):
     """Return the number of weights, biases left out, of a fully connected network.
 

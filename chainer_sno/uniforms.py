@@ -24,6 +24,8 @@ class Stream(enum.IntEnum):
     DROPOUT = 2
     EVALUATION = 3
     WEIGHTS = 4
+    AUGMENTATION = 5
+    FIXED_STRUCTURE = 6
 
 
 def generator(xp, key):

@@ -11,6 +11,10 @@ from reproduce import ReproduceError
 UNIT_EPSILON0 = ("2^-6", "2^-7", "2^-8", "2^-9", "0", "-2^-3", "-2^0")
 #: The widths of fixed structures with Table 1's usage rates (reading R13).
 UNIT_WIDTHS = (52, 205, 453, 609, 735, 784)
+#: The penalties of section 4.2, in the order of its list.
+CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2^0")
+#: The usage rates of the random structures: Table 2's.
+CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 
@@ -262,8 +266,51 @@ class UnitSelection(Settings):
         return (self.width or self.units,) * self.layers
 
 
+@dataclasses.dataclass(frozen=True)
+class ConnectionSelection(Settings):
+    """One training of section 4.2.
+
+    Attributes:
+        method (str): ``sno``, or ``random``: a structure drawn at random, trained as it is.
+        dataset (str): ``cifar10``.
+        usage_rate (float): of ``random``, met to within 0.5 percentage points (reading R12); None
+            for ``sno``.
+        depth (int): of the DenseNet.
+        growth_rate (int): output channels of a layer.
+        reestimate (int): training mini-batches from which the statistics of batch normalisation
+            are estimated anew for one more evaluation; 0 for none.
+    """
+
+    dataset: str = "cifar10"
+    lr: float = 0.1
+    usage_rate: float | None = None
+    depth: int = 40
+    growth_rate: int = 12
+    reestimate: int = 0
+
+    experiment = "connection-selection"
+    METHODS = ("sno", "random")
+    VARIED = {"epsilon0": "sno", "usage_rate": "random"}
+    LENGTH = {True: (300, 32), False: (600, 64)}
+    SMALLEST = {**Settings.SMALLEST, "depth": 7, "growth_rate": 1, "reestimate": 0}
+
+    def defaults(self):
+        """Return the defaults of what depends on the method."""
+        return {**super().defaults(), "epsilon0": 2.0**-4, "usage_rate": 0.423}
+
+    def check(self):
+        """Check the values."""
+        super().check()
+        if self.usage_rate is not None and not 0 < self.usage_rate <= 1:
+            raise ReproduceError(f"--usage-rate must lie in (0, 1], not {self.usage_rate}")
+        if self.depth % 3 != 1:
+            raise ReproduceError(
+                f"--depth must be 4 + a multiple of the 3 blocks, such as 40, not {self.depth}"
+            )
+
+
 #: The experiments by name.
-EXPERIMENTS = {kind.experiment: kind for kind in (UnitSelection,)}
+EXPERIMENTS = {kind.experiment: kind for kind in (UnitSelection, ConnectionSelection)}
 
 
 def from_dict(values):

@@ -18,8 +18,9 @@ A third makes evaluation as cheap as the structure is small:
   nothing remains.
 """
 
+from chainer_sno.links.fixed_structure import FixedStructure
 from chainer_sno.links.masked_linear import MaskedLinear
 from chainer_sno.links.masked_mlp import MaskedMLP
 from chainer_sno.links.mlp import MLP
 
-__all__ = ["MLP", "MaskedLinear", "MaskedMLP"]
+__all__ = ["MLP", "FixedStructure", "MaskedLinear", "MaskedMLP"]

@@ -20,3 +20,19 @@ def test_fully_connected_counts():
 def test_bad_costs_are_named(costs):
     with pytest.raises(ValueError, match="costs must"):
         complexity.check_costs(costs)
+
+
+@pytest.mark.parametrize("rate", [0.158, 0.241, 0.423, 0.675, 0.803, 1.0])
+def test_random_structures_meet_their_usage_rate(rate, rng):
+    costs = rng.integers(100, 50000, 273).astype("d")
+    structures = [complexity.random_structure(costs, rate, rng) for _ in range(3)]
+    for structure in structures:
+        assert abs((structure * costs).sum() / costs.sum() - rate) <= 0.005
+    assert rate == 1 or not numpy.array_equal(*structures[:2])
+
+
+def test_a_usage_rate_that_cannot_be_met_is_named(rng):
+    with pytest.raises(ValueError, match="no structure in 50 has the usage rate 0.3"):
+        complexity.random_structure([1.0, 1.0], 0.3, rng, attempts=50)
+    with pytest.raises(ValueError, match="must lie in"):
+        complexity.random_structure([1.0, 1.0], 0.0, rng)

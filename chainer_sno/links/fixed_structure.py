@@ -1,0 +1,37 @@
+"""A searchable link at one structure: a plain network."""
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+
+
+class FixedStructure(chainer.Chain):
+    """A searchable link that is trained and evaluated at one given structure.
+
+    Args:
+        link (chainer.Link): a searchable link.
+        structure (array): bits, shape (d,); saved with the link.
+
+    Raises:
+        ValueError: the structure has another length than the link's costs.
+    """
+
+    def __init__(self, link, structure):
+        super().__init__()
+        structure = numpy.asarray(structure, dtype=bool)
+        if structure.shape != link.costs.shape:
+            raise ValueError(f"the link has {len(link.costs)} bits, not {structure.shape}")
+        with self.init_scope():
+            self.link = link
+        self.add_persistent("structure", structure)
+
+    def forward(self, x):
+        """Return the outputs at the structure.
+
+        Args:
+            x (chainer.Variable or array): a mini-batch, as the link takes it.
+
+        Returns:
+            chainer.Variable: what the link returns for one structure.
+        """
+        return self.link(x, self.structure[None])[0]

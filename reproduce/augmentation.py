@@ -1,0 +1,109 @@
+"""CIFAR's preprocessing (section 4.2): standardisation, and padding, crop and flip in training."""
+
+import numpy
+
+from chainer_sno import ArrayIterator
+from chainer_sno._import_chainer import chainer
+from chainer_sno.uniforms import Stream, Uniforms
+
+#: Pixels of padding on each side.
+PADDING = 4
+
+
+def channel_statistics(images):
+    """Return mean and standard deviation of each channel of the training set (reading R8).
+
+    Args:
+        images (numpy.ndarray): uint8 of shape (n, channels, height, width).
+
+    Returns:
+        tuple: two float32 arrays of shape (1, channels, 1, 1), in units of the pixel values.
+    """
+    # Whole numbers: exact in 64 bits, whatever the order of the sums.
+    pixels = images.size // images.shape[1]
+    count = numpy.stack([numpy.bincount(c.ravel(), minlength=256) for c in images.swapaxes(0, 1)])
+    values = numpy.arange(256, dtype=numpy.float64)
+    mean = count @ values / pixels
+    std = numpy.sqrt(count @ values**2 / pixels - mean**2)
+    return tuple(array.astype("f").reshape(1, -1, 1, 1) for array in (mean, std))
+
+
+class Standardise:
+    """Turn bytes into standardised float32 images.
+
+    Args:
+        mean (array): shape (1, channels, 1, 1), float32, on the device of the images.
+        std (array): the same.
+    """
+
+    def __init__(self, mean, std):
+        self.mean = mean
+        self.std = std
+
+    def __call__(self, x):
+        """Return the images, shape (N, channels, height, width), standardised."""
+        return (x.astype(numpy.float32) - self.mean) / self.std
+
+
+def crop_and_flip(x, uniforms):
+    """Pad images with zeros, cut a window of the old size out at random, and flip half of them.
+
+    Args:
+        x (array): standardised images, shape (N, channels, height, width).
+        uniforms (array): random numbers in [0, 1), shape (N, 3): row, column and flip.
+
+    Returns:
+        array: shape and dtype of ``x``.
+    """
+    xp = chainer.backend.get_array_module(x)
+    n, channels, height, width = x.shape
+    padded = xp.zeros((n, channels, height + 2 * PADDING, width + 2 * PADDING), x.dtype)
+    padded[:, :, PADDING:-PADDING, PADDING:-PADDING] = x
+    places = 2 * PADDING + 1
+    rows = (uniforms[:, :1] * places).astype(int) + xp.arange(height)
+    columns = xp.arange(width)
+    # Flip probability 0.5 (R8): a flipped row is read from its end.
+    columns = xp.where(uniforms[:, 2:] < 0.5, columns, width - 1 - columns)
+    columns = (uniforms[:, 1:2] * places).astype(int) + columns
+    images = xp.arange(n)[:, None, None, None]
+    channel = xp.arange(channels)[None, :, None, None]
+    return padded[images, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class ImageIterator(ArrayIterator):
+    """Mini-batches of standardised images, augmented on the way.
+
+    The images stay bytes; a mini-batch is converted when it is drawn.  The random numbers of the
+    augmentation have a stream of their own, which the snapshot keeps.
+
+    Args:
+        arrays (tuple of array): images, uint8 of shape (n, channels, height, width), and labels.
+        batch_size (int): examples a mini-batch.
+        standardise (Standardise): for these images.
+        augment (bool): pad, crop and flip.
+        **kwargs: of :class:`chainer_sno.ArrayIterator`.
+    """
+
+    def __init__(self, arrays, batch_size, standardise, augment=True, **kwargs):
+        super().__init__(arrays, batch_size, **kwargs)
+        self.standardise = standardise
+        self.uniforms = None
+        if augment:
+            self.uniforms = Uniforms(3, self.seed, Stream.AUGMENTATION, numpy.float32)
+            self.uniforms.to_device(chainer.backend.get_device_from_array(arrays[0]))
+
+    def __next__(self):
+        """Return the next mini-batch, float32 images and labels."""
+        x, t = super().__next__()
+        x = self.standardise(x)
+        if self.uniforms is not None:
+            x = crop_and_flip(x, self.uniforms.take(len(x)))
+        return x, t
+
+    next = __next__
+
+    def serialize(self, serializer):
+        """Save or load the position and the state of the augmentation."""
+        super().serialize(serializer)
+        if self.uniforms is not None:
+            self.uniforms.serialize(serializer["uniforms"])
