@@ -17,7 +17,7 @@ import chainer_sno
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
-from reproduce.training import to_unit_interval
+from reproduce.unit_selection import to_unit_interval
 
 WIDTHS = (784, (784, 784, 784), 10)
 D = 2352

@@ -17,8 +17,11 @@ import threadpoolctl
 from chainer_sno._import_chainer import chainer
 from reproduce import Interrupted, Locked, ReproduceError, data, record, snapshot
 from reproduce.files import make_writable, remove_unfinished, write_json
-from reproduce.training import Training, path_of
+from reproduce.training import path_of
+from reproduce.unit_selection import UnitTraining
 
+#: The training of each experiment.
+TRAININGS = {"unit-selection": UnitTraining}
 #: Seconds between snapshots where the user names no interval.
 SNAPSHOT_SECONDS = 60
 #: Seconds between the marks of progress.
@@ -244,7 +247,7 @@ def run(
 def _train(settings, dataset, device, directory, interval, quiet, plain, parent, say):
     """Train to the end; return the record and the training."""
     started = _now()
-    training = Training(settings, dataset, device, directory, plain)
+    training = TRAININGS[settings.experiment](settings, dataset, device, directory, plain)
     trainer = training.trainer
     training.stop_trigger.parent = parent
     if not quiet:

@@ -8,28 +8,18 @@ import sys
 import numpy
 
 import chainer_sno
-from chainer_sno import StructureUpdater, complexity, extensions, fast, links
+from chainer_sno import extensions, fast
 from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
 from reproduce.files import write_npz
 
 CLASSES = 10
-INPUTS = 784
-#: Test images classified at once.
-TEST_BATCH = 1000
 
 
 def path_of(device, plain=False):
     """Return which code trains: ``fast`` on a CPU unless plain is wished for, else ``plain``."""
     return "plain" if plain or device.xp is not numpy else "fast"
-
-
-@chainer.dataset.converter()
-def to_unit_interval(batch, device=None):
-    """Convert a mini-batch of bytes: pixels to [0, 1], on the device where they are."""
-    x, t = batch
-    return x.astype(numpy.float32) / numpy.float32(255), t
 
 
 class StopTrigger(chainer.training.triggers.IntervalTrigger):
@@ -82,7 +72,7 @@ def _fail_without_a_number(trainer):
 
 
 class Training:
-    """A training as its settings say, not yet begun.
+    """A training as its settings say, not yet begun; a subclass knows the experiment.
 
     Args:
         settings (reproduce.settings.Settings): what to train.
@@ -94,7 +84,7 @@ class Training:
             the fast path; a GPU always does.
 
     Attributes:
-        link (chainer.Link): the network.
+        link (chainer.Link): the network; the searchable one where there is a distribution.
         bernoulli (chainer_sno.Bernoulli): the distribution, None for a fixed structure.
         trainer (chainer.training.Trainer): with evaluation, reports, log and learning rate.
         iterations (int): of the whole training.
@@ -103,76 +93,78 @@ class Training:
     def __init__(self, settings, dataset, device, directory, plain=False):
         self.settings = settings
         self.path = path_of(device, plain)
-        (x, t), (x_test, t_test) = dataset
-        self.iterations = settings.iterations(len(x))
-        if self.iterations < 1:
+        examples = len(dataset[0][0])
+        self.iterations = settings.iterations(examples)
+        if self.iterations < 1 or settings.batch_size > examples:
             raise ReproduceError(f"batch size {settings.batch_size} is more than the data")
+        train, test = (tuple(device.send(array) for array in part) for part in dataset)
+        iterator, test_iterator = self.make_iterators(train, test)
         initialW = chainer.initializers.HeNormal(
             rng=generator(numpy, (settings.seed, Stream.WEIGHTS, 0))
         )
-        x, t, x_test, t_test = (device.send(array) for array in (x, t, x_test, t_test))
-        iterator = chainer_sno.ArrayIterator((x, t), settings.batch_size, seed=settings.seed)
-        test_batch = min(TEST_BATCH, len(x_test))
-        test_iterator = chainer_sno.ArrayIterator(
-            (x_test, t_test), test_batch, repeat=False, shuffle=False
-        )
+        self.link = self.make_link(initialW)
+        self.link.to_device(device)
         self.bernoulli = None
+        if settings.method == "sno":
+            costs = self.link.costs
+            eta = settings.eta_factor / len(costs)
+            self.bernoulli = chainer_sno.Bernoulli(
+                costs, settings.epsilon0, eta, seed=settings.seed
+            )
+            self.bernoulli.to_device(device)
+        optimizer = chainer.optimizers.NesterovAG(settings.lr, settings.momentum).setup(self.link)
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(settings.weight_decay))
         try:
-            updater, evaluator = self._build(iterator, test_iterator, initialW, device)
+            updater = self.make_updater(iterator, optimizer)
         except ValueError as error:
             raise ReproduceError(
                 f"{error}: lower the learning rate or the weight decay, or train with --plain"
             ) from error
         self.stop_trigger = StopTrigger(self.iterations)
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
-        every_epoch = extensions.EpochTrigger(len(x), settings.batch_size)
-        self._extend(evaluator, every_epoch, len(x))
+        every_epoch = extensions.EpochTrigger(examples, settings.batch_size)
+        self._extend(self.make_evaluator(test_iterator), every_epoch, examples)
 
-    def _build(self, iterator, test_iterator, initialW, device):
-        """Build network, distribution and optimizer; return the updater and the evaluator."""
-        settings = self.settings
-        if settings.method == "sno":
-            self.link = links.MaskedMLP(INPUTS, settings.widths, CLASSES, initialW=initialW)
-            d = len(self.link.costs)
-            self.bernoulli = chainer_sno.Bernoulli(
-                self.link.costs, settings.epsilon0, settings.eta_factor / d, seed=settings.seed
-            )
-        else:
-            self.link = links.MLP(
-                INPUTS,
-                settings.widths,
-                CLASSES,
-                settings.dropout_ratio or 0.0,
-                settings.seed,
-                initialW=initialW,
-            )
-        self.link.to_device(device)
-        optimizer = chainer.optimizers.NesterovAG(settings.lr, settings.momentum).setup(self.link)
-        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(settings.weight_decay))
-        if self.bernoulli is not None:
-            self.bernoulli.to_device(device)
-            kind = fast.FastStructureUpdater if self.path == "fast" else StructureUpdater
-            updater = kind(
-                iterator, optimizer, self.bernoulli, settings.samples, converter=to_unit_interval
-            )
-            evaluator = extensions.StructureEvaluator(
-                test_iterator,
-                self.link,
-                self.bernoulli,
-                settings.stochastic_samples,
-                to_unit_interval,
-            )
-        else:
-            if self.path == "fast":
-                updater = fast.FastStandardUpdater(iterator, optimizer, to_unit_interval)
-            else:
-                updater = chainer.training.updaters.StandardUpdater(
-                    iterator, optimizer, to_unit_interval, loss_func=self._loss
-                )
-            evaluator = extensions.ErrorEvaluator(test_iterator, self.link, to_unit_interval)
-        return updater, evaluator
+    def make_iterators(self, train, test):
+        """Return the iterator of the training and the one of the evaluation.
 
-    def _loss(self, x, t):
+        Args:
+            train (tuple of array): images and labels, on the device.
+            test (tuple of array): the same.
+        """
+        raise NotImplementedError
+
+    def make_link(self, initialW):
+        """Return the network, on the CPU.
+
+        Args:
+            initialW (initializer): of the weights, with its own random numbers.
+        """
+        raise NotImplementedError
+
+    def make_updater(self, iterator, optimizer):
+        """Return the updater.
+
+        Raises:
+            ValueError: the fast path cannot do what the settings say.
+        """
+        raise NotImplementedError
+
+    def make_evaluator(self, iterator):
+        """Return the extension that evaluates the network."""
+        raise NotImplementedError
+
+    def structure_result(self):
+        """Return what the result says of the structure.
+
+        Returns:
+            dict: ``usage_rate`` and ``weight_ratio`` as fractions of the full network, ``weights``,
+            and the experiment's own.
+        """
+        raise NotImplementedError
+
+    def loss(self, x, t):
+        """Return the loss of a network of fixed structure, and report it."""
         loss = chainer.functions.softmax_cross_entropy(self.link(x), t)
         chainer.report({"loss": loss.array.astype("d")}, self.link)
         return loss
@@ -183,7 +175,7 @@ class Training:
             entry["epoch"] = round(entry["iteration"] * self.settings.batch_size / examples)
 
         trainer = self.trainer
-        if self.path == "fast":
+        if hasattr(trainer.updater, "synchronise"):
             trainer.extend(fast.Synchronise(), trigger=every_epoch)
         trainer.extend(evaluator, name="validation", trigger=every_epoch)
         if self.bernoulli is not None:
@@ -227,33 +219,24 @@ class Training:
         """Return the numbers at the end of the training (reading R11: the last epoch's).
 
         Returns:
-            dict: the test error as a fraction, and the size of the structure: units per layer,
-            usage rate and weight ratio as fractions of the full network.
+            dict: the test error as a fraction, the test loss, the iterations, and what
+            :meth:`structure_result` says.
         """
         last = self.log.log[-1]
-        settings = self.settings
-        full = (INPUTS, *(settings.units,) * settings.layers, CLASSES)
-        if self.bernoulli is not None:
-            mode = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
-            widths = self.link.kept_widths(mode)
-        else:
-            widths = self.link.widths
         found = {
             "test_error": last["validation/main/error"],
             "test_loss": last["validation/main/loss"],
-            "units": list(widths[1:-1]),
-            "usage_rate": sum(widths[1:-1]) / sum(full[1:-1]),
-            "weight_ratio": complexity.fully_connected_weight_ratio(widths, full),
-            "weights": complexity.fully_connected_weights(widths),
+            **self.structure_result(),
             "iterations": self.trainer.updater.iteration,
         }
-        if "validation/main/stochastic_error" in last:
-            found["stochastic_test_error"] = last["validation/main/stochastic_error"]
+        for kind in ("stochastic", "reestimated"):
+            if f"validation/main/{kind}_error" in last:
+                found[f"{kind}_test_error"] = last[f"validation/main/{kind}_error"]
         return found
 
     def save(self, path):
         """Save the trained network and its distribution in one step."""
-        if self.path == "fast":
+        if hasattr(self.trainer.updater, "synchronise"):
             self.trainer.updater.synchronise()
         content = chainer.serializers.DictionarySerializer()
         self.link.serialize(content["link"])

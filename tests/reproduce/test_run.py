@@ -12,9 +12,10 @@ import time
 import numpy
 import pytest
 
-from reproduce import ROOT, record, snapshot, training
+from reproduce import ROOT, record, snapshot
 from reproduce.run import get_device, is_locked
 from reproduce.settings import UnitSelection
+from reproduce.unit_selection import UnitTraining
 
 #: A network small enough that an epoch of the real MNIST takes seconds.
 SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "100")
@@ -346,7 +347,7 @@ def test_same_seed_same_bits_and_another_seed_another_network(tmp_path, rng, pla
 
     def weights(seed):
         settings = UnitSelection(epochs=2, units=8, seed=seed)
-        built = training.Training(settings, dataset, get_device(-1), tmp_path / "x", plain)
+        built = UnitTraining(settings, dataset, get_device(-1), tmp_path / "x", plain)
         built.trainer.run()
         return built.link.output.W.array, built.bernoulli.theta
 

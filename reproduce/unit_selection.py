@@ -1,0 +1,87 @@
+"""The experiment of section 4.1: units of a fully connected network."""
+
+import numpy
+
+import chainer_sno
+from chainer_sno import complexity, extensions, fast, links
+from chainer_sno._import_chainer import chainer
+from reproduce.training import CLASSES, Training
+
+INPUTS = 784
+#: Test images classified at once.
+TEST_BATCH = 1000
+
+
+@chainer.dataset.converter()
+def to_unit_interval(batch, device=None):
+    """Convert a mini-batch of bytes: pixels to [0, 1], on the device where they are."""
+    x, t = batch
+    return x.astype(numpy.float32) / numpy.float32(255), t
+
+
+class UnitTraining(Training):
+    """A training of section 4.1: the proposed method, a fixed structure, or Dropout."""
+
+    def make_iterators(self, train, test):
+        """Return iterators over the bytes; the converter makes numbers of them."""
+        settings = self.settings
+        test_batch = min(TEST_BATCH, len(test[0]))
+        return (
+            chainer_sno.ArrayIterator(train, settings.batch_size, seed=settings.seed),
+            chainer_sno.ArrayIterator(test, test_batch, repeat=False, shuffle=False),
+        )
+
+    def make_link(self, initialW):
+        """Return the masked network, or a plain one of the fixed widths."""
+        settings = self.settings
+        if settings.method == "sno":
+            return links.MaskedMLP(INPUTS, settings.widths, CLASSES, initialW=initialW)
+        return links.MLP(
+            INPUTS,
+            settings.widths,
+            CLASSES,
+            settings.dropout_ratio or 0.0,
+            settings.seed,
+            initialW=initialW,
+        )
+
+    def make_updater(self, iterator, optimizer):
+        """Return the updater of the method and the path."""
+        if self.bernoulli is not None:
+            kinds = {"fast": fast.FastStructureUpdater, "plain": chainer_sno.StructureUpdater}
+            return kinds[self.path](
+                iterator,
+                optimizer,
+                self.bernoulli,
+                self.settings.samples,
+                converter=to_unit_interval,
+            )
+        if self.path == "fast":
+            return fast.FastStandardUpdater(iterator, optimizer, to_unit_interval)
+        return chainer.training.updaters.StandardUpdater(
+            iterator, optimizer, to_unit_interval, loss_func=self.loss
+        )
+
+    def make_evaluator(self, iterator):
+        """Return the evaluation at the mode, or of the fixed network."""
+        if self.bernoulli is None:
+            return extensions.ErrorEvaluator(iterator, self.link, to_unit_interval)
+        samples = self.settings.stochastic_samples
+        return extensions.StructureEvaluator(
+            iterator, self.link, self.bernoulli, samples, to_unit_interval
+        )
+
+    def structure_result(self):
+        """Return the units per layer, the usage rate and the weight ratio."""
+        settings = self.settings
+        full = (INPUTS, *(settings.units,) * settings.layers, CLASSES)
+        widths = self.link.widths
+        if self.bernoulli is not None:
+            mode = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
+            widths = self.link.kept_widths(mode)
+        return {
+            "units": list(widths[1:-1]),
+            "usage_rate": sum(widths[1:-1]) / sum(full[1:-1]),
+            "weight_ratio": complexity.fully_connected_weight_ratio(widths, full),
+            "weights": complexity.fully_connected_weights(widths),
+        }
