@@ -121,6 +121,32 @@ class StructureEvaluator(ErrorEvaluator):
         self.uniforms.serialize(serializer["uniforms"])
 
 
+@contextlib.contextmanager
+def reestimated_statistics(link, forward, batches):
+    """Give batch normalisations the statistics of some mini-batches while the block runs.
+
+    The running statistics of a searchable link mix those of the structures that were drawn last;
+    these are the means over the mini-batches at what ``forward`` computes, such as the mode.
+
+    Args:
+        link (chainer.Link): the batch normalisations below it are the ones.
+        forward (callable): computes outputs of a mini-batch x.
+        batches (iterable of array): the mini-batches, x each.
+    """
+    norms = [child for child in link.links() if isinstance(child, chainer.links.BatchNormalization)]
+    saved = [(norm, norm.avg_mean.copy(), norm.avg_var.copy(), norm.decay) for norm in norms]
+    try:
+        with chainer.using_config("train", True), chainer.no_backprop_mode():
+            for k, x in enumerate(batches):
+                for norm in norms:
+                    norm.decay = k / (k + 1)  # the mean over all mini-batches so far
+                forward(x)
+        yield
+    finally:
+        for norm, mean, var, decay in saved:
+            norm.avg_mean[...], norm.avg_var[...], norm.decay = mean, var, decay
+
+
 class ThetaReport(chainer.training.Extension):
     r"""Report how the distribution stands.
 

@@ -6,7 +6,9 @@ from dataclasses import fields
 
 from reproduce import Interrupted, ReproduceError
 from reproduce.settings import (
+    EXPERIMENTS,
     SCHEDULES,
+    ConnectionSelection,
     UnitSelection,
     fraction_of_paper,
     parse_epsilon0,
@@ -34,12 +36,11 @@ def _negative_values(arguments):
     return joined
 
 
-def _unit_selection(commands, name, **texts):
-    """Add a command of which unit selection is one experiment; return the parser of that."""
-    kinds = commands.add_parser(name, **texts).add_subparsers(
+def _experiments(commands, name, **texts):
+    """Add a command that takes an experiment; return what its parsers are added to."""
+    return commands.add_parser(name, **texts).add_subparsers(
         dest="experiment", required=True, parser_class=_Parser
     )
-    return kinds.add_parser("unit-selection", help="section 4.1")
 
 
 def _add_data(commands):
@@ -57,92 +58,118 @@ def _data(arguments):
 
 
 def _add_run(commands):
-    unit = _unit_selection(
+    kinds = _experiments(
         commands, "run", help="one training", description="One training with the paper's settings."
     )
+    unit = kinds.add_parser("unit-selection", help="section 4.1")
+    _add_common_settings(unit.add_argument, UnitSelection, "500 for sno, 1000 for the others")
     add = unit.add_argument
-    add("--method", choices=UnitSelection.METHODS, default="sno")
-    add("--epsilon0", help="of sno: 2^-7, -2^-3, 0, 0.0078125, ... (2^-7)")
     add("--width", type=int, help="units in each hidden layer, of fixed (784)")
-    add("--schedule", choices=SCHEDULES, default="paper", help="the defaults of what follows")
-    add("--epochs", type=int, help="500 for sno, 1000 for the others")
-    add("--batch-size", type=int, help="32 for sno, 64 for the others")
-    add(
-        "--eta-factor",
-        type=float,
-        help="eta_theta times d, of sno (1, raised as epochs fall)",
-    )
-    add("--samples", type=int, help="lambda, of sno (2)")
-    add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
     add("--units", type=int, help="units in each hidden layer of the full network (784)")
     add("--layers", type=int, help="hidden layers (3)")
-    add("--lr", type=float, help="initial learning rate (0.01)")
-    add("--momentum", type=float, help="of Nesterov's momentum (0.9)")
-    add("--weight-decay", type=float, help="on every parameter (0.0001)")
     add("--dropout-ratio", type=float, help="of dropout (0.5)")
     add("--dataset", choices=GREY, default="mnist")
+    connection = kinds.add_parser("connection-selection", help="section 4.2")
+    add = connection.add_argument
+    _add_common_settings(add, ConnectionSelection, "300 for sno, 600 for random")
+    add("--usage-rate", type=float, help="of random (0.423)")
+    add("--depth", type=int, help="of the DenseNet (40)")
+    add("--growth-rate", type=int, help="output channels of a layer (12)")
+    add("--reestimate", type=int, help="mini-batches for statistics anew, as a second result (0)")
+    add("--dataset", choices=("cifar10",), default="cifar10")
+    for parser in (unit, connection):
+        _add_where(parser.add_argument, "runs")
+        add = parser.add_argument
+        add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
+        add("--quiet", action="store_true", help="no line an epoch")
+        add("--plain", action="store_true", help="train without the fast path, on a CPU")
+        add("--parent", type=int, help="stop when this process is no longer the parent")
+        add("--wait", type=float, default=1.0, help="seconds to wait for another's run (1)")
+        parser.set_defaults(call=_run)
+
+
+def _add_common_settings(add, kind, epochs):
+    """Add the options that every experiment has."""
+    add("--method", choices=kind.METHODS, default="sno")
+    add("--epsilon0", help=f"of sno: 2^-7, -2^-3, 0, 0.0078125, ... ({kind().setting})")
+    add("--schedule", choices=SCHEDULES, default="paper", help="the defaults of what follows")
+    add("--epochs", type=int, help=epochs)
+    add("--batch-size", type=int, help="32 for sno, 64 for the others")
+    add("--eta-factor", type=float, help="eta_theta times d, of sno (1, raised as epochs fall)")
+    add("--samples", type=int, help="lambda, of sno (2)")
+    add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
+    add("--lr", type=float, help=f"initial learning rate ({kind.lr})")
+    add("--momentum", type=float, help="of Nesterov's momentum (0.9)")
+    add("--weight-decay", type=float, help="on every parameter (0.0001)")
+    add("--examples", type=int, help="train on the first so many (all)")
+    add("--test-examples", type=int, help="evaluate on the first so many (all)")
     add("--seed", type=int, default=0)
+
+
+def _add_where(add, out):
+    """Add the options that say where a training runs and writes."""
     add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
     add("--data-dir", help="where the data lies, by default the cache directory")
-    add("--out", default="runs", help="gets the record and the snapshots (runs)")
-    add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
-    add("--quiet", action="store_true", help="no line an epoch")
-    add("--plain", action="store_true", help="train without the fast path, on a CPU")
-    add("--parent", type=int, help="stop when this process is no longer the parent")
-    add("--wait", type=float, default=1.0, help="seconds to wait for another process's run (1)")
-    unit.set_defaults(call=_run)
+    add("--out", default=out, help=f"gets the records and the snapshots ({out})")
 
 
 def _add_quick(commands):
-    unit = _unit_selection(
+    kinds = _experiments(
         commands,
         "quick",
         help="the main job: a short run of an experiment, beside the paper's numbers",
         description="Train the seven penalties of section 4.1 and two fixed structures at the "
         "quick schedule, and print the table beside Table 1.",
     )
+    unit = kinds.add_parser("unit-selection", help="section 4.1")
     add = unit.add_argument
-    add("--out", default="runs/quick", help="gets the records (runs/quick)")
+    _add_where(add, "runs/quick")
     add("--figures", help="gets the figure, by default the directory of the records")
     add("--jobs", type=int, default=2, help="trainings at a time (2)")
     add("--seed", type=int, default=0)
-    add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
-    add("--data-dir", help="where the data lies, by default the cache directory")
     unit.set_defaults(call=_quick)
 
 
 def _add_sweep(commands):
-    unit = _unit_selection(
+    kinds = _experiments(
         commands,
         "sweep",
         help="all runs of an experiment",
         description="Train one run for each method, setting and seed, a complete trial before the "
         "next.  Finished runs are skipped and interrupted ones go on.",
     )
-    add = unit.add_argument
-    add("--schedule", choices=SCHEDULES, default="paper")
-    methods = ",".join(UnitSelection.METHODS)
-    add("--methods", default=methods, help=f"of {methods} (all)")
-    add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
-    add("--jobs", type=int, default=2, help="trainings at a time (2)")
-    add("--out", default="runs", help="gets the records and the snapshots (runs)")
-    add("--data-dir", help="where the data lies, by default the cache directory")
-    add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
-    add("--scheduler", help="a dask.distributed scheduler, tcp://..., that trains instead")
-    add("--retry-failed", action="store_true", help="take runs that failed before again")
-    # For a network smaller or shorter than the paper's.
-    add("--epochs", type=int, help="of every run, in the place of the schedule's")
-    add("--units", type=int, help="units in each hidden layer of the full network (784)")
-    add("--layers", type=int, help="hidden layers (3)")
-    add("--dataset", choices=GREY, default="mnist")
-    unit.set_defaults(call=_sweep)
+    unit = kinds.add_parser("unit-selection", help="section 4.1")
+    connection = kinds.add_parser("connection-selection", help="section 4.2")
+    for parser, kind in ((unit, UnitSelection), (connection, ConnectionSelection)):
+        add = parser.add_argument
+        methods = ",".join(kind.METHODS)
+        add("--schedule", choices=SCHEDULES, default="paper")
+        add("--methods", default=methods, help=f"of {methods} (all)")
+        add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
+        add("--jobs", type=int, default=2, help="trainings at a time (2)")
+        add("--out", default="runs", help="gets the records and the snapshots (runs)")
+        add("--data-dir", help="where the data lies, by default the cache directory")
+        add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
+        add("--scheduler", help="a dask.distributed scheduler, tcp://..., that trains instead")
+        add("--retry-failed", action="store_true", help="take runs that failed before again")
+        # For trainings smaller or shorter than the paper's.
+        add("--epochs", type=int, help="of every run, in the place of the schedule's")
+        add("--eta-factor", type=float, help="eta_theta times d of sno (1, raised as epochs fall)")
+        add("--examples", type=int, help="train on the first so many (all)")
+        add("--test-examples", type=int, help="evaluate on the first so many (all)")
+        parser.set_defaults(call=_sweep)
+    unit.add_argument("--units", type=int, help="units in each hidden layer (784)")
+    unit.add_argument("--layers", type=int, help="hidden layers (3)")
+    unit.add_argument("--dataset", choices=GREY, default="mnist")
+    connection.add_argument("--depth", type=int, help="of the DenseNet (40)")
 
 
 def _sweep(arguments):
+    kind = EXPERIMENTS[arguments.experiment]
     methods = arguments.methods.split(",")
     for method in methods:
-        if method not in UnitSelection.METHODS:
-            raise ReproduceError(f"method {method!r} is none of {', '.join(UnitSelection.METHODS)}")
+        if method not in kind.METHODS:
+            raise ReproduceError(f"method {method!r} is none of {', '.join(kind.METHODS)}")
     try:
         devices = tuple(int(number) for number in arguments.devices.split(","))
     except ValueError as error:
@@ -156,9 +183,10 @@ def _sweep(arguments):
     if arguments.scheduler is None:
         for device in devices:
             run.get_device(device)
-    names = ("epochs", "units", "layers", "dataset")
-    values = {name: getattr(arguments, name) for name in names}
-    runs = sweep.grid(arguments.schedule, methods, arguments.trials, **values)
+    varied = {"method", "seed", *kind.VARIED}
+    names = [field.name for field in fields(kind) if field.name not in varied]
+    values = {name: getattr(arguments, name, None) for name in names}
+    runs = sweep.grid(kind, arguments.schedule, methods, arguments.trials, **values)
     failures = sweep.run_all(
         runs,
         arguments.out,
@@ -200,10 +228,11 @@ def _quick(arguments):
 
 
 def _settings(arguments):
-    values = {field.name: getattr(arguments, field.name) for field in fields(UnitSelection)}
+    kind = EXPERIMENTS[arguments.experiment]
+    values = {field.name: getattr(arguments, field.name) for field in fields(kind)}
     if values["epsilon0"] is not None:
         values["epsilon0"] = parse_epsilon0(values["epsilon0"])
-    settings = UnitSelection.at(arguments.schedule, **values)
+    settings = kind.at(arguments.schedule, **values)
     # What does not apply to the method is left out, with a word about it.
     for name, method in {**settings.VARIED, **settings.APPLIES_TO}.items():
         if values[name] is not None and values["method"] != method:
@@ -240,10 +269,10 @@ def _run(arguments):
         arguments.wait,
     )
     result = found["result"]
-    units = "/".join(map(str, result["units"]))
+    name = "units" if "units" in result else "connections"
     print(
-        f"test error {result['test_error']:.2%}, units {units}, usage rate "
-        f"{result['usage_rate']:.1%}, weights {result['weight_ratio']:.1%}"
+        f"test error {result['test_error']:.2%}, {name} {'/'.join(map(str, result[name]))}, "
+        f"usage rate {result['usage_rate']:.1%}, weights {result['weight_ratio']:.1%}"
     )
 
 

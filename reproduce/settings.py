@@ -15,6 +15,8 @@ UNIT_WIDTHS = (52, 205, 453, 609, 735, 784)
 CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2^0")
 #: The usage rates of the random structures: Table 2's.
 CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
+#: Examples of the training sets.
+EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 
@@ -74,6 +76,8 @@ class Settings:
         lr (float): initial learning rate of the weights.
         momentum (float): of Nesterov's momentum.
         weight_decay (float): on every parameter (reading R6).
+        examples (int): train on the first so many; None for all.
+        test_examples (int): evaluate on the first so many; None for all.
     """
 
     method: str = "sno"
@@ -88,6 +92,8 @@ class Settings:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    examples: int | None = None
+    test_examples: int | None = None
 
     #: The name of the experiment in the command line.
     experiment = ""
@@ -101,7 +107,15 @@ class Settings:
     #: and as many examples through the network in each.
     LENGTH = {True: (1, 1), False: (1, 1)}
     #: The least value of each whole number.
-    SMALLEST = {"epochs": 1, "batch_size": 1, "seed": 0, "samples": 1, "stochastic_samples": 0}
+    SMALLEST = {
+        "epochs": 1,
+        "batch_size": 1,
+        "seed": 0,
+        "samples": 1,
+        "stochastic_samples": 0,
+        "examples": 1,
+        "test_examples": 1,
+    }
 
     def defaults(self):
         """Return the defaults of what depends on the method."""
@@ -215,8 +229,13 @@ class Settings:
         parts = [self.experiment, self.method, self.setting, *changes, f"seed={self.seed}"]
         return "_".join(part for part in parts if part)
 
-    def iterations(self, examples):
-        """Return the iterations of the training, rounded down (reading R10)."""
+    def iterations(self, examples=None):
+        """Return the iterations of the training, rounded down (reading R10).
+
+        Args:
+            examples (int): of the training set; by default those of the whole data set.
+        """
+        examples = self.examples or examples or EXAMPLES[self.dataset]
         return self.epochs * examples // self.batch_size
 
 
@@ -356,4 +375,6 @@ def fraction_of_paper(settings):
         fractions.Fraction: 1 for the paper's.
     """
     epochs, batch_size = settings.LENGTH[settings.method == "sno"]
-    return Fraction(settings.epochs * batch_size, epochs * settings.batch_size)
+    whole = EXAMPLES[settings.dataset]
+    examples = settings.examples or whole
+    return Fraction(settings.epochs * examples * batch_size, epochs * whole * settings.batch_size)

@@ -13,8 +13,6 @@ from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.run import is_locked
 from reproduce.settings import Settings, from_dict
 
-#: Examples of a training set, for the length of a run that has not begun.
-EXAMPLES = 60000
 #: The directory of the plans in an output directory; out of the way of the records.
 PLANS = ".plans"
 
@@ -64,7 +62,7 @@ def state(out, settings):
         State: from the record, the lock, the marks of progress and of failure.
     """
     out = Path(out)
-    iterations = settings.iterations(EXAMPLES)
+    iterations = settings.iterations()
     found = _read(out / f"{settings.name}.json")
     if found:
         seconds = found.get("times", {}).get("seconds", 0)

@@ -21,7 +21,16 @@ import rich.text
 from reproduce import ROOT, Locked, ReproduceError, data, status
 from reproduce.files import make_writable
 from reproduce.run import is_locked, write_failure
-from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, from_dict, parse_epsilon0
+from reproduce.settings import (
+    CONNECTION_EPSILON0,
+    CONNECTION_USAGE_RATES,
+    UNIT_EPSILON0,
+    UNIT_WIDTHS,
+    ConnectionSelection,
+    UnitSelection,
+    from_dict,
+    parse_epsilon0,
+)
 
 #: Seconds between looks at the processes.
 POLL = 0.5
@@ -31,27 +40,34 @@ WAIT = 60
 ATTEMPTS = 20
 
 
-def grid(schedule, methods, trials, **values):
-    """Return the runs of section 4.1, a complete trial before the next.
+def _settings_of(kind, values):
+    """Return, by method, what the paper varies within it."""
+    epsilon0 = {UnitSelection: UNIT_EPSILON0, ConnectionSelection: CONNECTION_EPSILON0}[kind]
+    found = {"sno": [{"epsilon0": parse_epsilon0(text)} for text in epsilon0]}
+    if kind is ConnectionSelection:
+        return {**found, "random": [{"usage_rate": rate} for rate in CONNECTION_USAGE_RATES]}
+    # In a smaller full network, the widths with the same usage rates.
+    units = values.get("units") or UnitSelection.units
+    widths = [max(1, round(width * units / UnitSelection.units)) for width in UNIT_WIDTHS]
+    return {**found, "fixed": [{"width": width} for width in widths], "dropout": [{}]}
+
+
+def grid(kind, schedule, methods, trials, **values):
+    """Return the runs of an experiment, a complete trial before the next.
 
     Args:
+        kind (type): of the settings, :class:`UnitSelection` or :class:`ConnectionSelection`.
         schedule (str): ``paper``, ``short`` or ``quick``.
-        methods (sequence of str): of ``sno``, ``fixed`` and ``dropout``.
+        methods (sequence of str): of those of the experiment.
         trials (int): seeds, from 0 on.
         **values: further settings of every run.
 
     Returns:
         list of Settings: in the order in which to train them.
     """
-    # In a smaller full network, the widths with the same usage rates.
-    units = values.get("units") or 784
-    settings = {
-        "sno": [{"epsilon0": parse_epsilon0(text)} for text in UNIT_EPSILON0],
-        "fixed": [{"width": max(1, round(width * units / 784))} for width in UNIT_WIDTHS],
-        "dropout": [{}],
-    }
+    settings = _settings_of(kind, values)
     return [
-        UnitSelection.at(schedule, method=method, seed=seed, **setting, **values)
+        kind.at(schedule, method=method, seed=seed, **setting, **values)
         for seed in range(trials)
         for method in methods
         for setting in settings[method]

@@ -93,6 +93,8 @@ class Training:
     def __init__(self, settings, dataset, device, directory, plain=False):
         self.settings = settings
         self.path = path_of(device, plain)
+        limits = settings.examples, settings.test_examples
+        dataset = [tuple(array[:limit] for array in part) for part, limit in zip(dataset, limits)]
         examples = len(dataset[0][0])
         self.iterations = settings.iterations(examples)
         if self.iterations < 1 or settings.batch_size > examples:

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from reproduce import ReproduceError
 from reproduce.settings import (
     UNIT_EPSILON0,
+    ConnectionSelection,
     UnitSelection,
     format_epsilon0,
     fraction_of_paper,
@@ -56,12 +59,32 @@ def test_defaults_are_the_papers():
     dropout = UnitSelection(method="dropout")
     assert (dropout.epochs, dropout.batch_size, dropout.dropout_ratio) == (1000, 64, 0.5)
     for settings in (sno, fixed, dropout):
-        assert settings.iterations(60000) == 937500
+        assert settings.iterations() == 937500
         assert settings.is_paper_schedule
 
 
 def test_iterations_are_rounded_down():
-    assert UnitSelection(method="fixed", epochs=5).iterations(60000) == 4687
+    assert UnitSelection(method="fixed", epochs=5).iterations() == 4687
+
+
+def test_the_defaults_of_section_4_2_are_the_papers():
+    sno = ConnectionSelection()
+    assert (sno.epochs, sno.batch_size, sno.lr, sno.dataset) == (300, 32, 0.1, "cifar10")
+    assert (sno.samples, sno.eta_factor, sno.depth, sno.growth_rate) == (2, 1, 40, 12)
+    chosen = ConnectionSelection(method="random", usage_rate=0.158)
+    assert (chosen.epochs, chosen.batch_size, chosen.lr) == (600, 64, 0.1)
+    for settings in (sno, chosen):
+        assert settings.iterations() == 468750
+        assert settings.is_paper_schedule
+    assert sno.name == "connection-selection_sno_epsilon0=2^-4_seed=0"
+    assert chosen.name == "connection-selection_random_usage-rate=0.158_seed=0"
+
+
+def test_part_of_the_examples_is_a_shorter_schedule():
+    settings = UnitSelection(epochs=10, examples=6000)
+    assert settings.iterations() == 1875
+    assert fraction_of_paper(settings) == Fraction(1, 500)
+    assert settings.eta_factor == 500
 
 
 def test_a_shortened_training_raises_eta_theta():
@@ -125,12 +148,30 @@ def test_dictionary_and_arguments_name_the_same_settings():
         {"method": "dropout", "dropout_ratio": 1.0},
         {"eta_factor": -1.0},
         {"samples": 0},
+        {"examples": 0},
     ],
 )
 def test_bad_values_are_named(values):
     name = list(values)[-1].replace("_", "-")
     with pytest.raises(ReproduceError, match=name):
         UnitSelection(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "fixed"},
+        {"method": "random", "usage_rate": 0.0},
+        {"method": "random", "usage_rate": 1.2},
+        {"depth": 41},
+        {"growth_rate": 0},
+        {"reestimate": -1},
+    ],
+)
+def test_bad_values_of_section_4_2_are_named(values):
+    name = list(values)[-1].replace("_", "-")
+    with pytest.raises(ReproduceError, match=name):
+        ConnectionSelection(**values)
 
 
 @pytest.mark.parametrize("values", [{}, {"experiment": "unit-selection", "colour": 1}])

@@ -12,7 +12,15 @@ import time
 import pytest
 
 from reproduce import ROOT, run, status, sweep
-from reproduce.settings import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection, format_epsilon0
+from reproduce.settings import (
+    CONNECTION_EPSILON0,
+    CONNECTION_USAGE_RATES,
+    UNIT_EPSILON0,
+    UNIT_WIDTHS,
+    ConnectionSelection,
+    UnitSelection,
+    format_epsilon0,
+)
 
 #: Eight runs of seconds: two trials of two penalties' worth and two methods.
 SMALL = {"units": 8, "layers": 1}
@@ -71,7 +79,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_the_grid_is_section_4_1_a_trial_after_the_other():
-    runs = sweep.grid("paper", ("sno", "fixed", "dropout"), 5)
+    runs = sweep.grid(UnitSelection, "paper", ("sno", "fixed", "dropout"), 5)
     assert len(runs) == 5 * (7 + 6 + 1)
     assert all(run.is_paper_schedule for run in runs)
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
@@ -79,6 +87,15 @@ def test_the_grid_is_section_4_1_a_trial_after_the_other():
     assert [format_epsilon0(run.epsilon0) for run in first[:7]] == list(UNIT_EPSILON0)
     assert [run.width for run in first[7:13]] == list(UNIT_WIDTHS)
     assert first[13].method == "dropout"
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_the_grid_of_section_4_2():
+    runs = sweep.grid(ConnectionSelection, "paper", ("sno", "random"), 2)
+    assert len(runs) == 2 * (8 + 6)
+    assert all(run.is_paper_schedule for run in runs)
+    assert [format_epsilon0(run.epsilon0) for run in runs[:8]] == list(CONNECTION_EPSILON0)
+    assert [run.usage_rate for run in runs[8:14]] == list(CONNECTION_USAGE_RATES)
     assert len({run.name for run in runs}) == len(runs)
 
 
@@ -169,7 +186,7 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweep, "_Process", Process)
     monkeypatch.setattr(sweep, "POLL", 0)
-    runs = sweep.grid("quick", ("sno",), 1)
+    runs = sweep.grid(UnitSelection, "quick", ("sno",), 1)
     assert sweep.run_all(runs, tmp_path, jobs=4, devices=(0, 1)) == {}
     assert given[:4] == [0, 1, 0, 1]
     assert given.count(0) >= 3
@@ -287,7 +304,7 @@ def test_durations(seconds, text):
 
 def test_a_cluster_whose_workers_are_killed_trains_everything(undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
-    runs = sweep.grid("quick", ("sno",), 1, epochs=1, units=8, layers=1)
+    runs = sweep.grid(UnitSelection, "quick", ("sno",), 1, epochs=1, units=8, layers=1)
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50

@@ -1,0 +1,140 @@
+"""The experiment of section 4.2: connections of a DenseNet."""
+
+import itertools
+
+import numpy
+
+import chainer_sno
+from chainer_sno import complexity, extensions, links
+from chainer_sno._import_chainer import chainer
+from chainer_sno.uniforms import Stream, generator
+from reproduce import structures
+from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
+from reproduce.training import CLASSES, Training
+
+BLOCKS = 3
+#: Test images classified at once; more would need more memory than the training.
+TEST_BATCH = 100
+
+
+class _Reestimating:
+    """An evaluation that is done once more with statistics estimated anew.
+
+    It reports ``validation/main/reestimated_loss`` and ``validation/main/reestimated_error``
+    beside the others.
+
+    Args:
+        batches (callable): returns the mini-batches for the estimate, x each.
+        forward (callable): computes the outputs of a mini-batch at what is evaluated.
+    """
+
+    def __init__(self, *arguments, batches, forward):
+        super().__init__(*arguments)
+        self.batches = batches
+        self.forward = forward
+
+    def evaluate(self):
+        """Return the observation of one pass over the data, or of two."""
+        found = super().evaluate()
+        batches = self.batches()
+        if batches:
+            link = self.get_target("main")
+            with extensions.reestimated_statistics(link, self.forward, batches):
+                again = super().evaluate()
+            for name in ("loss", "error"):
+                found[f"main/reestimated_{name}"] = again[f"main/{name}"]
+        return found
+
+
+class _StructureEvaluator(_Reestimating, extensions.StructureEvaluator):
+    """At the mode of the distribution."""
+
+
+class _ErrorEvaluator(_Reestimating, extensions.ErrorEvaluator):
+    """Of a fixed structure."""
+
+
+class ConnectionTraining(Training):
+    """A training of section 4.2: the proposed method, or a random structure."""
+
+    def make_iterators(self, train, test):
+        """Return iterators that standardise, and augment the training images."""
+        settings = self.settings
+        images = chainer.backends.cuda.to_cpu(train[0])
+        device = chainer.backend.get_device_from_array(train[0])
+        standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
+        self._estimation = train, standardise
+        test_batch = min(TEST_BATCH, len(test[0]))
+        return (
+            ImageIterator(train, settings.batch_size, standardise, seed=settings.seed),
+            ImageIterator(
+                test, test_batch, standardise, augment=False, repeat=False, shuffle=False
+            ),
+        )
+
+    def make_link(self, initialW):
+        """Return the DenseNet, at a random structure for ``random``."""
+        settings = self.settings
+        kind = links.DenseNet if self.path == "fast" else links.PlainDenseNet
+        network = kind(
+            settings.depth, settings.growth_rate, BLOCKS, classes=CLASSES, initialW=initialW
+        )
+        if settings.method == "sno":
+            return network
+        rng = generator(numpy, (settings.seed, Stream.FIXED_STRUCTURE, 0))
+        structure = complexity.random_structure(network.costs, settings.usage_rate, rng)
+        return links.FixedStructure(network, structure)
+
+    def make_updater(self, iterator, optimizer):
+        """Return the updater of the method."""
+        if self.bernoulli is None:
+            return chainer.training.updaters.StandardUpdater(
+                iterator, optimizer, chainer_sno.pass_arrays, loss_func=self.loss
+            )
+        return chainer_sno.StructureUpdater(
+            iterator,
+            optimizer,
+            self.bernoulli,
+            self.settings.samples,
+            converter=chainer_sno.pass_arrays,
+        )
+
+    def _batches(self):
+        """Return mini-batches of the training set, not augmented, for an estimate anew."""
+        arrays, standardise = self._estimation
+        iterator = ImageIterator(
+            arrays, self.settings.batch_size, standardise, augment=False, shuffle=False
+        )
+        return [x for x, _ in itertools.islice(iterator, self.settings.reestimate)]
+
+    def make_evaluator(self, iterator):
+        """Return the evaluation at the mode, or of the random structure."""
+        if self.bernoulli is None:
+            return _ErrorEvaluator(iterator, self.link, batches=self._batches, forward=self.link)
+        return _StructureEvaluator(
+            iterator,
+            self.link,
+            self.bernoulli,
+            self.settings.stochastic_samples,
+            batches=self._batches,
+            forward=lambda x: self.link(x, self.bernoulli.mode()[None]),
+        )
+
+    def structure_result(self):
+        """Return the connections per block, the usage rate, the weight ratio and the depth."""
+        if self.bernoulli is None:
+            network = self.link.link
+            structure = chainer.backends.cuda.to_cpu(self.link.structure)
+        else:
+            network = self.link
+            structure = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
+        costs = network.costs
+        layers = (self.settings.depth - 4) // BLOCKS
+        return {
+            "connections": [int(structure[group].sum()) for group in network.groups.values()],
+            "usage_rate": complexity.usage_rate(structure, costs),
+            "weight_ratio": network.weight_ratio(structure),
+            "weights": int((structure * costs).sum()),
+            "depth": structures.depth(structure, BLOCKS, layers),
+            "structure": "".join("01"[bit] for bit in structure.astype(int)),
+        }

@@ -1,0 +1,87 @@
+"""The structure of a DenseNet as a graph: its paths and its depth."""
+
+import numpy
+
+
+def block_matrices(structure, blocks, layers):
+    """Return the connections of each block as a matrix.
+
+    Args:
+        structure (array): bits in the order of :class:`chainer_sno.links.DenseNet`, shape (d,).
+        blocks (int): blocks of the network.
+        layers (int): layers of a block.
+
+    Returns:
+        list of numpy.ndarray: bool of shape (layers + 1, layers + 1) each; entry (i, j) is whether
+        consumer i (the layers, then the exit) takes input j (the block's input, then the layers).
+    """
+    bits = iter(numpy.asarray(structure, dtype=bool).tolist())
+    matrices = []
+    for _ in range(blocks):
+        matrix = numpy.zeros((layers + 1, layers + 1), dtype=bool)
+        for consumer in range(layers + 1):
+            for source in range(consumer + 1):
+                matrix[consumer, source] = next(bits)
+        matrices.append(matrix)
+    return matrices
+
+
+def positions(matrix):
+    """Return how deep each layer of a block lies, and the exit.
+
+    Args:
+        matrix (numpy.ndarray): of :func:`block_matrices`.
+
+    Returns:
+        list: for each consumer the layers on the longest path from the block's input through it,
+        itself counted; the exit's is that of the path that ends there.  None where no path leads
+        from the input.
+    """
+    exit_ = len(matrix) - 1
+    depths = [0]
+    for consumer, row in enumerate(matrix):
+        reached = [depths[source] for source in numpy.flatnonzero(row)]
+        reached = [depth for depth in reached if depth is not None]
+        depths.append(max(reached) + (consumer < exit_) if reached else None)
+    return depths[1:]
+
+
+def useful(matrix):
+    """Return which layers of a block lie on a path from its input to its exit.
+
+    Args:
+        matrix (numpy.ndarray): of :func:`block_matrices`.
+
+    Returns:
+        list of bool: one for each layer.
+    """
+    layers = len(matrix) - 1
+    forward = positions(matrix)
+    wanted = [False] * layers + [True]
+    for consumer in reversed(range(layers + 1)):
+        if wanted[consumer]:
+            for source in numpy.flatnonzero(matrix[consumer]):
+                if source:
+                    wanted[source - 1] = True
+    return [wanted[i] and forward[i] is not None for i in range(layers)]
+
+
+def depth(structure, blocks, layers):
+    """Return the depth of the network: the weight layers on its longest path.
+
+    As a full DenseNet of depth 40 has 1 + 3 * 12 + 2 + 1: the first convolution, the layers, the
+    transitions and the classifier.
+
+    Args:
+        structure (array): bits, shape (d,).
+        blocks (int): blocks of the network.
+        layers (int): layers of a block.
+
+    Returns:
+        int: the depth; None where no path leads from the images to the classifier, and the
+        network is dead.
+    """
+    exits = [positions(matrix)[-1] for matrix in block_matrices(structure, blocks, layers)]
+    if any(found is None for found in exits):
+        return None
+    return sum(exits) + blocks + 1
