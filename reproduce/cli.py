@@ -117,17 +117,27 @@ def _add_quick(commands):
     kinds = _experiments(
         commands,
         "quick",
-        help="the main job: a short run of an experiment, beside the paper's numbers",
+        help="a main job: a short run of an experiment, beside the paper's numbers",
+    )
+    unit = kinds.add_parser(
+        "unit-selection",
+        help="section 4.1",
         description="Train the seven penalties of section 4.1 and two fixed structures at the "
         "quick schedule, and print the table beside Table 1.",
     )
-    unit = kinds.add_parser("unit-selection", help="section 4.1")
-    add = unit.add_argument
-    _add_where(add, "runs/quick")
-    add("--figures", help="gets the figure, by default the directory of the records")
-    add("--jobs", type=int, default=2, help="trainings at a time (2)")
-    add("--seed", type=int, default=0)
-    unit.set_defaults(call=_quick)
+    connection = kinds.add_parser(
+        "connection-selection",
+        help="section 4.2",
+        description="Train two penalties of section 4.2 and a random structure for a few hundred "
+        "iterations, print the table beside Table 2, and draw Figure 2.",
+    )
+    for parser in (unit, connection):
+        add = parser.add_argument
+        _add_where(add, "runs/quick")
+        add("--figures", help="gets the figures, by default the directory of the records")
+        add("--jobs", type=int, default=2, help="trainings at a time (2)")
+        add("--seed", type=int, default=0)
+        parser.set_defaults(call=_quick)
 
 
 def _add_sweep(commands):
@@ -217,7 +227,8 @@ def _status(arguments):
 def _quick(arguments):
     from reproduce import quick
 
-    return quick.unit_selection(
+    return quick.run(
+        arguments.experiment,
         arguments.out,
         arguments.figures or arguments.out,
         arguments.jobs,

@@ -4,7 +4,13 @@ import json
 import statistics
 
 from reproduce import ROOT
-from reproduce.settings import UNIT_EPSILON0, format_epsilon0, fraction_of_paper, from_dict
+from reproduce.settings import (
+    CONNECTION_EPSILON0,
+    UNIT_EPSILON0,
+    format_epsilon0,
+    fraction_of_paper,
+    from_dict,
+)
 
 
 def published():
@@ -38,64 +44,71 @@ def format_table(header, rows):
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
-def _percent(value):
-    return f"{100 * value:.1f}"
+#: Of each experiment: what a structure selects, the parts of the network, the order of penalties,
+#: and the setting of its baseline with the words for it.
+_TABLES = {
+    "unit-selection": ("units", "1st/2nd/3rd", UNIT_EPSILON0, "width", "fixed {} a layer"),
+    "connection-selection": (
+        "connections",
+        "by block",
+        CONNECTION_EPSILON0,
+        "usage_rate",
+        "random at {:.1%}",
+    ),
+}
 
 
-def _median(records, value):
-    return statistics.median(value(record["result"]) for record in records)
-
-
-def unit_selection_table(records):
-    """Return Table 1 with our medians beside the paper's.
+def table(experiment, records):
+    """Return Table 1 or 2 with our medians beside the paper's.
 
     Args:
-        records (list of dict): of unit selection, all at one schedule.
+        experiment (str): ``unit-selection`` or ``connection-selection``.
+        records (list of dict): of it, all at one schedule.
 
     Returns:
         str: the table; a dash where the paper prints nothing.
     """
-    table = published()["unit-selection"]["rows"]
-    header = ["", "trials", "units 1st/2nd/3rd", "paper", "usage %", "paper"]
+    selected, parts, order, baseline, words = _TABLES[experiment]
+    paper_rows = published()[experiment]["rows"]
+    header = ["", "trials", f"{selected} {parts}", "paper", "usage %", "paper"]
     header += ["weights %", "test error %"]
-    rows = []
-    for label, found in _by_setting(records):
-        paper = table.get(label) if found[0]["settings"]["method"] == "sno" else None
-        units = [
-            round(_median(found, lambda result, i=i: result["units"][i]))
-            for i in range(len(found[0]["result"]["units"]))
-        ]
-        name = found[0]["settings"]["method"]
-        rows.append(
-            [
-                f"epsilon0 = {label}" if name == "sno" else f"{name} {label}".strip(),
-                str(len(found)),
-                "/".join(map(str, units)),
-                "/".join(map(str, paper["selected"])) if paper else "-",
-                _percent(_median(found, lambda result: result["usage_rate"])),
-                _percent(paper["usage_rate"]) if paper else "-",
-                _percent(_median(found, lambda result: result["weight_ratio"])),
-                f"{100 * _median(found, lambda result: result['test_error']):.2f}",
-            ]
-        )
-    return format_table(header, rows)
-
-
-def _by_setting(records):
-    """Return pairs of a setting's label and its records: penalties, widths, then the others."""
     groups = {}
     for record in records:
         settings = record["settings"]
         if settings["method"] == "sno":
             label = format_epsilon0(settings["epsilon0"])
-            known = UNIT_EPSILON0.index(label) if label in UNIT_EPSILON0 else len(UNIT_EPSILON0)
-            order = (0, known, -settings["epsilon0"])
-        elif settings["method"] == "fixed":
-            label, order = f"{settings['width']} a layer", (1, settings["width"])
+            known = order.index(label) if label in order else len(order)
+            key = (0, known, -settings["epsilon0"])
+            name, paper = f"epsilon0 = {label}", paper_rows.get(label)
+        elif baseline in settings:
+            key, paper = (1, settings[baseline]), None
+            name = words.format(settings[baseline])
         else:
-            label, order = "", (2,)
-        groups.setdefault((order, label), []).append(record)
-    return [(label, found) for (_, label), found in sorted(groups.items(), key=lambda g: g[0][0])]
+            key, name, paper = (2,), settings["method"], None
+        groups.setdefault((key, name), (paper, []))[1].append(record["result"])
+    rows = []
+    for (_, name), (paper, results) in sorted(groups.items(), key=lambda group: group[0]):
+
+        def median(value, results=results):
+            return statistics.median(value(result) for result in results)
+
+        counts = [
+            round(median(lambda result, i=i: result[selected][i]))
+            for i in range(len(results[0][selected]))
+        ]
+        rows.append(
+            [
+                name,
+                str(len(results)),
+                "/".join(map(str, counts)),
+                "/".join(map(str, paper["selected"])) if paper else "-",
+                f"{100 * median(lambda result: result['usage_rate']):.1f}",
+                f"{100 * paper['usage_rate']:.1f}" if paper else "-",
+                f"{100 * median(lambda result: result['weight_ratio']):.1f}",
+                f"{100 * median(lambda result: result['test_error']):.2f}",
+            ]
+        )
+    return format_table(header, rows)
 
 
 def describe_schedule(record):
@@ -109,7 +122,12 @@ def describe_schedule(record):
     """
     settings = from_dict(record["settings"])
     fraction = fraction_of_paper(settings)
-    text = f"{settings.method}: {settings.epochs} epochs, {fraction} of the paper's iterations"
+    text = f"{settings.method}: {settings.epochs} epochs"
+    if settings.examples:
+        text += f" of {settings.examples} examples"
+    text += f", {fraction} of the paper's iterations"
     if settings.eta_factor is not None:
         text += f", eta_theta = {settings.eta_factor:g}/d"
+    if settings.test_examples:
+        text += f"; evaluated on the first {settings.test_examples} test examples"
     return text

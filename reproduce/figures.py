@@ -15,6 +15,7 @@ from matplotlib import pyplot
 STYLES = {
     "sno": ("proposed method", "#0072B2", "o"),
     "fixed": ("fixed structure", "#D55E00", "s"),
+    "random": ("random selection", "#D55E00", "s"),
     "dropout": ("Dropout", "#009E73", "^"),
 }
 
@@ -57,9 +58,10 @@ def usage_rate_against_error(records, title):
         groups = {}
         for record in records:
             if record["settings"]["method"] == method:
-                setting = record["settings"].get("epsilon0", record["settings"].get("width"))
+                settings = record["settings"]
+                setting = [settings.get(name) for name in ("epsilon0", "width", "usage_rate")]
                 result = record["result"]
-                groups.setdefault(setting, []).append(
+                groups.setdefault(tuple(setting), []).append(
                     (100 * result["usage_rate"], 100 * result["test_error"])
                 )
         if not groups:

@@ -17,6 +17,8 @@ CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2
 CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
 #: Examples of the training sets.
 EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
+#: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
+SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 
@@ -71,7 +73,7 @@ class Settings:
             default a training shortened by a factor raises it by that factor, so that theta has
             the time to reach its ends: at 1/d a short one leaves every theta near 0.5, and the
             mode an arbitrary half of the units.  The noise of theta grows with it, and usage
-            rates drift towards one half.
+            rates drift towards one half; so it is raised to an eta_theta of 0.1 at the most.
         stochastic_samples (int): structures of the stochastic prediction, 0 for none.
         lr (float): initial learning rate of the weights.
         momentum (float): of Nesterov's momentum.
@@ -145,7 +147,8 @@ class Settings:
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
         if self.method == "sno" and self.eta_factor is None:
-            object.__setattr__(self, "eta_factor", max(1.0, 1 / float(fraction_of_paper(self))))
+            raised = min(1 / float(fraction_of_paper(self)), self.bits / SMALLEST_STEPS)
+            object.__setattr__(self, "eta_factor", max(1.0, raised))
         for name in ("eta_factor", "lr"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -229,6 +232,11 @@ class Settings:
         parts = [self.experiment, self.method, self.setting, *changes, f"seed={self.seed}"]
         return "_".join(part for part in parts if part)
 
+    @property
+    def bits(self):
+        """The number of bits d of a structure."""
+        raise NotImplementedError
+
     def iterations(self, examples=None):
         """Return the iterations of the training, rounded down (reading R10).
 
@@ -280,6 +288,11 @@ class UnitSelection(Settings):
             )
 
     @property
+    def bits(self):
+        """The number of bits d of a structure: one for each hidden unit."""
+        return self.units * self.layers
+
+    @property
     def widths(self):
         """Units per layer of the network that is built, inputs and outputs left out."""
         return (self.width or self.units,) * self.layers
@@ -319,13 +332,19 @@ class ConnectionSelection(Settings):
 
     def check(self):
         """Check the values."""
-        super().check()
         if self.usage_rate is not None and not 0 < self.usage_rate <= 1:
             raise ReproduceError(f"--usage-rate must lie in (0, 1], not {self.usage_rate}")
         if self.depth % 3 != 1:
             raise ReproduceError(
                 f"--depth must be 4 + a multiple of the 3 blocks, such as 40, not {self.depth}"
             )
+        super().check()
+
+    @property
+    def bits(self):
+        """The number of bits d of a structure: 1 + 2 + ... for the layers and exit of a block."""
+        consumers = (self.depth - 4) // 3 + 1
+        return 3 * consumers * (consumers + 1) // 2
 
 
 #: The experiments by name.

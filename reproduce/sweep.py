@@ -74,21 +74,31 @@ def grid(kind, schedule, methods, trials, **values):
     ]
 
 
-def quick_settings(seed=0):
-    """Return the main job: the seven penalties of section 4.1 and two fixed structures.
+def quick_settings(experiment, seed=0):
+    """Return the runs of a main job, the longest first, so that no core is idle at the end.
+
+    Unit selection: the seven penalties of section 4.1 and two fixed structures, at 1/125 of the
+    schedule.  Connection selection: two penalties and a random structure, for a few hundred
+    iterations.
 
     Args:
+        experiment (str): ``unit-selection`` or ``connection-selection``.
         seed (int): of every run.
 
     Returns:
-        list of Settings: nine trainings, the longest first.
+        list of Settings: the trainings.
     """
-    at = UnitSelection.at
-    fixed = [at("quick", method="fixed", width=width, seed=seed) for width in (784, 205)]
-    # The large networks take longest: begin with them, so that no core is idle at the end.
-    return fixed + [
-        at("quick", method="sno", epsilon0=parse_epsilon0(text), seed=seed)
-        for text in reversed(UNIT_EPSILON0)
+    if experiment == UnitSelection.experiment:
+        at = UnitSelection.at
+        fixed = [at("quick", method="fixed", width=width, seed=seed) for width in (784, 205)]
+        return fixed + [
+            at("quick", method="sno", epsilon0=parse_epsilon0(text), seed=seed)
+            for text in reversed(UNIT_EPSILON0)
+        ]
+    common = {"examples": 6400, "test_examples": 1000, "seed": seed}
+    random = ConnectionSelection(method="random", usage_rate=0.423, epochs=2, **common)
+    return [random] + [
+        ConnectionSelection(epsilon0=epsilon0, epochs=1, **common) for epsilon0 in (2.0**-5, 0.25)
     ]
 
 

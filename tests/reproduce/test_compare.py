@@ -2,10 +2,11 @@ import copy
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 
 from reproduce import ROOT, compare, figures
-from reproduce.settings import UNIT_EPSILON0, UnitSelection, parse_epsilon0
+from reproduce.settings import UNIT_EPSILON0, ConnectionSelection, UnitSelection, parse_epsilon0
 
 
 def make_record(error=0.02, units=(10, 8, 6), **values):
@@ -49,7 +50,7 @@ def test_the_table_shows_medians_beside_the_paper():
         )
     ]
     records += [make_record(method="fixed", width=205), make_record(epsilon0=-1.0)]
-    header, _, first, second, third = compare.unit_selection_table(records).splitlines()
+    header, _, first, second, third = compare.table("unit-selection", records).splitlines()
     assert "units 1st/2nd/3rd" in header
     assert first.split() == ["epsilon0", "=", "2^-7", "3", "340/141/50", "340/141/126"] + [
         "23.0", "26.1", "10.0", "2.00"
@@ -58,12 +59,26 @@ def test_the_table_shows_medians_beside_the_paper():
     assert third.split()[:4] == ["fixed", "205", "a", "layer"]
 
 
+def test_table_2_shows_connections_by_block():
+    def record(**values):
+        settings = ConnectionSelection(**values)
+        result = {"test_error": 0.1, "connections": [57, 39, 67], "usage_rate": 0.42}
+        return {"settings": settings.as_dict(), "result": {**result, "weight_ratio": 0.42}}
+
+    records = [record(epsilon0=2.0**-4), record(method="random", usage_rate=0.423)]
+    header, _, first, second = compare.table("connection-selection", records).splitlines()
+    assert "connections by block" in header
+    assert first.split()[2:7] == ["2^-4", "1", "57/39/67", "57/39/67", "42.0"]
+    assert first.split()[7] == "42.3"
+    assert second.startswith("random at 42.3%")
+
+
 def test_rows_follow_the_papers_order():
     records = [make_record(epsilon0=parse_epsilon0(text)) for text in reversed(UNIT_EPSILON0)] + [
         make_record(method="dropout"),
         make_record(method="fixed", width=52),
     ]
-    lines = compare.unit_selection_table(records).splitlines()[2:]
+    lines = compare.table("unit-selection", records).splitlines()[2:]
     labels = [line.split()[2] for line in lines[: len(UNIT_EPSILON0)]]
     assert tuple(labels) == UNIT_EPSILON0
     assert lines[-2].startswith("fixed 52")
@@ -99,3 +114,21 @@ def test_figure_1_is_the_same_bytes_from_the_same_records(tmp_path, trials):
     for first, second in zip(*written):
         assert Path(first).read_bytes() == Path(second).read_bytes()
     assert [Path(path).suffix for path in written[0]] == [".png", ".svg"]
+
+
+def test_figure_2_has_a_cell_for_every_layer_on_a_path(tmp_path):
+    structure = numpy.zeros((3, 91))
+    structure[:, 78] = 1  # every exit takes its block's input
+    structure[1, [0, 79]] = 1  # layer 15 of block 2 is on a path
+    structure[2, 0] = 1  # layer 28 leads nowhere
+    figure = figures.densenet(structure.ravel(), 3, 12, "a title")
+    texts = [[text.get_text() for text in axes.texts if text.get_text()] for axes in figure.axes]
+    assert texts == [["Conv", "Trans1"], ["Trans1", "15", "Trans2"], ["Trans2", "Class"]]
+    assert "depth 5, 35 layers on no path left out" in figure.get_suptitle()
+    arrows = [len(axes.texts) - len(found) for axes, found in zip(figure.axes, texts)]
+    assert arrows == [1, 3, 1]
+    for name in ("a", "b"):
+        figures.save(figures.densenet(numpy.ones(273), 3, 12, "full"), tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    dead = figures.densenet(numpy.zeros(273), 3, 12, "empty")
+    assert "dead" in dead.get_suptitle()

@@ -117,7 +117,7 @@ def test_the_record_says_everything(undisturbed):
         "units": 12,
         "layers": 2,
         "samples": 2,
-        "eta_factor": 500.0,
+        "eta_factor": pytest.approx(2.4),
         "stochastic_samples": 3,
         "lr": 0.01,
         "momentum": 0.9,

@@ -84,7 +84,7 @@ def test_part_of_the_examples_is_a_shorter_schedule():
     settings = UnitSelection(epochs=10, examples=6000)
     assert settings.iterations() == 1875
     assert fraction_of_paper(settings) == Fraction(1, 500)
-    assert settings.eta_factor == 500
+    assert settings.eta_factor == pytest.approx(235.2), "one step would move a bit by 500/d"
 
 
 def test_a_shortened_training_raises_eta_theta():
@@ -93,6 +93,9 @@ def test_a_shortened_training_raises_eta_theta():
     assert quick == UnitSelection(epsilon0=0.5, epochs=4)
     assert UnitSelection(epochs=5, eta_factor=1).eta_factor == 1
     assert UnitSelection(epochs=1000).eta_factor == 1
+    assert UnitSelection(epochs=1, units=10, layers=2).eta_factor == 2
+    assert ConnectionSelection().bits == 273
+    assert ConnectionSelection(epochs=1).eta_factor == pytest.approx(27.3)
     fixed = UnitSelection.at("quick", method="fixed")
     assert (fixed.epochs, fixed.eta_factor) == (8, None)
     assert fraction_of_paper(quick) == fraction_of_paper(fixed)
