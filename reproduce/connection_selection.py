@@ -41,8 +41,10 @@ class _Reestimating:
             link = self.get_target("main")
             with extensions.reestimated_statistics(link, self.forward, batches):
                 again = super().evaluate()
-            for name in ("loss", "error"):
-                found[f"main/reestimated_{name}"] = again[f"main/{name}"]
+            for key, value in again.items():
+                observer, name = key.rsplit("/", 1)
+                if name in ("loss", "error"):
+                    found[f"{observer}/reestimated_{name}"] = value
         return found
 
 
@@ -130,11 +132,14 @@ class ConnectionTraining(Training):
             structure = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
         costs = network.costs
         layers = (self.settings.depth - 4) // BLOCKS
+        depth = structures.depth(structure, BLOCKS, layers)
         return {
             "connections": [int(structure[group].sum()) for group in network.groups.values()],
             "usage_rate": complexity.usage_rate(structure, costs),
             "weight_ratio": network.weight_ratio(structure),
             "weights": int((structure * costs).sum()),
-            "depth": structures.depth(structure, BLOCKS, layers),
+            "depth": depth,
+            # No path from the images to the classifier: the outputs do not depend on the images.
+            "dead": depth is None,
             "structure": "".join("01"[bit] for bit in structure.astype(int)),
         }

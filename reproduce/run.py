@@ -16,12 +16,13 @@ import threadpoolctl
 
 from chainer_sno._import_chainer import chainer
 from reproduce import Interrupted, Locked, ReproduceError, data, record, snapshot
+from reproduce.connection_selection import ConnectionTraining
 from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.training import path_of
 from reproduce.unit_selection import UnitTraining
 
 #: The training of each experiment.
-TRAININGS = {"unit-selection": UnitTraining}
+TRAININGS = {"unit-selection": UnitTraining, "connection-selection": ConnectionTraining}
 #: Seconds between snapshots where the user names no interval.
 SNAPSHOT_SECONDS = 60
 #: Seconds between the marks of progress.

@@ -18,9 +18,11 @@ A third makes evaluation as cheap as the structure is small:
   nothing remains.
 """
 
+from chainer_sno.links.dense_net import DenseNet
 from chainer_sno.links.fixed_structure import FixedStructure
 from chainer_sno.links.masked_linear import MaskedLinear
 from chainer_sno.links.masked_mlp import MaskedMLP
 from chainer_sno.links.mlp import MLP
+from chainer_sno.links.plain_dense_net import PlainDenseNet
 
-__all__ = ["MLP", "FixedStructure", "MaskedLinear", "MaskedMLP"]
+__all__ = ["MLP", "DenseNet", "FixedStructure", "PlainDenseNet", "MaskedLinear", "MaskedMLP"]
