@@ -6,6 +6,7 @@ and a table.  With ``--peers PYTHON``, an environment with torch and jax, those 
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -17,32 +18,81 @@ from pathlib import Path
 from reproduce.compare import format_table
 
 HERE = Path(__file__).parent
-JAX, TORCH = "JAX", "PyTorch"
-PRODUCTS, FIXED = "products, batch 64", "fixed, batch 64"
-#: The cases in the order of a round.
-OURS = (
-    "theta = 0.5",
-    "everything on",
-    "converged 340/141/126",
-    "converged 92/31/24",
-    FIXED,
-    "dropout, batch 64",
-    PRODUCTS,
-    "plain link",
-    "stock Chainer",
-)
-PEERS = {JAX: "jax_unit_selection.py", TORCH: "torch_unit_selection.py"}
-#: What must hold: a case's time over another's is at most this.
-FIGURES = (
-    ("theta = 0.5", JAX, 0.85),
-    ("converged 340/141/126", JAX, 0.35),
-    ("converged 92/31/24", JAX, 0.20),
-    (FIXED, PRODUCTS, 1.45),
-    ("theta = 0.5", FIXED, 1.05),
-    ("everything on", FIXED, 1.05),
-)
 #: Two processes on two cores do at least this many times the work of one.
 THROUGHPUT = 1.9
+#: The memory that a training of the DenseNet may take, in MB.
+MEMORY = 700
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """The cases of an experiment.
+
+    Attributes:
+        cases (tuple of str): of the worker, in the order of a round.
+        peers (dict): scripts, by the name of the case.
+        others (tuple of str): what the cases are set in relation to.
+        figures (tuple): of a case, another, and the most that their ratio may be.
+        once (tuple of str): cases that are timed in the first round only, for they take long.
+        rounds (int): how many.
+        iterations (int): timed in each process.
+        warmup (int): iterations before them.
+    """
+
+    cases: tuple
+    peers: dict
+    others: tuple
+    figures: tuple
+    once: tuple = ()
+    rounds: int = 5
+    iterations: int = 200
+    warmup: int = 20
+
+
+UNITS = Suite(
+    cases=(
+        "theta = 0.5",
+        "everything on",
+        "converged 340/141/126",
+        "converged 92/31/24",
+        "fixed, batch 64",
+        "dropout, batch 64",
+        "products, batch 64",
+        "plain link",
+        "stock Chainer",
+    ),
+    peers={"JAX": "jax_unit_selection.py", "PyTorch": "torch_unit_selection.py"},
+    others=("products, batch 64", "stock Chainer", "JAX", "PyTorch"),
+    figures=(
+        ("theta = 0.5", "JAX", 0.85),
+        ("converged 340/141/126", "JAX", 0.35),
+        ("converged 92/31/24", "JAX", 0.20),
+        ("fixed, batch 64", "products, batch 64", 1.45),
+        ("theta = 0.5", "fixed, batch 64", 1.05),
+        ("everything on", "fixed, batch 64", 1.05),
+    ),
+)
+CONNECTIONS = Suite(
+    cases=(
+        "DenseNet, theta = 0.5",
+        "DenseNet, theta = 0.16",
+        "DenseNet, theta = 1",
+        "stock Chainer, DenseNet",
+    ),
+    peers={"PyTorch": "torch_connection_selection.py"},
+    others=("stock Chainer, DenseNet", "PyTorch"),
+    figures=(
+        ("DenseNet, theta = 0.5", "PyTorch", 0.40),
+        ("DenseNet, theta = 0.16", "PyTorch", 0.20),
+        ("DenseNet, theta = 1", "PyTorch", 0.70),
+        ("DenseNet, theta = 0.5", "stock Chainer, DenseNet", 1 / 25),
+    ),
+    once=("stock Chainer, DenseNet",),
+    rounds=3,
+    iterations=5,
+    warmup=1,
+)
+SUITES = {"unit-selection": UNITS, "connection-selection": CONNECTIONS}
 
 
 def start(command, core):
@@ -59,77 +109,110 @@ def start(command, core):
 
 
 def finish(process):
-    """Return the milliseconds an iteration that a command printed."""
+    """Return what a command printed: milliseconds an iteration, and peak memory in MB."""
     output, _ = process.communicate()
     if process.returncode:
         sys.exit(f"benchmarks: {' '.join(process.args)} ended with {process.returncode}")
-    return json.loads(output.splitlines()[-1])["ms"]
+    return json.loads(output.splitlines()[-1])
 
 
-def command_of(case, iterations, peers=None):
+def command_of(suite, case, peers=None):
     """Return the command that times a case."""
-    if case in PEERS:
-        script = str(HERE / "peers" / PEERS[case])
-        return [peers, script, f"--iterations={iterations}"]
+    if case in suite.peers:
+        script = str(HERE / "peers" / suite.peers[case])
+        return [peers, script, f"--iterations={suite.iterations}"]
     # The sparse cases are short: more iterations cost nothing.
-    count = 5 * iterations if case.startswith("converged") else iterations
-    return [sys.executable, "-m", "benchmarks.worker", case, f"--iterations={count}"]
+    count = 5 * suite.iterations if case.startswith("converged") else suite.iterations
+    count, warmup = (1, 0) if case in suite.once else (count, suite.warmup)
+    worker = [sys.executable, "-m", "benchmarks.worker", case]
+    return [*worker, f"--iterations={count}", f"--warmup={warmup}"]
 
 
-def throughput(cores, iterations, rounds):
+def throughput(cores, suite):
     """Return how many times the work of one process two do, the median over the rounds."""
-    case = command_of("theta = 0.5", iterations)
+    command = command_of(dataclasses.replace(suite, iterations=2 * suite.iterations), "theta = 0.5")
     found = []
-    for _ in range(rounds):
-        alone = finish(start(case, cores[-1]))
-        both = [start([*case, f"--start={time.time() + 8}"], core) for core in cores[-2:]]
-        found.append(sum(alone / finish(process) for process in both))
+    for _ in range(suite.rounds):
+        alone = finish(start(command, cores[-1]))["ms"]
+        both = [start([*command, f"--start={time.time() + 8}"], core) for core in cores[-2:]]
+        found.append(sum(alone / finish(process)["ms"] for process in both))
     return statistics.median(found)
 
 
+def run(suite, cores, peers):
+    """Time a suite and print it.
+
+    Args:
+        suite (Suite): what to time.
+        cores (list of int): those of this process; the last one is used.
+        peers (str): the Python of an environment with the peers; None leaves them out.
+
+    Returns:
+        list of str: the figures that were missed.
+    """
+    cases = [*suite.cases, *(suite.peers if peers else ())]
+    rounds = []
+    for number in range(suite.rounds):
+        rounds.append(dict(rounds[0]) if rounds else {})
+        for case in cases:
+            if number == 0 or case not in suite.once:
+                rounds[-1][case] = finish(start(command_of(suite, case, peers), cores[-1]))
+
+    def ratio(case, other):
+        return statistics.median(found[case]["ms"] / found[other]["ms"] for found in rounds)
+
+    others = [other for other in suite.others if other in cases]
+    rows = []
+    for case in cases:
+        ms = statistics.median(found[case]["ms"] for found in rounds)
+        peak = max(found[case].get("peak_mb", 0) for found in rounds)
+        ratios = {other: ratio(case, other) for other in others}
+        line = {"case": case, "ms": round(ms, 4), "peak_mb": round(peak)}
+        print(json.dumps({**line, **{f"over {o}": round(r, 4) for o, r in ratios.items()}}))
+        rows.append([case, f"{ms:.2f}", *(f"{r:.3f}" for r in ratios.values())])
+    print()
+    print(format_table(["one iteration", "ms", *(f"/ {other}" for other in others)], rows))
+    print(f"\nmedians of {suite.rounds} rounds; one core, one thread, float32, random images")
+    if suite.once:
+        print(f"timed once, one iteration: {', '.join(suite.once)}")
+    missed = []
+
+    def check(text, found, limit, holds):
+        print(f"{text}: {found:.3f}, {limit}: {'holds' if holds else 'MISSED'}")
+        if not holds:
+            missed.append(text)
+
+    for case, other, limit in suite.figures:
+        if other in cases:
+            found = ratio(case, other)
+            check(f"{case} / {other}", found, f"at most {limit}", found <= limit)
+    if CONNECTIONS.cases == suite.cases:
+        peak = max(rounds[0][case]["peak_mb"] for case in cases if case.startswith("DenseNet"))
+        check("peak memory in MB, CIFAR included", peak, f"at most {MEMORY}", peak <= MEMORY)
+    elif len(cores) > 1:
+        found = throughput(cores, suite)
+        text = "work of two processes / of one"
+        check(text, found, f"at least {THROUGHPUT}", found >= THROUGHPUT)
+    print()
+    return missed
+
+
 def main():
-    """Time, print, and with ``--check`` say which figures were missed."""
+    """Time, print, and with ``--check`` say by the exit code whether a figure was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)} (all)")
     parser.add_argument("--peers", help="the Python of an environment with torch and jax")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--rounds", type=int, help="how often each case is timed (5 and 3)")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a figure is missed")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    cases = [*OURS, *(PEERS if arguments.peers else ())]
-    rounds = [
-        {
-            case: finish(start(command_of(case, arguments.iterations, arguments.peers), cores[-1]))
-            for case in cases
-        }
-        for _ in range(arguments.rounds)
-    ]
-
-    def ratio(case, other):
-        return statistics.median(found[case] / found[other] for found in rounds)
-
-    others = [PRODUCTS, "stock Chainer", *(PEERS if arguments.peers else ())]
-    rows = []
-    for case in cases:
-        line = {"case": case, "ms": statistics.median(found[case] for found in rounds)}
-        line.update({f"over {other}": ratio(case, other) for other in others})
-        print(json.dumps({name: v if name == "case" else round(v, 4) for name, v in line.items()}))
-        rows.append([case, f"{line['ms']:.2f}", *(f"{line[f'over {o}']:.3f}" for o in others)])
-    print()
-    print(format_table(["one iteration", "ms", *(f"/ {other}" for other in others)], rows))
-    print(f"\nmedians of {arguments.rounds} rounds; one core, one thread, float32, random images")
     missed = []
-    for case, other, limit in FIGURES:
-        if other in cases:
-            found = ratio(case, other)
-            said = "holds" if found <= limit else "MISSED"
-            print(f"{case} / {other}: {found:.3f}, at most {limit}: {said}")
-            missed += [case] if found > limit else []
-    if len(cores) > 1:
-        found = throughput(cores, 2 * arguments.iterations, arguments.rounds)
-        said = "holds" if found >= THROUGHPUT else "MISSED"
-        print(f"two processes / one: {found:.2f} times the work, at least {THROUGHPUT}: {said}")
-        missed += ["throughput"] if found < THROUGHPUT else []
+    for name in arguments.suites or SUITES:
+        if name not in SUITES:
+            sys.exit(f"benchmarks: {name!r} is none of {', '.join(SUITES)}")
+        suite = SUITES[name]
+        suite = dataclasses.replace(suite, rounds=arguments.rounds) if arguments.rounds else suite
+        missed += run(suite, cores, arguments.peers)
     return 1 if missed and arguments.check else 0
 
 

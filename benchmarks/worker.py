@@ -1,12 +1,13 @@
 """Time one case in a process of its own: ``python -m benchmarks.worker CASE``; prints a JSON line.
 
-A case trains the network of section 4.1 on random images and prints the median time of an
-iteration, everything in it included: the mini-batch, the structures, the update of theta, the
-weights and the report.
+A case trains a network of the paper on random images and prints the median time of an iteration,
+everything in it included (the mini-batch, the structures, the update of theta, the weights and the
+report), and the peak memory of the process.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import time
 
@@ -17,12 +18,22 @@ import chainer_sno
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
+from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.unit_selection import to_unit_interval
 
 WIDTHS = (784, (784, 784, 784), 10)
 D = 2352
 #: Units selected in each layer; the theta of the others is 1/d, that of these 1 - 1/d (Table 1).
 CONVERGED = {"converged 340/141/126": (340, 141, 126), "converged 92/31/24": (92, 31, 24)}
+
+
+#: Cases of section 4.2 and their theta; at its ends theta is clamped to 1/d and 1 - 1/d.
+CONNECTIONS = {
+    "DenseNet, theta = 0.5": 0.5,
+    "DenseNet, theta = 0.16": 0.16,
+    "DenseNet, theta = 1": 1.0,
+    "stock Chainer, DenseNet": 0.5,
+}
 
 
 class StockUpdater(chainer_sno.StructureUpdater):
@@ -93,8 +104,29 @@ def products(batch_size):
     return step
 
 
+def make_connection(case):
+    """Return a function that does one iteration of a case of section 4.2."""
+    network = links.PlainDenseNet() if case == "stock Chainer, DenseNet" else links.DenseNet()
+    theta = CONNECTIONS[case]
+    rng = numpy.random.default_rng(0)
+    images = rng.integers(0, 256, (50000, 3, 32, 32), dtype=numpy.uint8)
+    labels = rng.integers(0, 10, 50000).astype("i")
+    standardise = Standardise(*channel_statistics(images))
+    optimizer = chainer.optimizers.NesterovAG(0.1, 0.9).setup(network)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
+    bernoulli = chainer_sno.Bernoulli(network.costs, 2.0**-4, initial_theta=theta)
+    return chainer_sno.StructureUpdater(
+        ImageIterator((images, labels), 32, standardise),
+        optimizer,
+        bernoulli,
+        converter=chainer_sno.pass_arrays,
+    ).update
+
+
 def make(case):
     """Return a function that does one iteration of a case."""
+    if case in CONNECTIONS:
+        return make_connection(case)
     if case == "products, batch 64":
         return products(64)
     if case in ("fixed, batch 64", "dropout, batch 64"):
@@ -118,11 +150,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case")
     parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--warmup", type=int, default=20, help="iterations before the timed ones")
     parser.add_argument("--start", type=float, default=0.0, help="when to begin, in Unix time")
     arguments = parser.parse_args()
     threadpoolctl.threadpool_limits(1, user_api="blas")
     step = make(arguments.case)
-    for _ in range(20):
+    for _ in range(arguments.warmup):
         step()
     time.sleep(max(0.0, arguments.start - time.time()))
     times = []
@@ -130,7 +163,9 @@ def main():
         begun = time.perf_counter()
         step()
         times.append(time.perf_counter() - begun)
-    print(json.dumps({"case": arguments.case, "ms": 1e3 * statistics.median(times)}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = {"case": arguments.case, "ms": 1e3 * statistics.median(times), "peak_mb": peak}
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":
