@@ -45,7 +45,7 @@ def _experiments(commands, name, **texts):
 
 def _add_data(commands):
     parser = commands.add_parser("data", help="fetch, verify and cache a data set")
-    parser.add_argument("dataset", choices=(*GREY, "cifar10"))
+    parser.add_argument("dataset", choices=(*GREY, "cifar10", "cifar100"))
     parser.add_argument("--data-dir", help="where to keep it, by default the cache directory")
     parser.add_argument("--from", dest="source", help="a directory that holds the original files")
     parser.set_defaults(call=_data)

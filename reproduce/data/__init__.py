@@ -12,12 +12,12 @@ import numpy
 
 from reproduce import ReproduceError
 from reproduce.data.base import SourceError
-from reproduce.data.cifar import CIFAR10
+from reproduce.data.cifar import CIFAR10, CIFAR100
 from reproduce.data.idx import FASHION_MNIST, MNIST
 from reproduce.files import make_writable
 
 #: The data sets by name.
-DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, CIFAR10)}
+DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
 
 
 def cache_directory(name):

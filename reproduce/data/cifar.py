@@ -1,11 +1,12 @@
 """CIFAR-10 and CIFAR-100, kept as NumPy files."""
 
+import hashlib
 import io
 import json
 import pickle
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy
@@ -21,8 +22,10 @@ from reproduce.data.base import (
     find,
     run_command,
 )
-from reproduce.files import write_bytes
+from reproduce.files import write_bytes, write_json
 
+#: The digests of arrays whose own are not published.
+SUMS = "sha256.json"
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -35,12 +38,15 @@ class CifarDataSet(DataSet):
         folder (str): the directory in the archive.
         files (tuple): the names of the pickles of the training set and of the test set.
         label (bytes): the key of the labels in them.
+        pickles (dict): the MD5 of each pickle, where that is what is published; then the parts
+            have no digests of their own, and the cache keeps those of the verified arrays.
     """
 
     archive: str = ""
     folder: str = ""
     files: tuple = ()
     label: bytes = b"labels"
+    pickles: dict = field(default_factory=dict)
 
     def read_directory(self, directory):
         """Read and verify the parts: NumPy files, the archive's pickles, or the archive."""
@@ -60,6 +66,26 @@ class CifarDataSet(DataSet):
         return self._from_archive(path.read_bytes(), path)
 
     def _read_numpy(self, paths):
+        if self.pickles:
+            return self._with_sums(paths).read_arrays(paths)
+        return self.read_arrays(paths)
+
+    def _with_sums(self, paths):
+        """Return the data set with the digests that its cache keeps."""
+        path = paths[PARTS[0]].with_name(SUMS)
+        try:
+            sums = json.loads(path.read_text())
+            parts = {name: replace(part, digest=sums[name]) for name, part in self.parts.items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self.damaged(path, error) from error
+        return replace(self, parts=parts, pickles={})
+
+    def read_arrays(self, paths):
+        """Read and verify NumPy files.
+
+        Args:
+            paths (dict): of each part.
+        """
         arrays = {}
         for part, path in paths.items():
             try:
@@ -83,6 +109,10 @@ class CifarDataSet(DataSet):
 
     def _from_pickles(self, read, origin):
         arrays = {}
+        for name, expected in self.pickles.items():
+            found = hashlib.md5(read(name), usedforsecurity=False).hexdigest()
+            if found != expected:
+                raise self.damaged(origin, f"the MD5 of {name} is {found}, not {expected}")
         for kind, names in zip(("train", "test"), self.files):
             try:
                 batches = [
@@ -96,7 +126,8 @@ class CifarDataSet(DataSet):
             except (pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
                 raise self.damaged(origin, error) from error
         for part, array in arrays.items():
-            self.verify(part, array, repr(str(origin)))
+            if not self.pickles:
+                self.verify(part, array, repr(str(origin)))
         return arrays
 
     def read_mirror(self):
@@ -105,7 +136,10 @@ class CifarDataSet(DataSet):
         return self._from_archive(download(url), url)
 
     def write(self, arrays, directory):
-        """Write the parts as NumPy files."""
+        """Write the parts as NumPy files, with their digests where those are not published."""
+        if self.pickles:
+            sums = {part: hashlib.sha256(array).hexdigest() for part, array in arrays.items()}
+            write_json(Path(directory, SUMS), sums)
         for part, array in arrays.items():
             content = io.BytesIO()
             numpy.save(content, array)
@@ -171,4 +205,14 @@ CIFAR10 = Cifar10(
     "cifar-10-python.tar.gz",
     "cifar-10-batches-py",
     (tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",)),
+)
+CIFAR100 = CifarDataSet(
+    "cifar100",
+    _parts(("", "", "", "")),
+    "https://www.cs.toronto.edu/~kriz/",
+    "cifar-100-python.tar.gz",
+    "cifar-100-python",
+    (("train",), ("test",)),
+    b"fine_labels",
+    {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
 )

@@ -284,6 +284,41 @@ def test_cifar_is_read_from_the_npm_package(small_cifar, colours, tmp_path, monk
     numpy.testing.assert_array_equal(data.load("cifar10", tmp_path)[0][0], colours["train_images"])
 
 
+def test_cifar100_is_verified_by_its_pickles(colours, tmp_path, monkeypatch):
+    batches = {
+        kind: pickle.dumps(
+            {
+                b"data": colours[kind + "_images"].reshape(len(colours[kind + "_labels"]), -1),
+                b"fine_labels": colours[kind + "_labels"].tolist(),
+                b"coarse_labels": [0] * len(colours[kind + "_labels"]),
+            },
+            protocol=2,
+        )
+        for kind in ("train", "test")
+    }
+    parts = {part: base.Part(array.shape, "") for part, array in colours.items()}
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in batches.items()}
+    dataset = dataclasses.replace(data.CIFAR100, parts=parts, pickles=sums)
+    monkeypatch.setitem(data.DATASETS, "cifar100", dataset)
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for name, content in batches.items():
+        (folder / name).write_bytes(content)
+    data.fetch("cifar100", tmp_path / "cache", tmp_path, say=silent)
+    (x, t), _ = data.load("cifar100", tmp_path / "cache")
+    numpy.testing.assert_array_equal(x, colours["train_images"])
+    numpy.testing.assert_array_equal(t, colours["train_labels"])
+    path = tmp_path / "cache" / "train_images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ReproduceError, match="train_images.npy.* is not cifar100's train images"):
+        data.load("cifar100", tmp_path / "cache")
+    (folder / "test").write_bytes(batches["train"])
+    with pytest.raises(ReproduceError, match="the MD5 of test is"):
+        data.load("cifar100", tmp_path)
+
+
 def test_a_missing_package_manager_is_no_traceback(tmp_path):
     with pytest.raises(base.SourceError, match="no-such-command is not installed"):
         base.run_command(["no-such-command"], tmp_path)
