@@ -19,9 +19,14 @@ def channel_statistics(images):
     Returns:
         tuple: two float32 arrays of shape (1, channels, 1, 1), in units of the pixel values.
     """
-    # Whole numbers: exact in 64 bits, whatever the order of the sums.
+    # How often each value occurs: whole numbers, so exact, whatever the order of the sums.  In parts,
+    # for bincount makes 64 bits of every pixel.
     pixels = images.size // images.shape[1]
-    count = numpy.stack([numpy.bincount(c.ravel(), minlength=256) for c in images.swapaxes(0, 1)])
+    count = numpy.zeros((images.shape[1], 256), dtype=numpy.int64)
+    for first in range(0, len(images), 1000):
+        for channel, total in enumerate(count):
+            values = images[first : first + 1000, channel].ravel()
+            total += numpy.bincount(values, minlength=256)
     values = numpy.arange(256, dtype=numpy.float64)
     mean = count @ values / pixels
     std = numpy.sqrt(count @ values**2 / pixels - mean**2)
