@@ -18,6 +18,7 @@ import chainer_sno
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
+from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.unit_selection import to_unit_interval
 
@@ -34,6 +35,10 @@ CONNECTIONS = {
     "DenseNet, theta = 1": 1.0,
     "stock Chainer, DenseNet": 0.5,
 }
+
+
+#: A training as it is, on the real images.
+MNIST = "theta = 0.5, MNIST"
 
 
 class StockUpdater(chainer_sno.StructureUpdater):
@@ -136,13 +141,15 @@ def make(case):
         "stock Chainer": StockUpdater,
         "plain link": chainer_sno.StructureUpdater,
     }
-    theta = 0.5
-    if case in CONVERGED:
+    theta, iterator = 0.5, _iterator(32)
+    if case == MNIST:
+        iterator = chainer_sno.ArrayIterator(data.load("mnist")[0], 32)
+    elif case in CONVERGED:
         on = [numpy.arange(784) < units for units in CONVERGED[case]]
         theta = numpy.where(numpy.concatenate(on), 1 - 1 / D, 1 / D)
     elif case == "everything on":
         theta = 1.0
-    return structure_updater(kinds.get(case, FastStructureUpdater), _iterator(32), theta).update
+    return structure_updater(kinds.get(case, FastStructureUpdater), iterator, theta).update
 
 
 def main():

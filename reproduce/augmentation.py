@@ -19,8 +19,8 @@ def channel_statistics(images):
     Returns:
         tuple: two float32 arrays of shape (1, channels, 1, 1), in units of the pixel values.
     """
-    # How often each value occurs: whole numbers, so exact, whatever the order of the sums.  In parts,
-    # for bincount makes 64 bits of every pixel.
+    # How often each value occurs: whole numbers, so exact, whatever the order of the sums.  In
+    # parts, for bincount makes 64 bits of every pixel.
     pixels = images.size // images.shape[1]
     count = numpy.zeros((images.shape[1], 256), dtype=numpy.int64)
     for first in range(0, len(images), 1000):
