@@ -73,8 +73,8 @@ def structure_updater(kind, batch, theta):
     return kind(batch, _optimizer(link), bernoulli, converter=to_unit_interval)
 
 
-def _optimizer(link):
-    optimizer = chainer.optimizers.NesterovAG(0.01, 0.9).setup(link)
+def _optimizer(link, lr=0.01):
+    optimizer = chainer.optimizers.NesterovAG(lr, 0.9).setup(link)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
     return optimizer
 
@@ -117,12 +117,10 @@ def make_connection(case):
     images = rng.integers(0, 256, (50000, 3, 32, 32), dtype=numpy.uint8)
     labels = rng.integers(0, 10, 50000).astype("i")
     standardise = Standardise(*channel_statistics(images))
-    optimizer = chainer.optimizers.NesterovAG(0.1, 0.9).setup(network)
-    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
     bernoulli = chainer_sno.Bernoulli(network.costs, 2.0**-4, initial_theta=theta)
     return chainer_sno.StructureUpdater(
         ImageIterator((images, labels), 32, standardise),
-        optimizer,
+        _optimizer(network, 0.1),
         bernoulli,
         converter=chainer_sno.pass_arrays,
     ).update

@@ -12,7 +12,6 @@ from reproduce import structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.training import CLASSES, Training
 
-BLOCKS = 3
 #: Test images classified at once; more would need more memory than the training.
 TEST_BATCH = 100
 
@@ -79,7 +78,11 @@ class ConnectionTraining(Training):
         settings = self.settings
         kind = links.DenseNet if self.path == "fast" else links.PlainDenseNet
         network = kind(
-            settings.depth, settings.growth_rate, BLOCKS, classes=CLASSES, initialW=initialW
+            settings.depth,
+            settings.growth_rate,
+            settings.BLOCKS,
+            classes=CLASSES,
+            initialW=initialW,
         )
         if settings.method == "sno":
             return network
@@ -131,8 +134,8 @@ class ConnectionTraining(Training):
             network = self.link
             structure = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
         costs = network.costs
-        layers = (self.settings.depth - 4) // BLOCKS
-        depth = structures.depth(structure, BLOCKS, layers)
+        settings = self.settings
+        depth = structures.depth(structure, settings.BLOCKS, settings.block_layers)
         return {
             "connections": [int(structure[group].sum()) for group in network.groups.values()],
             "usage_rate": complexity.usage_rate(structure, costs),

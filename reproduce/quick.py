@@ -90,7 +90,7 @@ def _draw(experiment, records, directory, title, seed, number):
             settings = from_dict(found["settings"])
             structure = [int(bit) for bit in found["result"]["structure"]]
             name = f"{settings.method}, {settings.setting} (a short run)"
-            figure = figures.densenet(structure, 3, (settings.depth - 4) // 3, name)
+            figure = figures.densenet(structure, settings.BLOCKS, settings.block_layers, name)
             path = directory / f"{experiment}-quick-{settings.method}-{settings.setting}"
             yield f"Figure 2 at {settings.setting}", figures.save(figure, path)
 

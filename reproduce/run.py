@@ -18,7 +18,6 @@ from chainer_sno._import_chainer import chainer
 from reproduce import Interrupted, Locked, ReproduceError, data, record, snapshot
 from reproduce.connection_selection import ConnectionTraining
 from reproduce.files import make_writable, remove_unfinished, write_json
-from reproduce.training import path_of
 from reproduce.unit_selection import UnitTraining
 
 #: The training of each experiment.
@@ -253,7 +252,7 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
     training.stop_trigger.parent = parent
     if not quiet:
         training.show()
-    identity = {**settings.as_dict(), "path": path_of(device, plain)}
+    identity = {**settings.as_dict(), "path": training.path}
     saver = snapshot.Snapshot(directory, identity, interval or SNAPSHOT_SECONDS, not interval)
     trainer.extend(saver)
     trainer.extend(Progress(directory / "progress.json", settings, training.iterations))

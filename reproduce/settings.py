@@ -323,6 +323,8 @@ class ConnectionSelection(Settings):
     experiment = "connection-selection"
     METHODS = ("sno", "random")
     VARIED = {"epsilon0": "sno", "usage_rate": "random"}
+    #: Dense blocks of the network.
+    BLOCKS = 3
     LENGTH = {True: (300, 32), False: (600, 64)}
     SMALLEST = {**Settings.SMALLEST, "depth": 7, "growth_rate": 1, "reestimate": 0}
 
@@ -343,8 +345,13 @@ class ConnectionSelection(Settings):
     @property
     def bits(self):
         """The number of bits d of a structure: 1 + 2 + ... for the layers and exit of a block."""
-        consumers = (self.depth - 4) // 3 + 1
-        return 3 * consumers * (consumers + 1) // 2
+        consumers = self.block_layers + 1
+        return self.BLOCKS * consumers * (consumers + 1) // 2
+
+    @property
+    def block_layers(self):
+        """The layers of a block; the other four are the first, the transitions and the last."""
+        return (self.depth - 4) // self.BLOCKS
 
 
 #: The experiments by name.
