@@ -133,17 +133,14 @@ def is_locked(directory):
 
 
 @contextlib.contextmanager
-def _listening(stop_trigger):
-    """Take SIGINT and SIGTERM as a wish to stop while the block runs."""
-    previous = {
-        number: signal.signal(number, stop_trigger.on_signal)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def listening(handler):
+    """Hand SIGINT and SIGTERM, each a wish to stop, to a handler while the block runs."""
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
 def _now():
@@ -258,7 +255,7 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
     trainer.extend(Progress(directory / "progress.json", settings, training.iterations))
     if snapshot.resume(trainer, directory, identity, say):
         say(f"{settings.name}: going on at iteration {trainer.updater.iteration}")
-    with _listening(training.stop_trigger):
+    with listening(training.stop_trigger.on_signal):
         begun = time.perf_counter()
         trainer.run(show_loop_exception_msg=False)
         seconds = time.perf_counter() - begun

@@ -20,7 +20,7 @@ import rich.text
 
 from reproduce import ROOT, Locked, ReproduceError, data, status
 from reproduce.files import make_writable
-from reproduce.run import is_locked, write_failure
+from reproduce.run import is_locked, listening, write_failure
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
@@ -163,12 +163,10 @@ def _stopping(running):
     def stop(number, frame):
         raise KeyboardInterrupt
 
-    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with listening(stop):
+            yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         for job in running:
             job.process.send_signal(signal.SIGTERM)
         for job in running:
