@@ -42,7 +42,9 @@ def usage_rate(structure, costs):
     return float((structure * costs).sum() / costs.sum())
 
 
-def random_structure(costs, rate, rng, tolerance=0.005, attempts=1_000_000):
+def random_structure(
+    costs, rate, rng, tolerance=0.005, attempts=1_000_000, accept=lambda structure: True
+):
     """Draw structures until one meets a usage rate: the random selection of section 4.2 (R12).
 
     Args:
@@ -51,6 +53,8 @@ def random_structure(costs, rate, rng, tolerance=0.005, attempts=1_000_000):
         rng (numpy.random.Generator): source of the bits.
         tolerance (float): how far from ``rate`` the usage rate may be.
         attempts (int): structures drawn at the most.
+        accept (callable): takes a structure that meets the rate and returns whether it will do;
+            all do by default.
 
     Returns:
         numpy.ndarray: bool of shape (d,).
@@ -63,9 +67,11 @@ def random_structure(costs, rate, rng, tolerance=0.005, attempts=1_000_000):
         raise ValueError(f"the usage rate must lie in (0, 1], not {rate}")
     for _ in range(attempts):
         structure = rng.random(len(costs)) < rate
-        if abs(usage_rate(structure, costs) - rate) <= tolerance:
+        if abs(usage_rate(structure, costs) - rate) <= tolerance and accept(structure):
             return structure
-    raise ValueError(f"no structure in {attempts} has the usage rate {rate} +- {tolerance}")
+    raise ValueError(
+        f"no structure in {attempts} has the usage rate {rate} +- {tolerance} and will do"
+    )
 
 
 def fully_connected_weights(widths):

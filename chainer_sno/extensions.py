@@ -151,17 +151,21 @@ class ThetaReport(chainer.training.Extension):
     r"""Report how the distribution stands.
 
     It reports ``theta/mean``, ``theta/min``, ``theta/max``, ``theta/converged`` (the fraction of
-    bits within 5% of 0 or 1) and ``theta/entropy`` (the mean over the bits, in bits).
+    bits within 5% of 0 or 1) and ``theta/entropy`` (the mean over the bits, in bits).  With bins it
+    reports a histogram as well: ``theta/bin_00`` is how many bits have theta in the first of equal
+    parts of [0, 1], ``theta/bin_01`` in the second, and so on.
 
     Args:
         bernoulli (chainer_sno.Bernoulli): the distribution.
+        bins (int): parts of the histogram, none by default.
     """
 
     trigger = 1, "epoch"
     priority = chainer.training.PRIORITY_WRITER
 
-    def __init__(self, bernoulli):
+    def __init__(self, bernoulli, bins=0):
         self.bernoulli = bernoulli
+        self.bins = bins
 
     def __call__(self, trainer):
         """Report the statistics of theta."""
@@ -176,6 +180,9 @@ class ThetaReport(chainer.training.Extension):
                 "theta/entropy": float(entropy.mean()),
             }
         )
+        if self.bins:
+            counts, _ = numpy.histogram(theta, self.bins, (0, 1))
+            chainer.report({f"theta/bin_{i:02}": int(n) for i, n in enumerate(counts)})
 
 
 class StructureReport(chainer.training.Extension):

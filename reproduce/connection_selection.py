@@ -8,7 +8,7 @@ import chainer_sno
 from chainer_sno import complexity, extensions, links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, generator
-from reproduce import structures
+from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.training import CLASSES, Training
 
@@ -86,9 +86,28 @@ class ConnectionTraining(Training):
         )
         if settings.method == "sno":
             return network
+        return links.FixedStructure(network, self._random_structure(network.costs))
+
+    def _random_structure(self, costs):
+        """Return a random structure with a path from the images to the classifier.
+
+        The paper does not say what became of those without one, most of them at its smallest usage
+        rate.  They can only guess, so they are drawn again, in favour of the baseline; the record
+        says how many were.
+        """
+        settings = self.settings
+        self.dead_draws = 0
+
+        def alive(structure):
+            found = structures.depth(structure, settings.BLOCKS, settings.block_layers) is not None
+            self.dead_draws += not found
+            return found
+
         rng = generator(numpy, (settings.seed, Stream.FIXED_STRUCTURE, 0))
-        structure = complexity.random_structure(network.costs, settings.usage_rate, rng)
-        return links.FixedStructure(network, structure)
+        try:
+            return complexity.random_structure(costs, settings.usage_rate, rng, accept=alive)
+        except ValueError as error:
+            raise ReproduceError(f"{error}: choose another --usage-rate") from error
 
     def make_updater(self, iterator, optimizer):
         """Return the updater of the method."""
@@ -136,7 +155,7 @@ class ConnectionTraining(Training):
         costs = network.costs
         settings = self.settings
         depth = structures.depth(structure, settings.BLOCKS, settings.block_layers)
-        return {
+        found = {
             "connections": [int(structure[group].sum()) for group in network.groups.values()],
             "usage_rate": complexity.usage_rate(structure, costs),
             "weight_ratio": network.weight_ratio(structure),
@@ -146,3 +165,6 @@ class ConnectionTraining(Training):
             "dead": depth is None,
             "structure": "".join("01"[bit] for bit in structure.astype(int)),
         }
+        if self.bernoulli is None:
+            found["dead_draws"] = self.dead_draws
+        return found

@@ -90,7 +90,7 @@ def columns(log):
     names = sorted(name for name in log[0] if name != "elapsed_time")
 
     def kind(name):
-        counts = name.startswith("structure/") and name not in _FRACTIONS
+        counts = name.startswith(("structure/", "theta/bin_")) and name not in _FRACTIONS
         return int if counts or name in ("epoch", "iteration") else float
 
     return {name: [kind(name)(entry[name]) for entry in log] for name in names}

@@ -271,6 +271,7 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
         "last_session_started": started,
         "last_session_seconds": round(seconds, 2),
         "seconds": round(trainer.elapsed_time, 2),
+        "seconds_per_iteration": round(trainer.elapsed_time / training.iterations, 6),
     }
     log = training.log.log
     return record.make(settings, log, training.result(), times, device, training.path), training

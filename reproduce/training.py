@@ -15,6 +15,8 @@ from reproduce import ReproduceError
 from reproduce.files import write_npz
 
 CLASSES = 10
+#: Parts of [0, 1] in the histograms of theta in the log.
+THETA_BINS = 20
 
 
 def path_of(device, plain=False):
@@ -181,7 +183,7 @@ class Training:
             trainer.extend(fast.Synchronise(), trigger=every_epoch)
         trainer.extend(evaluator, name="validation", trigger=every_epoch)
         if self.bernoulli is not None:
-            trainer.extend(extensions.ThetaReport(self.bernoulli), trigger=every_epoch)
+            trainer.extend(extensions.ThetaReport(self.bernoulli, THETA_BINS), trigger=every_epoch)
             trainer.extend(
                 extensions.StructureReport(self.link, self.bernoulli), trigger=every_epoch
             )

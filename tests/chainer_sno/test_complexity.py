@@ -31,6 +31,13 @@ def test_random_structures_meet_their_usage_rate(rate, rng):
     assert rate == 1 or not numpy.array_equal(*structures[:2])
 
 
+def test_a_random_structure_must_be_accepted(rng):
+    costs = numpy.ones(10)
+    found = complexity.random_structure(costs, 0.5, rng, accept=lambda m: not m[:4].any())
+    assert found.sum() == 5
+    assert not found[:4].any()
+
+
 def test_a_usage_rate_that_cannot_be_met_is_named(rng):
     with pytest.raises(ValueError, match="no structure in 50 has the usage rate 0.3"):
         complexity.random_structure([1.0, 1.0], 0.3, rng, attempts=50)

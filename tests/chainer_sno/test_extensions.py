@@ -75,7 +75,7 @@ def test_reports_reach_chainers_extensions(setup, tmp_path, capsys):
     trainer = setup.trainer
     every = extensions.EpochTrigger(30, 4)
     trainer.extend(setup.evaluator(), name="validation", trigger=every)
-    trainer.extend(extensions.ThetaReport(setup.bernoulli), trigger=every)
+    trainer.extend(extensions.ThetaReport(setup.bernoulli, bins=4), trigger=every)
     trainer.extend(extensions.StructureReport(setup.link, setup.bernoulli), trigger=every)
     trainer.extend(stock.LogReport(trigger=every))
     names = ["validation/main/error", "theta/mean", "structure/usage_rate", "structure/hidden_1"]
@@ -95,6 +95,10 @@ def test_reports_reach_chainers_extensions(setup, tmp_path, capsys):
     assert last["theta/max"] == theta.max()
     assert last["theta/converged"] == (numpy.minimum(theta, 1 - theta) < 0.05).mean()
     entropy = -(theta * numpy.log2(theta) + (1 - theta) * numpy.log2(1 - theta)).mean()
+    bins = numpy.minimum((theta * 4).astype(int), 3)
+    assert [last[f"theta/bin_{i:02}"] for i in range(4)] == numpy.bincount(
+        bins, minlength=4
+    ).tolist()
     assert last["theta/entropy"] == pytest.approx(entropy)
     assert last["structure/usage_rate"] == mode.mean()
     assert last["structure/hidden_1"] == mode[:5].sum()

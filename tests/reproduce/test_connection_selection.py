@@ -5,7 +5,7 @@ import pytest
 
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
-from reproduce import snapshot
+from reproduce import ReproduceError, snapshot
 from reproduce.connection_selection import ConnectionTraining
 from reproduce.run import get_device
 from reproduce.settings import ConnectionSelection
@@ -90,6 +90,57 @@ def test_the_random_structure_meets_its_usage_rate(dataset, tmp_path):
     assert abs(complexity.usage_rate(structure, costs) - 0.423) <= 0.005
     other = build(dataset, tmp_path, seed=1, **values).link.structure
     assert not numpy.array_equal(structure, other)
+
+
+def built_weights(structure, depth=40, growth=12, channels=16):
+    """Build the network of a structure, layer by layer, and count its weights (without biases)."""
+    bits, layers, weights = iter(structure), (depth - 4) // 3, 0
+    for block in range(3):
+        widths = [channels]
+        for layer in range(layers + 1):
+            kept = sum(width for width, bit in zip(widths, bits, strict=False) if bit)
+            channels = sum(widths)
+            if not kept:
+                widths.append(growth)
+                continue
+            if layer < layers:
+                link = chainer.links.Convolution2D(kept, growth, 3, pad=1, nobias=True)
+                widths.append(growth)
+            elif block < 2:
+                link = chainer.links.Convolution2D(kept, channels, 1, nobias=True)
+            else:
+                link = chainer.links.Linear(kept, 10, nobias=True)
+            weights += link.W.size
+    assert next(bits, None) is None
+    return weights
+
+
+@pytest.mark.parametrize("rate", [0.158, 0.241, 0.423, 0.675, 0.803, 1.0])
+def test_usage_rates_are_those_of_a_network_that_is_built(dataset, tmp_path, rate):
+    values = {"method": "random", "usage_rate": rate, "depth": 40, "growth_rate": 12}
+    training = build(dataset, tmp_path, **values)
+    result = training.structure_result()
+    full = built_weights(numpy.ones(273, bool))
+    assert full == 1_001_184
+    weights = built_weights(training.link.structure)
+    assert result["weights"] == weights
+    assert result["usage_rate"] == weights / full
+    assert abs(weights / full - rate) <= 0.005
+
+
+def test_random_structures_without_a_path_are_drawn_again(dataset, tmp_path):
+    # Of seeds 0 to 3 at Table 2's smallest rate, some draw dead structures first.
+    values = {"method": "random", "usage_rate": 0.158, "depth": 40, "growth_rate": 12}
+    draws = []
+    for seed in range(4):
+        training = build(dataset, tmp_path, seed=seed, **values)
+        result = training.structure_result()
+        assert not result["dead"]
+        assert abs(result["usage_rate"] - 0.158) <= 0.005
+        draws.append(result["dead_draws"])
+    assert max(draws) > 0
+    with pytest.raises(ReproduceError, match="choose another --usage-rate"):
+        build(dataset, tmp_path, method="random", usage_rate=0.0123)
 
 
 def test_the_result_says_what_the_structure_is(dataset, tmp_path):
