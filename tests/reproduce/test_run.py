@@ -12,24 +12,28 @@ import time
 import numpy
 import pytest
 
-from reproduce import ROOT, record, snapshot
+from reproduce import ROOT, ReproduceError, data, record, snapshot
 from reproduce.run import get_device, is_locked
 from reproduce.settings import UnitSelection
 from reproduce.unit_selection import UnitTraining
 
 #: A network small enough that an epoch of the real MNIST takes seconds.
 SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "100")
+SMALL_DENSENET = ("--depth", "7", "--growth-rate", "3", "--examples", "3000", "--epochs", "2")
 COMMANDS = {
     "plain": ("--plain", "--epochs", "1"),
     "sno": ("--epsilon0", "-2^-3", "--epochs", "1", "--stochastic-samples", "3"),
     "fixed": ("--method", "fixed", "--width", "7", "--epochs", "2"),
     "dropout": ("--method", "dropout", "--epochs", "2"),
 }
+CONNECTIONS = ("connection-selection", *SMALL_DENSENET, "--test-examples", "500")
+CONNECTIONS = (*CONNECTIONS, "--epsilon0", "2^-4", "--snapshot-interval", "8")
 
 
 def command(out, *options):
-    options = ["run", "unit-selection", *SMALL, *options, f"--out={out}"]
-    return [sys.executable, "-m", "reproduce", *options]
+    if options[:1] != CONNECTIONS[:1]:
+        options = ("unit-selection", *SMALL, *options)
+    return [sys.executable, "-m", "reproduce", "run", *options, f"--out={out}"]
 
 
 def call(out, *options, timeout=300):
@@ -69,12 +73,30 @@ def networks(out):
 
 @pytest.mark.parametrize("method", COMMANDS)
 def test_killed_at_random_moments_it_ends_with_the_same_bits(method, undisturbed, tmp_path):
-    whole, expected, seconds = undisturbed[method]
+    whole, _, seconds = undisturbed[method]
+    kill_and_compare(COMMANDS[method], whole, seconds, tmp_path)
+
+
+def test_killed_with_augmented_images_it_ends_with_the_same_bits(tmp_path_factory, tmp_path):
+    try:
+        data.load("cifar10", data.cache_directory("cifar10"))
+    except ReproduceError as error:
+        pytest.skip(f"needs the real CIFAR-10: {error}")
+    whole = tmp_path_factory.mktemp("connections")
+    begun = time.perf_counter()
+    result = call(whole, *CONNECTIONS)
+    assert result.returncode == 0, result.stderr
+    kill_and_compare(CONNECTIONS, whole, time.perf_counter() - begun, tmp_path)
+
+
+def kill_and_compare(options, whole, seconds, tmp_path):
+    """Kill a run at five moments, finish it, and hold it against one that nobody interrupted."""
+    _, expected = the_record(whole)
     moments = [round(random.SystemRandom().uniform(0.2, seconds), 3) for _ in range(5)]
-    print(f"{method} is killed after {moments} s")
+    print(f"{expected['name']} is killed after {moments} s")
     for moment in moments:
         process = subprocess.Popen(
-            command(tmp_path, *COMMANDS[method]),
+            command(tmp_path, *options),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -82,7 +104,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(method, undisturbed
         time.sleep(moment)
         process.kill()
         process.wait()
-    result = call(tmp_path, *COMMANDS[method])
+    result = call(tmp_path, *options)
     assert result.returncode == 0, result.stderr
     path, found = the_record(tmp_path)
     assert without_times(found) == without_times(expected)
