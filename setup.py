@@ -23,7 +23,15 @@ setup(
         "cuda": ["cupy-cuda12x>=13"],
         # The fast path on a CPU.
         "fast": ["numba"],
-        "reproduce": ["numba", "matplotlib", "pillow", "threadpoolctl", "rich"],
+        "reproduce": [
+            "jsonschema",
+            "matplotlib",
+            "numba",
+            "pillow",
+            "rich",
+            "scipy",
+            "threadpoolctl",
+        ],
         # Sweeps on many machines.
         "cluster": ["distributed"],
         "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],

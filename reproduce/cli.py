@@ -1,8 +1,10 @@
 """The command line: ``python -m reproduce ...``."""
 
 import argparse
+import json
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 from reproduce import Interrupted, ReproduceError
 from reproduce.settings import (
@@ -16,6 +18,8 @@ from reproduce.settings import (
 
 #: The data sets of unit selection: grey images of 28 x 28.
 GREY = ("mnist", "fashion-mnist")
+#: Where the committed records lie.
+RUNS = "results/runs"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -224,6 +228,48 @@ def _status(arguments):
     print("\n".join(status.lines(states)))
 
 
+def _add_compare(commands):
+    parser = commands.add_parser(
+        "compare",
+        help="the records beside the paper's tables and claims",
+        description="Print the records beside the paper's tables, and which of its claims hold. "
+        "Only records at the paper's schedule are compared with it.",
+    )
+    parser.add_argument("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a claim fails")
+    parser.set_defaults(call=_compare)
+
+
+def _compare(arguments):
+    from reproduce import claims, compare
+
+    records, refused = _read_records(arguments.runs)
+    if arguments.json:
+        found = {**compare.comparison(records), "left_out": refused}
+        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(compare.text(records))
+    fails = any(found.outcome == claims.FAILS for found in claims.findings(records))
+    return int(fails and arguments.strict)
+
+
+def _read_records(directory):
+    """Return the records of a directory and what was left out, told on stderr as well.
+
+    Raises:
+        ReproduceError: there is no such directory.
+    """
+    from reproduce import record
+
+    if not Path(directory).is_dir():
+        raise ReproduceError(f"{directory!r} is no directory: --runs names that of the records")
+    records, refused = record.read_all(directory)
+    for message in refused:
+        print(f"reproduce: left out: {message}", file=sys.stderr)
+    return records, refused
+
+
 def _quick(arguments):
     from reproduce import quick
 
@@ -296,6 +342,7 @@ def make_parser():
     _add_quick(commands)
     _add_sweep(commands)
     _add_status(commands)
+    _add_compare(commands)
     return parser
 
 

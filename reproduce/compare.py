@@ -1,25 +1,42 @@
-"""The records beside the published numbers."""
+"""The records beside the published numbers: tables, and what each schedule is."""
 
+import dataclasses
 import json
-import statistics
 
-from reproduce import ROOT
+from reproduce import ROOT, ReproduceError, schemas, statistics
 from reproduce.settings import (
     CONNECTION_EPSILON0,
+    EXPERIMENTS,
     UNIT_EPSILON0,
     format_epsilon0,
     fraction_of_paper,
     from_dict,
 )
 
+#: A usage rate agrees with the published one when it is off by at most this part of it.
+TOLERANCE = 1 / 5
+#: Two published counts whose difference is at most this part of the full network are not ordered.
+SAME_COUNT = 1 / 20
+#: What makes the length of a schedule, and eta_theta that goes with it.
+_LENGTH = ("epochs", "batch_size", "eta_factor")
+
 
 def published():
-    """Return the published numbers, usage rates as fractions.
+    """Return the published numbers and claims, usage rates as fractions.
 
     Returns:
         dict: tables under the names of the experiments; see ``results/published.json``.
+
+    Raises:
+        ReproduceError: the file is damaged.
     """
-    return json.loads((ROOT / "results" / "published.json").read_text())
+    path = ROOT / "results" / "published.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ReproduceError(f"{path.name!r} cannot be read ({error}): restore it") from error
+    schemas.check(found, schemas.PUBLISHED, path.name)
+    return found
 
 
 def format_table(header, rows):
@@ -45,17 +62,160 @@ def format_table(header, rows):
 
 
 #: Of each experiment: what a structure selects, the parts of the network, the order of penalties,
-#: and the setting of its baseline with the words for it.
+#: the published table, and the words for the baseline of varied size.
 _TABLES = {
-    "unit-selection": ("units", "1st/2nd/3rd", UNIT_EPSILON0, "width", "fixed {} a layer"),
+    "unit-selection": ("units", "1st/2nd/3rd", UNIT_EPSILON0, "Table 1", "fixed {} a layer"),
     "connection-selection": (
         "connections",
         "by block",
         CONNECTION_EPSILON0,
-        "usage_rate",
+        "Table 2",
         "random at {:.1%}",
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The trials of one setting at one schedule; of every quantity the 25%, 50%, 75% quantiles.
+
+    Attributes:
+        experiment (str): its name.
+        method (str): ``sno`` or a baseline.
+        label (str): says the setting, in plain characters.
+        seeds (list of int): of the trials.
+        selected (list of list of float): units of each layer or connections of each block.
+        usage_rate (list of float): fractions (reading R1).
+        weight_ratio (list of float): fractions of the full network's weights.
+        test_error (list of float): fractions.
+        seconds (list of float): of the whole training.
+        machines (list of str): processors on which the trials ran.
+        published (dict): ``usage_rate`` and ``selected``, None where the paper prints none.
+        runs (list of str): the names of the runs.
+    """
+
+    experiment: str
+    method: str
+    label: str
+    seeds: list
+    selected: list
+    usage_rate: list
+    weight_ratio: list
+    test_error: list
+    seconds: list
+    machines: list
+    published: dict | None
+    runs: list
+
+    @property
+    def difference(self):
+        """The median usage rate less the published one, a fraction; None without one."""
+        return self.published and self.usage_rate[1] - self.published["usage_rate"]
+
+    def as_dict(self):
+        """Return the row, the difference and the verdict as plain values."""
+        found = {**dataclasses.asdict(self), "difference": self.difference}
+        return {**found, "verdict": verdict(self)}
+
+
+def _key_and_label(settings):
+    """Return the place of a setting in its table, and its label."""
+    *_, order, _, words = _TABLES[settings.experiment]
+    if settings.method == "sno":
+        label = format_epsilon0(settings.epsilon0)
+        known = order.index(label) if label in order else len(order)
+        found = (0, known, -settings.epsilon0), f"epsilon0 = {label}"
+    elif settings.method in settings.VARIED.values():
+        (name,) = (name for name, method in settings.VARIED.items() if method == settings.method)
+        value = getattr(settings, name)
+        found = (1, value), words.format(value)
+    else:
+        found = (2,), settings.method
+    return found
+
+
+def rows(experiment, records):
+    """Return the rows of a table.
+
+    Args:
+        experiment (str): ``unit-selection`` or ``connection-selection``.
+        records (list of dict): of it, all at one schedule.
+
+    Returns:
+        list of Row: the penalties in the paper's order, then the baselines.
+    """
+    name, *_ = _TABLES[experiment]
+    paper = published()[experiment]["rows"]
+    groups = {}
+    for record in records:
+        settings = from_dict(record["settings"])
+        # A schedule may hold several values of eta_theta (a pilot, say).
+        key, label = _key_and_label(settings)
+        groups.setdefault((key, settings.eta_factor or 0, label), []).append((settings, record))
+    etas = {eta for _, eta, _ in groups if eta}
+    found = []
+    for (_, eta, label), members in sorted(groups.items(), key=lambda group: group[0]):
+        settings = members[0][0]
+        results = [record["result"] for _, record in members]
+        more = f", eta_theta {eta:g}/d" if eta and len(etas) > 1 else ""
+        known = settings.method == "sno" and paper.get(format_epsilon0(settings.epsilon0))
+
+        def over(key, results=results):
+            return statistics.quartiles([result[key] for result in results])
+
+        found.append(
+            Row(
+                experiment,
+                settings.method,
+                label + more,
+                sorted(settings.seed for settings, _ in members),
+                [statistics.quartiles(part) for part in zip(*(r[name] for r in results))],
+                over("usage_rate"),
+                over("weight_ratio"),
+                over("test_error"),
+                statistics.quartiles([record["times"]["seconds"] for _, record in members]),
+                sorted({record["machine"]["processor"] for _, record in members}),
+                known or None,
+                sorted(record["name"] for _, record in members),
+            )
+        )
+    return found
+
+
+def verdict(row):
+    """Say how a row stands beside the published one.
+
+    Args:
+        row (Row): at the paper's schedule.
+
+    Returns:
+        str: ``agrees``: the median usage rate is off by at most a fifth of the published one and
+        no two layers (blocks) stand in the other order; else what differs; empty where the paper
+        prints no row.
+    """
+    if row.published is None:
+        return ""
+    parts = []
+    if abs(row.difference) > TOLERANCE * row.published["usage_rate"]:
+        parts.append("usage rate differs")
+    full = published()[row.experiment]["full"]
+    counts = list(zip(row.published["selected"], (part[1] for part in row.selected), full))
+    for i, (theirs, ours, size) in enumerate(counts):
+        for other_theirs, other_ours, _ in counts[i + 1 :]:
+            gap = theirs - other_theirs
+            if abs(gap) > SAME_COUNT * size and gap * (ours - other_ours) < 0:
+                parts.append("order differs")
+    return ", ".join(dict.fromkeys(parts)) or "agrees"
+
+
+def _counts(parts):
+    return "/".join(str(round(part)) for part in parts)
+
+
+def _spread(quartiles, scale=100, digits=1):
+    """Return a median, with its quartiles where they are others."""
+    low, middle, high = (f"{scale * value:.{digits}f}" for value in quartiles)
+    return middle if low == middle == high else f"{middle} [{low}, {high}]"
 
 
 def table(experiment, records):
@@ -68,47 +228,47 @@ def table(experiment, records):
     Returns:
         str: the table; a dash where the paper prints nothing.
     """
-    selected, parts, order, baseline, words = _TABLES[experiment]
-    paper_rows = published()[experiment]["rows"]
-    header = ["", "trials", f"{selected} {parts}", "paper", "usage %", "paper"]
+    header, cells = columns(experiment, rows(experiment, records), spread=False)
+    return format_table(header, cells)
+
+
+def columns(experiment, found, spread=True, compared=True):
+    """Return the header and the cells of a table of rows.
+
+    Args:
+        experiment (str): its name.
+        found (list of Row): the rows.
+        spread (bool): with quartiles, differences, verdicts and times, for the paper's schedule.
+        compared (bool): with the columns of the paper.
+
+    Returns:
+        tuple: a list of names, and a list of text cells for each row.
+    """
+    name, parts, *_ = _TABLES[experiment]
+    header = ["", "trials", f"{name} {parts}"]
+    header += ["paper"] * compared
+    header += ["usage %"]
+    header += ["paper"] * compared
+    header += ["off by", "verdict"] * (spread and compared)
     header += ["weights %", "test error %"]
-    groups = {}
-    for record in records:
-        settings = record["settings"]
-        if settings["method"] == "sno":
-            label = format_epsilon0(settings["epsilon0"])
-            known = order.index(label) if label in order else len(order)
-            key = (0, known, -settings["epsilon0"])
-            name, paper = f"epsilon0 = {label}", paper_rows.get(label)
-        elif baseline in settings:
-            key, paper = (1, settings[baseline]), None
-            name = words.format(settings[baseline])
-        else:
-            key, name, paper = (2,), settings["method"], None
-        groups.setdefault((key, name), (paper, []))[1].append(record["result"])
-    rows = []
-    for (_, name), (paper, results) in sorted(groups.items(), key=lambda group: group[0]):
+    header += ["hours"] * spread
+    cells = []
+    for row in found:
+        paper = row.published
 
-        def median(value, results=results):
-            return statistics.median(value(result) for result in results)
+        def show(quartiles, digits=1):
+            return _spread(quartiles if spread else quartiles[1:2] * 3, 100, digits)
 
-        counts = [
-            round(median(lambda result, i=i: result[selected][i]))
-            for i in range(len(results[0][selected]))
-        ]
-        rows.append(
-            [
-                name,
-                str(len(results)),
-                "/".join(map(str, counts)),
-                "/".join(map(str, paper["selected"])) if paper else "-",
-                f"{100 * median(lambda result: result['usage_rate']):.1f}",
-                f"{100 * paper['usage_rate']:.1f}" if paper else "-",
-                f"{100 * median(lambda result: result['weight_ratio']):.1f}",
-                f"{100 * median(lambda result: result['test_error']):.2f}",
-            ]
-        )
-    return format_table(header, rows)
+        line = [row.label, str(len(row.seeds)), _counts(part[1] for part in row.selected)]
+        line += [_counts(paper["selected"]) if paper else "-"] * compared
+        line += [show(row.usage_rate)]
+        line += [f"{100 * paper['usage_rate']:.1f}" if paper else "-"] * compared
+        if spread and compared:
+            line += [f"{100 * row.difference:+.1f}" if paper else "-", verdict(row) or "-"]
+        line += [f"{100 * row.weight_ratio[1]:.1f}", show(row.test_error, 2)]
+        line += [f"{row.seconds[1] / 3600:.2f}"] * spread
+        cells.append(line)
+    return header, cells
 
 
 def describe_schedule(record):
@@ -131,3 +291,142 @@ def describe_schedule(record):
     if settings.test_examples:
         text += f"; evaluated on the first {settings.test_examples} test examples"
     return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The records of an experiment that may be compared with each other.
+
+    Attributes:
+        experiment (str): its name.
+        is_paper (bool): whether they are at the paper's schedule.
+        descriptions (list of str): of the schedule of each method.
+        changes (dict): what else is not the paper's, by the name of the setting.
+        records (list of dict): the records.
+    """
+
+    experiment: str
+    is_paper: bool
+    descriptions: list
+    changes: dict
+    records: list
+
+    @property
+    def title(self):
+        """What the runs are, in a line."""
+        if self.is_paper:
+            return "the paper's schedule"
+        settings = from_dict(self.records[0]["settings"])
+        text = f"{fraction_of_paper(settings)} of the paper's iterations, a short run"
+        if fraction_of_paper(settings) >= 1:
+            text = "the paper's length, other settings"
+        changes = "".join(f", {name} = {value}" for name, value in self.changes.items())
+        return text + changes
+
+
+def schedules(experiment, records):
+    """Sort the records of an experiment by their schedule.
+
+    A schedule is a fraction of the paper's iterations and every change from the paper but those of
+    its length and of eta_theta: the proposed method and its baselines have other epochs and batch
+    sizes at the same one.
+
+    Args:
+        experiment (str): its name.
+        records (list of dict): of any experiments.
+
+    Returns:
+        list of Schedule: the paper's first, then the longer before the shorter.
+    """
+    groups = {}
+    for record in records:
+        settings = from_dict(record["settings"])
+        if settings.experiment != experiment:
+            continue
+        changes = {k: v for k, v in settings.changes().items() if k not in _LENGTH}
+        key = (
+            not settings.is_paper_schedule,
+            -fraction_of_paper(settings),
+            len(changes),
+            repr(changes),
+        )
+        groups.setdefault(key, (changes, []))[1].append(record)
+    found = []
+    for (other, *_), (changes, members) in sorted(groups.items(), key=lambda group: group[0]):
+        descriptions = sorted({describe_schedule(record) for record in members}, reverse=True)
+        found.append(Schedule(experiment, not other, descriptions, changes, members))
+    return found
+
+
+def comparison(records):
+    """Hold records against the paper.
+
+    Args:
+        records (list of dict): of both experiments.
+
+    Returns:
+        dict: plain values: under ``experiments`` the schedules of each with their rows, and under
+        ``claims`` a finding for each claim of the paper.
+    """
+    from reproduce import claims
+
+    experiments = {}
+    for experiment in EXPERIMENTS:
+        experiments[experiment] = []
+        for schedule in schedules(experiment, records):
+            found = rows(experiment, schedule.records)
+            experiments[experiment].append(
+                {
+                    "paper_schedule": schedule.is_paper,
+                    "title": schedule.title,
+                    "schedules": schedule.descriptions,
+                    "rows": [row.as_dict() for row in found],
+                }
+            )
+    findings = [dataclasses.asdict(finding) for finding in claims.findings(records)]
+    return {"experiments": experiments, "claims": findings}
+
+
+def text(records):
+    """Return the comparison of records with the paper as text.
+
+    Args:
+        records (list of dict): of both experiments.
+
+    Returns:
+        str: a table for each experiment and schedule, then the claims.
+    """
+    from reproduce import claims
+
+    parts = []
+    for experiment in EXPERIMENTS:
+        *_, number, _ = _TABLES[experiment]
+        found = schedules(experiment, records)
+        if not any(schedule.is_paper for schedule in found):
+            parts.append(f"{experiment}, beside {number}: no record at the paper's schedule")
+        for schedule in found:
+            header, cells = columns(
+                experiment,
+                rows(experiment, schedule.records),
+                compared=schedule.is_paper,
+            )
+            title = f"{experiment}, {schedule.title}"
+            if schedule.is_paper:
+                title += f", beside {number} (medians of {published()['trials']} trials)"
+            else:
+                title += "; not compared with the paper"
+            described = [f"  {description}" for description in schedule.descriptions]
+            parts.append("\n".join([title, *described, format_table(header, cells)]))
+    parts.append(legend())
+    parts.append(claims.text(claims.findings(records)))
+    return "\n\n".join(parts)
+
+
+def legend():
+    """Return what the tables show, in a few sentences."""
+    return (
+        "Medians over the trials, with 25% and 75% quantiles in brackets where they differ.  A\n"
+        f"row agrees when its usage rate is off by at most {TOLERANCE:.0%} of the published one "
+        "and the\npublished order of layers or blocks is kept.  Other schedules stand apart: they "
+        "are no\nevidence on the paper."
+    )

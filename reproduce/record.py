@@ -11,7 +11,7 @@ import threadpoolctl
 
 import chainer_sno
 from chainer_sno._import_chainer import chainer
-from reproduce import ROOT, ReproduceError
+from reproduce import ROOT, ReproduceError, schemas
 from reproduce.files import write_bytes
 from reproduce.settings import from_dict
 
@@ -155,17 +155,21 @@ def read(path):
     Raises:
         ReproduceError: it is damaged, foreign or of another schema; the message names it.
     """
+    name = str(path)
     try:
         record = json.loads(Path(path).read_text())
         found = record["schema"]
-        if found != SCHEMA:
-            raise ReproduceError(f"{str(path)!r} has the schema {found}, not {SCHEMA}")
-        if from_dict(record["settings"]).name != record["name"]:
-            raise ReproduceError(f"{str(path)!r}: its name and its settings do not agree")
-        for part in ("result", "times", "log", "machine", "versions"):
-            record[part].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReproduceError(f"{str(path)!r} is not a record of a run ({error!r})") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReproduceError(f"{name!r} is not a record of a run ({error!r})") from error
+    if found != SCHEMA:
+        raise ReproduceError(f"{name!r} is a record of the schema {found}, not {SCHEMA}")
+    schemas.check(record, schemas.RECORD, name)
+    try:
+        named = from_dict(record["settings"]).name
+    except (ReproduceError, TypeError) as error:
+        raise ReproduceError(f"{name!r} has settings that are none ({error})") from error
+    if named != record["name"]:
+        raise ReproduceError(f"{name!r}: its name and its settings do not agree")
     return record
 
 

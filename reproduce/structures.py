@@ -66,6 +66,19 @@ def useful(matrix):
     return [wanted[i] and forward[i] is not None for i in range(layers)]
 
 
+def width(matrix):
+    """Return how many useful layers of a block lie side by side, at the same depth, at the most.
+
+    Args:
+        matrix (numpy.ndarray): of :func:`block_matrices`.
+
+    Returns:
+        int: 0 where no layer is on a path.
+    """
+    depths = [depth for depth, use in zip(positions(matrix), useful(matrix)) if use]
+    return max(map(depths.count, depths), default=0)
+
+
 def depth(structure, blocks, layers):
     """Return the depth of the network: the weight layers on its longest path.
 

@@ -5,19 +5,14 @@ from pathlib import Path
 import numpy
 import pytest
 
-from reproduce import ROOT, compare, figures
-from reproduce.settings import UNIT_EPSILON0, ConnectionSelection, UnitSelection, parse_epsilon0
-
-
-def make_record(error=0.02, units=(10, 8, 6), **values):
-    settings = UnitSelection(**values)
-    result = {
-        "test_error": error,
-        "units": list(units),
-        "usage_rate": sum(units) / 2352,
-        "weight_ratio": 0.1,
-    }
-    return {"settings": settings.as_dict(), "result": result}
+from reproduce import ROOT, ReproduceError, cli, compare, figures, schemas
+from reproduce.settings import (
+    CONNECTION_EPSILON0,
+    EXPERIMENTS,
+    UNIT_EPSILON0,
+    parse_epsilon0,
+)
+from tests.reproduce import synthetic
 
 
 def test_published_numbers_fit_the_readings():
@@ -33,6 +28,48 @@ def test_published_numbers_fit_the_readings():
     assert tables["connection-selection"]["rows"]["2^-4"]["selected"] == [57, 39, 67]
 
 
+def test_the_settings_are_the_published_ones():
+    """Every hyperparameter that the paper prints is the default of its experiment."""
+    found = compare.published()["settings"]
+    for name, kind in EXPERIMENTS.items():
+        paper = found[name]
+        for method in kind.METHODS:
+            settings = kind(method=method)
+            length = paper["sno" if method == "sno" else "others"]
+            assert (settings.epochs, settings.batch_size) == (
+                length["epochs"],
+                length["batch_size"],
+            )
+            assert settings.lr == paper["lr"]
+            assert settings.bits == paper["bits"]
+            assert settings.momentum == found["momentum"]
+            assert settings.weight_decay == found["weight_decay"]
+        assert kind().samples == found["samples"]
+        assert kind().eta_factor == found["eta_factor"]
+    assert tuple(found["unit-selection"]["epsilon0"]) == UNIT_EPSILON0
+    assert tuple(found["connection-selection"]["epsilon0"]) == CONNECTION_EPSILON0
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("trials",), "five"),
+        (("claims",), []),
+        (("unit-selection", "rows", "2^-6", "usage_rate"), 6.6),
+        (("connection-selection", "full"), [91, 91]),
+        (("settings", "unit-selection", "sno"), {"epochs": 500}),
+    ],
+)
+def test_a_damaged_published_file_is_named(place, value):
+    found = compare.published()
+    part = found
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    with pytest.raises(ReproduceError, match="'published.json' has another form.* at " + place[0]):
+        schemas.check(found, schemas.PUBLISHED, "published.json")
+
+
 def test_the_package_does_not_need_what_lies_beside_it():
     for path in (ROOT / "results").glob("*.json"):
         json.loads(path.read_text())
@@ -44,12 +81,12 @@ def test_the_package_does_not_need_what_lies_beside_it():
 
 def test_the_table_shows_medians_beside_the_paper():
     records = [
-        make_record(error, units, epsilon0=2.0**-7, seed=seed)
+        synthetic.unit(error, units, epsilon0=2.0**-7, seed=seed)
         for seed, (error, units) in enumerate(
             [(0.01, (340, 100, 50)), (0.03, (350, 141, 60)), (0.02, (330, 200, 10))]
         )
     ]
-    records += [make_record(method="fixed", width=205), make_record(epsilon0=-1.0)]
+    records += [synthetic.unit(method="fixed", width=205), synthetic.unit(epsilon0=-1.0)]
     header, _, first, second, third = compare.table("unit-selection", records).splitlines()
     assert "units 1st/2nd/3rd" in header
     assert first.split() == ["epsilon0", "=", "2^-7", "3", "340/141/50", "340/141/126"] + [
@@ -60,23 +97,162 @@ def test_the_table_shows_medians_beside_the_paper():
 
 
 def test_table_2_shows_connections_by_block():
-    def record(**values):
-        settings = ConnectionSelection(**values)
-        result = {"test_error": 0.1, "connections": [57, 39, 67], "usage_rate": 0.42}
-        return {"settings": settings.as_dict(), "result": {**result, "weight_ratio": 0.42}}
-
-    records = [record(epsilon0=2.0**-4), record(method="random", usage_rate=0.423)]
+    records = [
+        synthetic.connection(epsilon0="2^-4"),
+        synthetic.connection(method="random", usage_rate=0.423),
+    ]
     header, _, first, second = compare.table("connection-selection", records).splitlines()
     assert "connections by block" in header
-    assert first.split()[2:7] == ["2^-4", "1", "57/39/67", "57/39/67", "42.0"]
+    assert first.split()[2:7] == ["2^-4", "1", "57/39/67", "57/39/67", "59.7"]
     assert first.split()[7] == "42.3"
     assert second.startswith("random at 42.3%")
 
 
+def test_a_row_holds_quartiles_and_the_difference():
+    records = [
+        synthetic.unit(error, units, 3600.0, epsilon0="2^-7", seed=seed)
+        for seed, (error, units) in enumerate(
+            [(0.01, (340, 141, 126)), (0.03, (340, 141, 173)), (0.02, (387, 141, 126))]
+        )
+    ]
+    (row,) = compare.rows("unit-selection", records)
+    assert (row.seeds, row.label) == ([0, 1, 2], "epsilon0 = 2^-7")
+    assert row.test_error == pytest.approx([0.015, 0.02, 0.025])
+    assert row.usage_rate[1] == 654 / 2352
+    assert row.difference == pytest.approx(654 / 2352 - 0.261)
+    assert row.selected[2] == [126, 126, 149.5]
+    _, ((*_, off, verdict, weights, error, hours),) = compare.columns("unit-selection", [row])
+    assert (off, verdict, weights) == ("+1.7", "agrees", "10.0")
+    assert (error, hours) == ("2.00 [1.50, 2.50]", "1.00")
+
+
+@pytest.mark.parametrize(
+    ("units", "verdict"),
+    [
+        ((340, 141, 126), "agrees"),
+        ((400, 170, 160), "agrees"),
+        ((450, 180, 150), "usage rate differs"),
+        ((200, 300, 110), "order differs"),
+        # The second and the third are published so near each other that their order may be any.
+        ((340, 120, 140), "agrees"),
+        ((100, 200, 100), "usage rate differs, order differs"),
+    ],
+)
+def test_a_row_has_a_verdict(units, verdict):
+    (row,) = compare.rows("unit-selection", [synthetic.unit(units=units, epsilon0="2^-7")])
+    assert compare.verdict(row) == verdict
+
+
+def test_what_the_paper_does_not_print_has_no_verdict():
+    found = compare.rows("unit-selection", [synthetic.unit(epsilon0="-2^0")])
+    assert (found[0].published, found[0].difference, compare.verdict(found[0])) == (None, None, "")
+
+
+def test_schedules_stand_apart():
+    records = [
+        synthetic.unit(epsilon0="2^-7"),
+        synthetic.unit(method="fixed", width=205),
+        synthetic.unit(epsilon0="2^-7", epochs=4),
+        synthetic.unit(method="fixed", width=205, epochs=8),
+        synthetic.unit(epsilon0="2^-7", epochs=4, eta_factor=3.0),
+        synthetic.unit(epsilon0="2^-7", epochs=50),
+        synthetic.unit(epsilon0="2^-7", epochs=50, momentum=0.8),
+        synthetic.unit(epsilon0="2^-7", eta_factor=3.0),
+        synthetic.connection(epsilon0="2^-4"),
+    ]
+    paper, *others = compare.schedules("unit-selection", records)
+    assert paper.is_paper
+    assert paper.records == records[:2]
+    assert not any(schedule.is_paper for schedule in others)
+    assert [schedule.records for schedule in others] == [
+        [records[7]],
+        [records[5]],
+        [records[6]],
+        records[2:5],
+    ]
+    titles = [schedule.title for schedule in others]
+    assert titles[0] == "the paper's length, other settings"
+    assert titles[1] == "1/10 of the paper's iterations, a short run"
+    assert titles[2].endswith("momentum = 0.8")
+    labels = [row.label for row in compare.rows("unit-selection", others[3].records)]
+    assert labels == [
+        "epsilon0 = 2^-7, eta_theta 3/d",
+        "epsilon0 = 2^-7, eta_theta 125/d",
+        "fixed 205 a layer",
+    ]
+
+
+def write(records, directory):
+    for found in records:
+        (directory / f"{found['name']}.json").write_text(json.dumps(found))
+
+
+def test_only_the_papers_schedule_is_compared_with_the_paper(tmp_path, capsys):
+    records = [synthetic.unit(epsilon0="2^-7", units=(340, 141, 126))]
+    records += [synthetic.unit(epsilon0="2^-7", units=(392, 391, 390), epochs=4)]
+    write(records, tmp_path)
+    assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
+    first, second, third, *_ = capsys.readouterr().out.split("\n\n")
+    assert "the paper's schedule, beside Table 1" in first
+    assert "340/141/126  340/141/126" in first
+    assert "agrees" in first
+    assert "1/125 of the paper's iterations, a short run; not compared with the paper" in second
+    assert "392/391/390" in second
+    assert "340/141/126" not in second
+    assert "beside Table 2: no record at the paper's schedule" in third
+
+
+def test_compare_for_machines(tmp_path, capsys):
+    write([synthetic.unit(epsilon0="2^-7", units=(340, 141, 126))], tmp_path)
+    (tmp_path / "old.json").write_text('{"schema": 0}')
+    assert cli.main(["compare", "--runs", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (schedule,) = found["experiments"]["unit-selection"]
+    (row,) = schedule["rows"]
+    assert (row["verdict"], row["published"]["usage_rate"]) == ("agrees", 0.261)
+    assert len(found["claims"]) == 15
+    assert "old.json" in found["left_out"][0]
+
+
+def test_records_that_are_none_are_named_and_left_out(tmp_path, capsys):
+    good = synthetic.unit(epsilon0="2^-7")
+    broken = {
+        "foreign": {"some": "thing"},
+        "older": {**good, "schema": 0},
+        "list": [1, 2],
+        "renamed": {**good, "name": "another"},
+        "no_result": {**good, "result": {}},
+        "text": {**good, "result": {**good["result"], "test_error": "small"}},
+        "method": {**good, "settings": {**good["settings"], "method": "magic"}},
+        "type": {**good, "settings": {**good["settings"], "epochs": "many"}},
+        "log": {**good, "log": {"epoch": 3}},
+        "no_machine": {**good, "machine": None},
+    }
+    for name, content in broken.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "cut.json").write_text(json.dumps(good)[:200])
+    (tmp_path / "binary.json").write_bytes(bytes(range(256)))
+    write([good], tmp_path)
+    assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
+    output, errors = capsys.readouterr()
+    assert "epsilon0 = 2^-7" in output
+    lines = errors.splitlines()
+    assert len(lines) == len(broken) + 2
+    for name in (*broken, "cut", "binary"):
+        assert any(f"{name}.json" in line for line in lines), name
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path, capsys):
+    assert cli.main(["compare", "--runs", str(tmp_path / "none")]) == 2
+    assert "is no directory: --runs" in capsys.readouterr().err
+
+
 def test_rows_follow_the_papers_order():
-    records = [make_record(epsilon0=parse_epsilon0(text)) for text in reversed(UNIT_EPSILON0)] + [
-        make_record(method="dropout"),
-        make_record(method="fixed", width=52),
+    records = [
+        synthetic.unit(epsilon0=parse_epsilon0(text)) for text in reversed(UNIT_EPSILON0)
+    ] + [
+        synthetic.unit(method="dropout"),
+        synthetic.unit(method="fixed", width=52),
     ]
     lines = compare.table("unit-selection", records).splitlines()[2:]
     labels = [line.split()[2] for line in lines[: len(UNIT_EPSILON0)]]
@@ -86,20 +262,20 @@ def test_rows_follow_the_papers_order():
 
 
 def test_a_schedule_is_described():
-    text = compare.describe_schedule(make_record(epochs=5))
+    text = compare.describe_schedule(synthetic.unit(epochs=5))
     assert text == "sno: 5 epochs, 1/100 of the paper's iterations, eta_theta = 100/d"
-    text = compare.describe_schedule(make_record(method="fixed", epochs=10))
+    text = compare.describe_schedule(synthetic.unit(method="fixed", epochs=10))
     assert text == "fixed: 10 epochs, 1/100 of the paper's iterations"
 
 
 @pytest.mark.parametrize("trials", [1, 3])
 def test_figure_1_is_the_same_bytes_from_the_same_records(tmp_path, trials):
     records = [
-        make_record(0.02 + seed / 1000, (n, n, n), epsilon0=epsilon0, seed=seed)
+        synthetic.unit(0.02 + seed / 1000, (n, n, n), epsilon0=epsilon0, seed=seed)
         for seed in range(trials)
         for epsilon0, n in ((0.5, 50), (0.25, 300), (0.0, 700))
     ]
-    records += [make_record(0.03, (100, 100, 100), method="fixed", width=100)]
+    records += [synthetic.unit(0.03, (100, 100, 100), method="fixed", width=100)]
     written = []
     for name in ("a", "b"):
         figure = figures.usage_rate_against_error(copy.deepcopy(records), "a title")

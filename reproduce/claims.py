@@ -1,0 +1,552 @@
+"""The claims of the paper, each computed from records by a rule that is named beside it.
+
+Only records at the paper's schedule count.  A claim *holds*, *does not hold*, or there are *not
+enough runs* to say: a rule states how many trials of which settings it needs.  Where a rule
+compares test errors, every compared median must lie on the side that the paper says, and the rank
+tests of all comparisons together must be significant at 5%.
+"""
+
+import collections
+import dataclasses
+
+import numpy
+
+from reproduce import compare, statistics, structures
+from reproduce.settings import (
+    CONNECTION_EPSILON0,
+    CONNECTION_USAGE_RATES,
+    UNIT_EPSILON0,
+    UNIT_WIDTHS,
+    from_dict,
+    parse_epsilon0,
+)
+
+HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "not enough runs"
+#: Level of the tests.
+LEVEL = 0.05
+#: "Almost the same time" and "not significantly greater": the most that the ratio may be.
+SAME_TIME = 1.05
+#: Three trials against three are the fewest whose rank test can reach the level, one-sided.
+TRIALS = 3
+#: Four against four are the fewest that can reach it two-sided.
+TWO_SIDED_TRIALS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What became of a claim.
+
+    Attributes:
+        id (str): of the claim in ``results/published.json``.
+        section (str): of the paper.
+        text (str): the claim.
+        rule (str): how it is computed.
+        needs (str): the runs that it needs.
+        outcome (str): ``holds``, ``does not hold`` or ``not enough runs``.
+        details (list of str): the numbers, a line each.
+    """
+
+    id: str
+    section: str
+    text: str
+    rule: str
+    needs: str
+    outcome: str
+    details: list
+
+
+#: Of each claim its rule: a function, the runs that it needs, and a sentence.
+_RULES = {}
+
+
+def _rule(claim, needs, sentence):
+    """Register a function of the evidence and the claim, which returns an outcome and lines."""
+
+    def register(function):
+        _RULES[claim] = function, needs, sentence
+        return function
+
+    return register
+
+
+class Evidence:
+    """Records at the paper's schedule, by what they vary.
+
+    Args:
+        records (list of dict): of any experiments and schedules.
+    """
+
+    def __init__(self, records):
+        self.groups = collections.defaultdict(list)
+        for record in records:
+            settings = from_dict(record["settings"])
+            if settings.is_paper_schedule:
+                value = settings.setting.rpartition("=")[2]
+                self.groups[settings.experiment, settings.method, value].append(record)
+
+    def unit(self, method, value=""):
+        """Return the records of section 4.1 of a method and its penalty or width."""
+        return self.groups.get(("unit-selection", method, str(value)), [])
+
+    def connection(self, method, value=""):
+        """Return the records of section 4.2 of a method and its penalty or usage rate."""
+        value = str(value).removesuffix(".0")
+        return self.groups.get(("connection-selection", method, value), [])
+
+
+def _trials(records):
+    return f"{len(records)} trial" + "s" * (len(records) != 1)
+
+
+def _errors(records):
+    """Return the test errors in percent."""
+    return [100 * record["result"]["test_error"] for record in records]
+
+
+def _usage(records):
+    """Return the median usage rate in percent."""
+    return 100 * statistics.median([record["result"]["usage_rate"] for record in records])
+
+
+def _missing(groups, trials):
+    """Return a line for each named group of records with fewer trials than needed."""
+    return [
+        f"{name}: {len(records)} of {trials} trials"
+        for name, records in groups.items()
+        if len(records) < trials
+    ]
+
+
+def _compared(name, found):
+    """Return a line on a difference of medians."""
+    ours, theirs = found["medians"]
+    text = f"{name}: median {ours:.2f}% against {theirs:.2f}%"
+    text += f", difference {found['difference']:+.2f} points"
+    if found["interval"]:
+        low, high = found["interval"]
+        text += f" (95% interval {low:+.2f} to {high:+.2f})"
+    p = "" if found["p"] is None else f", p = {found['p']:.3g}"
+    return f"{text}{p}, {found['trials'][0]} and {found['trials'][1]} trials"
+
+
+def _groups(pairs):
+    """Return the groups of records by name; a pair's name is ``ours against theirs``."""
+    groups = {}
+    for name, both in pairs.items():
+        groups.update(zip(name.split(" against "), both))
+    return groups
+
+
+def _differences(pairs, alternative):
+    """Return the differences of test errors of the pairs that have records, and lines on them."""
+    found = {
+        name: statistics.difference(_errors(ours), _errors(theirs), alternative)
+        for name, (ours, theirs) in pairs.items()
+        if ours and theirs
+    }
+    return found, [_compared(name, one) for name, one in found.items()]
+
+
+def _side_by_side(pairs, alternative, trials=TRIALS):
+    """Compare test errors in pairs of groups.
+
+    Args:
+        pairs (dict): by name, the records of ours and of theirs.
+        alternative (str): ``less`` where ours are said to be lower, else ``greater``.
+        trials (int): needed in every group.
+
+    Returns:
+        tuple: the outcome and the lines.
+    """
+    found, details = _differences(pairs, alternative)
+    missing = _missing(_groups(pairs), trials)
+    if missing:
+        return UNKNOWN, details + missing
+    sign = -1 if alternative == "less" else 1
+    directed = all(sign * one["difference"] > 0 for one in found.values())
+    p = statistics.combined([one["p"] for one in found.values()])
+    details.append(f"all comparisons together: p = {p:.3g}")
+    return (HOLDS if directed and p <= LEVEL else FAILS), details
+
+
+def _unit_settings(least):
+    """Return the penalties whose published usage rate reaches a least one, with R13's widths."""
+    rows = compare.published()["unit-selection"]["rows"]
+    rates = [rows[label]["usage_rate"] if label in rows else 1.0 for label in UNIT_EPSILON0]
+    widths = [UNIT_WIDTHS[min(i, len(UNIT_WIDTHS) - 1)] for i in range(len(UNIT_EPSILON0))]
+    return [
+        (label, width) for label, width, rate in zip(UNIT_EPSILON0, widths, rates) if rate >= least
+    ]
+
+
+def _unit_pairs(evidence, settings, width_of):
+    return {
+        f"epsilon0 = {label} against fixed {width_of(width)}": (
+            evidence.unit("sno", label),
+            evidence.unit("fixed", width_of(width)),
+        )
+        for label, width in settings
+    }
+
+
+@_rule(
+    "unit-beats-fixed",
+    f"{TRIALS} trials of each",
+    "Every penalty whose published usage rate is 25% or more, against the fixed structure of "
+    "that usage rate: lower median test errors, one-sided rank tests combined (Stouffer).",
+)
+def _unit_beats_fixed(evidence, claim):
+    settings = _unit_settings(claim["usage_rate"])
+    return _side_by_side(_unit_pairs(evidence, settings, lambda width: width), "less")
+
+
+@_rule(
+    "unit-fixed-degrades",
+    "1 trial of each of the six widths",
+    "Kendall's tau of the test error over the width of the fixed structures is negative, one- "
+    "sided, and the medians fall from the narrowest structure to the widest.",
+)
+def _unit_fixed_degrades(evidence, claim):
+    groups = {f"fixed {width}": evidence.unit("fixed", width) for width in UNIT_WIDTHS}
+    details = [
+        f"{name}: median {statistics.median(_errors(records)):.2f}%, {_trials(records)}"
+        for name, records in groups.items()
+        if records
+    ]
+    missing = _missing(groups, 1)
+    if missing:
+        return UNKNOWN, details + missing
+    points = [
+        (width, error)
+        for width, records in zip(UNIT_WIDTHS, groups.values())
+        for error in _errors(records)
+    ]
+    tau, p = statistics.falling(*zip(*points))
+    details.append(f"Kendall's tau {tau:.2f}, p = {p:.3g}, over {len(points)} runs")
+    medians = [statistics.median(_errors(records)) for records in groups.values()]
+    return (HOLDS if p <= LEVEL and medians[0] > medians[-1] else FAILS), details
+
+
+@_rule(
+    "unit-degrades-at-6",
+    f"{TRIALS} trials of each",
+    "2^-6, whose published usage rate is 6.6%, against every penalty of a greater usage rate: "
+    "higher median test errors, one-sided rank tests combined (Stouffer).",
+)
+def _unit_degrades_at_6(evidence, claim):
+    smallest = UNIT_EPSILON0[0]
+    pairs = {
+        f"epsilon0 = {smallest} against epsilon0 = {label}": (
+            evidence.unit("sno", smallest),
+            evidence.unit("sno", label),
+        )
+        for label in UNIT_EPSILON0[1:]
+    }
+    return _side_by_side(pairs, "greater")
+
+
+@_rule(
+    "unit-beats-original",
+    f"{TRIALS} trials of each",
+    "Every penalty whose published usage rate is 25% or more, against the full network (fixed "
+    "784): lower median test errors, one-sided rank tests combined (Stouffer).",
+)
+def _unit_beats_original(evidence, claim):
+    settings = _unit_settings(claim["usage_rate"])
+    return _side_by_side(_unit_pairs(evidence, settings, lambda _: UNIT_WIDTHS[-1]), "less")
+
+
+@_rule(
+    "unit-negative-epsilon",
+    f"{TRIALS} trials of each",
+    "Every run with a negative penalty ends with all units selected; and lower median test "
+    "errors than the full network (fixed 784), one-sided rank tests combined (Stouffer).",
+)
+def _unit_negative_epsilon(evidence, claim):
+    labels = [label for label in UNIT_EPSILON0 if label.startswith("-")]
+    outcome, details = _side_by_side(
+        _unit_pairs(evidence, [(label, 784) for label in labels], lambda width: width), "less"
+    )
+    runs = [record for label in labels for record in evidence.unit("sno", label)]
+    whole = [record["result"]["usage_rate"] == 1 for record in runs]
+    if runs:
+        details.insert(0, f"every unit selected in {sum(whole)} of {len(runs)} runs")
+    return (FAILS if not all(whole) else outcome), details
+
+
+@_rule(
+    "unit-dropout-improves",
+    f"{TRIALS} trials of each",
+    "Dropout against the full network (fixed 784): a lower median test error, one-sided rank test.",
+)
+def _unit_dropout_improves(evidence, claim):
+    pair = evidence.unit("dropout"), evidence.unit("fixed", UNIT_WIDTHS[-1])
+    return _side_by_side({f"Dropout against fixed {UNIT_WIDTHS[-1]}": pair}, "less")
+
+
+def _by_chance(found, smallest_first, chance=1 / 3):
+    """Judge in how many runs something is so that happens in a third of them by chance."""
+    good = sum(ok for _, ok in found)
+    p = statistics.sign_test(good, len(found), chance)
+    details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in found]
+    details.append(f"{smallest_first} in {good} of {len(found)} runs, by chance p = {p:.3g}")
+    return (HOLDS if p <= LEVEL and good > len(found) / 2 else FAILS), details
+
+
+def _groups_of_runs(evidence, labels, find):
+    groups = {f"epsilon0 = {label}": find("sno", label) for label in labels}
+    return groups, _missing(groups, 1)
+
+
+def _counts(record):
+    result = record["result"]
+    return result.get("units") or result["connections"]
+
+
+def _told(name, record):
+    counts = "/".join(map(str, _counts(record)))
+    return f"{name}, seed {record['settings']['seed']}: {counts}"
+
+
+@_rule(
+    "unit-later-layers-first",
+    "1 trial of each",
+    "In the runs with penalties of 2^-6 to 0 (some units removed): the first hidden layer "
+    "keeps the most units, in more than half of them and significantly more often than the "
+    "third expected by chance (binomial test).",
+)
+def _unit_later_layers_first(evidence, claim):
+    labels = [label for label in UNIT_EPSILON0 if parse_epsilon0(label) >= 0]
+    groups, missing = _groups_of_runs(evidence, labels, evidence.unit)
+    found = [
+        (_told(name, record), _counts(record)[0] > max(_counts(record)[1:]))
+        for name, records in groups.items()
+        for record in records
+    ]
+    if missing:
+        return UNKNOWN, [name for name, _ in found] + missing
+    return _by_chance(found, "the first layer keeps the most")
+
+
+def _seconds(records):
+    return statistics.median([record["times"]["seconds"] for record in records])
+
+
+def _processors(records):
+    return {record["machine"]["processor"] for record in records}
+
+
+def _time(pairs):
+    """Compare median seconds of whole trainings on one kind of machine."""
+    usable, details, ratios = {}, [], []
+    for name, (ours, theirs) in pairs.items():
+        # Only where both were trained on the same kind of machine.
+        both = _processors(ours) & _processors(theirs)
+        ours, theirs = (
+            [record for record in records if record["machine"]["processor"] in both]
+            for records in (ours, theirs)
+        )
+        usable[name] = ours, theirs
+        if ours and theirs:
+            ratios.append(_seconds(ours) / _seconds(theirs))
+            hours = f"{_seconds(ours) / 3600:.2f} h against {_seconds(theirs) / 3600:.2f} h"
+            details.append(f"{name}: {hours}, ratio {ratios[-1]:.2f}")
+    missing = _missing(_groups(usable), 1)
+    if missing:
+        return UNKNOWN, details + missing
+    return (HOLDS if max(ratios) <= SAME_TIME else FAILS), details
+
+
+@_rule(
+    "unit-time-as-fixed",
+    "1 trial of each",
+    "Every penalty against the full network (fixed 784), on the same kind of processor: the "
+    "median time of a whole training, evaluation included, is at most 1.05 times as long.",
+)
+def _unit_time_as_fixed(evidence, claim):
+    return _time(
+        _unit_pairs(evidence, [(label, 784) for label in UNIT_EPSILON0], lambda width: width)
+    )
+
+
+def _connection_pairs(evidence, wanted):
+    """Return pairs of the penalties whose published usage rate is wanted and random structures."""
+    rows = compare.published()["connection-selection"]["rows"]
+    found = {}
+    for label in CONNECTION_EPSILON0:
+        if label in rows and wanted(rows[label]["usage_rate"]):
+            rate = min(CONNECTION_USAGE_RATES, key=lambda r: abs(r - rows[label]["usage_rate"]))
+            name = f"epsilon0 = {label} against random at {rate:.1%}"
+            found[name] = evidence.connection("sno", label), evidence.connection("random", rate)
+    return found
+
+
+@_rule(
+    "conn-beats-random",
+    f"{TRIALS} trials of each",
+    "Every penalty whose published usage rate is 15% to 40% (42.3% counted in), against "
+    "random structures of that usage rate: lower median test errors, one-sided rank tests "
+    "combined (Stouffer).",
+)
+def _conn_beats_random(evidence, claim):
+    low, high = claim["usage_rate"]
+    pairs = _connection_pairs(evidence, lambda rate: low <= rate <= high + 0.025)
+    return _side_by_side(pairs, "less")
+
+
+@_rule(
+    "conn-ties-random",
+    f"{TWO_SIDED_TRIALS} trials of each",
+    "Every penalty whose published usage rate is over 60%, against random structures of that "
+    "usage rate: no two-sided rank test of test errors is significant. That is no proof that "
+    "they are equal.",
+)
+def _conn_ties_random(evidence, claim):
+    pairs = _connection_pairs(evidence, lambda rate: rate > claim["usage_rate"])
+    found, details = _differences(pairs, "two-sided")
+    missing = _missing(_groups(pairs), TWO_SIDED_TRIALS)
+    if missing:
+        return UNKNOWN, details + missing
+    return (HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS), details
+
+
+@_rule(
+    "conn-within-1-at-40",
+    f"{TRIALS} trials of each",
+    "2^-4, whose published usage rate is 42.3%, against the full network (random at 100%): "
+    "the median test error is higher by at most one point.",
+)
+def _conn_within_1_at_40(evidence, claim):
+    ours, theirs = evidence.connection("sno", "2^-4"), evidence.connection("random", 1.0)
+    pairs = {"epsilon0 = 2^-4 against random at 100.0%": (ours, theirs)}
+    found, details = _differences(pairs, "two-sided")
+    if ours:
+        details.append(f"usage rate {_usage(ours):.1f}%")
+    missing = _missing(_groups(pairs), TRIALS)
+    if missing:
+        return UNKNOWN, details + missing
+    (one,) = found.values()
+    return (HOLDS if one["difference"] <= claim["points"] else FAILS), details
+
+
+def _conn_blocks(evidence, labels, good, words):
+    groups, missing = _groups_of_runs(evidence, labels, evidence.connection)
+    found = [
+        (_told(name, record), good(*_counts(record)))
+        for name, records in groups.items()
+        for record in records
+    ]
+    if missing:
+        return UNKNOWN, [name for name, _ in found] + missing
+    return _by_chance(found, words)
+
+
+@_rule(
+    "conn-early-blocks-first",
+    "1 trial of each",
+    "In the runs with penalties of 0, 2^-6 and 2^-5: the third block keeps the most "
+    "connections, in more than half of them and significantly more often than the third "
+    "expected by chance (binomial test).",
+)
+def _conn_early_blocks_first(evidence, claim):
+    return _conn_blocks(
+        evidence,
+        ("0", "2^-6", "2^-5"),
+        lambda first, second, third: third > max(first, second),
+        "the third block keeps the most",
+    )
+
+
+@_rule(
+    "conn-second-block",
+    "1 trial of each",
+    "In the runs with penalties of 2^-4, 2^-3 and 2^-2: the second block keeps the fewest "
+    "connections, in more than half of them and significantly more often than the third "
+    "expected by chance (binomial test).",
+)
+def _conn_second_block(evidence, claim):
+    return _conn_blocks(
+        evidence,
+        ("2^-4", "2^-3", "2^-2"),
+        lambda first, second, third: second < min(first, third),
+        "the second block keeps the fewest",
+    )
+
+
+@_rule(
+    "conn-wide-second-block",
+    f"{TRIALS} trials",
+    "In the runs at 2^-4: the second block has the fewest connections and the most layers of "
+    "equal depth, in more than half of them. The depth is reported, for a single run's was "
+    "printed.",
+)
+def _conn_wide_second_block(evidence, claim):
+    records = evidence.connection("sno", "2^-4")
+    found, details = [], []
+    for record in records:
+        settings, result = from_dict(record["settings"]), record["result"]
+        bits = [int(bit) for bit in result["structure"]]
+        matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
+        widths = [structures.width(matrix) for matrix in matrices]
+        sparse = _counts(record)[1] < min(_counts(record)[0], _counts(record)[2])
+        found.append(sparse and widths[1] > max(widths[0], widths[2]))
+        details.append(
+            f"{_told('epsilon0 = 2^-4', record)} connections, {'/'.join(map(str, widths))} layers "
+            f"side by side, depth {result['depth']} (published {claim['depth']})"
+        )
+    missing = _missing({"epsilon0 = 2^-4": records}, TRIALS)
+    if missing:
+        return UNKNOWN, details + missing
+    return (HOLDS if numpy.mean(found) > 0.5 else FAILS), details
+
+
+@_rule(
+    "conn-time-as-random",
+    "1 trial of each",
+    "Every penalty with a published usage rate, against random structures of that usage rate "
+    "on the same kind of processor: the median time of a whole training, evaluation included, "
+    "is at most 1.05 times as long.",
+)
+def _conn_time_as_random(evidence, claim):
+    return _time(_connection_pairs(evidence, lambda rate: True))
+
+
+def findings(records):
+    """Compute every claim.
+
+    Args:
+        records (list of dict): of both experiments and any schedule; those that are not at the
+            paper's do not count.
+
+    Returns:
+        list of Finding: in the paper's order.
+    """
+    evidence = Evidence(records)
+    found = []
+    for claim in compare.published()["claims"]:
+        rule, needs, sentence = _RULES[claim["id"]]
+        outcome, details = rule(evidence, claim)
+        found.append(
+            Finding(claim["id"], claim["section"], claim["text"], sentence, needs, outcome, details)
+        )
+    return found
+
+
+def text(found):
+    """Return findings as text.
+
+    Args:
+        found (list of Finding): of :func:`findings`.
+
+    Returns:
+        str: a paragraph for each claim.
+    """
+    counts = collections.Counter(finding.outcome for finding in found)
+    told = ", ".join(f"{counts[name]} {name}" for name in (HOLDS, FAILS, UNKNOWN))
+    parts = [f"The paper's {len(found)} claims, from records at its schedule: {told}."]
+    for finding in found:
+        lines = [f"{finding.id} (section {finding.section}): {finding.outcome.upper()}"]
+        lines += [f"  {finding.text}", f"  Rule: {finding.rule} Needs {finding.needs}."]
+        lines += [f"    {detail}" for detail in finding.details]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,0 +1,133 @@
+"""The forms of the JSON files that are read, checked with jsonschema."""
+
+import jsonschema
+
+from reproduce import ReproduceError
+
+_WHOLE = {"type": "integer", "minimum": 0}
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+_TEXT = {"type": "string", "minLength": 1}
+
+
+def _object(properties, required=None, others=True):
+    """Return the schema of an object, by default with every property required."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties if required is None else required),
+        "additionalProperties": others,
+    }
+
+
+def _list(of, length=None):
+    found = {"type": "array", "items": of, "minItems": 1}
+    return found if length is None else {**found, "minItems": length, "maxItems": length}
+
+
+_TABLE = _object(
+    {
+        "table": _TEXT,
+        "groups": _list(_TEXT, 3),
+        "full": _list(_WHOLE, 3),
+        "rows": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": _object(
+                {"usage_rate": _FRACTION, "selected": _list(_WHOLE, 3)}, others=False
+            ),
+        },
+    },
+    others=False,
+)
+_LENGTH = _object({"batch_size": _WHOLE, "epochs": _WHOLE}, others=False)
+_SETTINGS = _object(
+    {"epsilon0": _list(_TEXT), "bits": _WHOLE, "lr": _POSITIVE, "sno": _LENGTH, "others": _LENGTH},
+    others=False,
+)
+#: results/published.json: the paper's tables, settings and claims.
+PUBLISHED = _object(
+    {
+        "source": _TEXT,
+        "trials": _WHOLE,
+        "unit-selection": _TABLE,
+        "connection-selection": _TABLE,
+        "settings": _object(
+            {
+                "samples": _WHOLE,
+                "eta_factor": _POSITIVE,
+                "momentum": _FRACTION,
+                "weight_decay": _FRACTION,
+                "unit-selection": _SETTINGS,
+                "connection-selection": _SETTINGS,
+            },
+            others=False,
+        ),
+        "claims": _list(
+            _object(
+                {"id": _TEXT, "section": {"enum": ["4.1", "4.2"]}, "text": _TEXT},
+            )
+        ),
+    },
+    others=False,
+)
+#: The record of a run, see :mod:`reproduce.record`; its settings are checked by their classes.
+RECORD = _object(
+    {
+        "schema": _WHOLE,
+        "name": _TEXT,
+        "schedule": _TEXT,
+        "changes": {"type": "object"},
+        "settings": {"type": "object"},
+        "result": {
+            **_object(
+                {
+                    "test_error": _FRACTION,
+                    "test_loss": {"type": "number"},
+                    "usage_rate": _FRACTION,
+                    "weight_ratio": _FRACTION,
+                    "weights": _WHOLE,
+                    "iterations": _WHOLE,
+                    "units": _list(_WHOLE),
+                    "connections": _list(_WHOLE),
+                    "structure": {"type": "string", "pattern": "^[01]+$"},
+                    "depth": {"type": ["integer", "null"]},
+                },
+                required=["test_error", "usage_rate", "weight_ratio", "iterations"],
+            ),
+            "anyOf": [
+                {"required": ["units"]},
+                {"required": ["connections", "structure", "depth"]},
+            ],
+        },
+        "versions": _object({"python": _TEXT, "chainer_sno": _TEXT, "numpy": _TEXT}),
+        "machine": _object({"processor": _TEXT, "device": _TEXT}),
+        "times": _object(
+            {"finished": _TEXT, "seconds": _POSITIVE, "epoch_seconds": {"type": "array"}}
+        ),
+        "log": {
+            **_object({"epoch": {"type": "array"}, "validation/main/error": {"type": "array"}}),
+            "additionalProperties": {"type": "array"},
+        },
+    }
+)
+
+
+def check(value, schema, name):
+    """Check that a value has a form.
+
+    Args:
+        value: of a JSON file.
+        schema (dict): a JSON schema.
+        name (str): of the file, for the message.
+
+    Raises:
+        ReproduceError: it has another; the message says where and what was expected.
+    """
+    error = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(schema).iter_errors(value)
+    )
+    if error is not None:
+        place = "/".join(map(str, error.absolute_path)) or "its top"
+        message = error.message if len(error.message) < 120 else error.message[:117] + "..."
+        raise ReproduceError(f"{name!r} has another form than expected at {place}: {message}")

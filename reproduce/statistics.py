@@ -1,0 +1,102 @@
+"""Medians, quartiles, and how sure a difference of medians is."""
+
+import math
+
+import numpy
+import scipy.stats
+
+#: Resamples of the bootstrap.
+RESAMPLES = 9999
+#: So many permutations at the most are all gone through.
+PERMUTATIONS = 10000
+
+
+def quartiles(values):
+    """Return the 25%, 50% and 75% quantiles, those of the paper's figures.
+
+    Args:
+        values (sequence of float): over trials, at least one.
+
+    Returns:
+        list of float: the three.
+    """
+    return numpy.quantile(numpy.asarray(values, float), (0.25, 0.5, 0.75)).tolist()
+
+
+def median(values):
+    """Return the median of at least one value."""
+    return float(numpy.median(values))
+
+
+def rank_test(ours, theirs, alternative):
+    """Return the p-value of the Mann-Whitney test, exact where that is feasible, ties included.
+
+    Args:
+        ours (sequence of float): over trials, at least two.
+        theirs (sequence of float): the same.
+        alternative (str): ``less``, ours are smaller; ``greater``; or ``two-sided``.
+
+    Returns:
+        float: p.
+    """
+    method = "asymptotic"
+    if math.comb(len(ours) + len(theirs), len(ours)) <= PERMUTATIONS:
+        method = scipy.stats.PermutationMethod(n_resamples=PERMUTATIONS)
+    found = scipy.stats.mannwhitneyu(ours, theirs, alternative=alternative, method=method)
+    return float(found.pvalue)
+
+
+def difference(ours, theirs, alternative="less"):
+    """Compare the medians of two groups of trials.
+
+    Args:
+        ours (sequence of float): at least one value.
+        theirs (sequence of float): at least one value.
+        alternative (str): of :func:`rank_test`.
+
+    Returns:
+        dict: ``medians`` of both, their ``difference``, the 95% ``interval`` of the difference (a
+        bootstrap over trials), ``p`` of the rank test, both None with a single trial on either
+        side, and ``trials`` of both.
+    """
+    ours, theirs = numpy.asarray(ours, float), numpy.asarray(theirs, float)
+
+    def of_medians(a, b, axis=-1):
+        return numpy.median(a, axis=axis) - numpy.median(b, axis=axis)
+
+    interval = None
+    if min(len(ours), len(theirs)) > 1:
+        found = scipy.stats.bootstrap(
+            (ours, theirs),
+            of_medians,
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            method="percentile",  # the corrections of the others need more than a few trials
+            random_state=numpy.random.default_rng(0),
+        )
+        interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+    return {
+        "medians": [median(ours), median(theirs)],
+        "difference": float(of_medians(ours, theirs)),
+        "interval": interval,
+        "p": None if interval is None else rank_test(ours, theirs, alternative),
+        "trials": [len(ours), len(theirs)],
+    }
+
+
+def combined(p_values):
+    """Return the p-value of several independent tests together (Stouffer's method)."""
+    # A p of 1 has no finite score; it is as little evidence as there is.
+    clipped = numpy.clip(p_values, 1e-12, 1 - 1e-12)
+    return float(scipy.stats.combine_pvalues(clipped, method="stouffer").pvalue)
+
+
+def sign_test(successes, trials, chance):
+    """Return the probability of so many successes or more by chance (binomial test)."""
+    return float(scipy.stats.binomtest(successes, trials, chance, alternative="greater").pvalue)
+
+
+def falling(x, y):
+    """Return Kendall's tau of y over x, and the p-value of its being negative."""
+    found = scipy.stats.kendalltau(x, y, alternative="less")
+    return float(found.statistic), float(found.pvalue)

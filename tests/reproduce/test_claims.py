@@ -1,0 +1,228 @@
+"""Every claim of the paper on invented records: it holds, it does not, or the runs are too few."""
+
+import pytest
+
+from reproduce import claims, cli, compare
+from reproduce.settings import (
+    CONNECTION_EPSILON0,
+    CONNECTION_USAGE_RATES,
+    UNIT_EPSILON0,
+    UNIT_WIDTHS,
+)
+from tests.reproduce import synthetic, test_compare
+
+#: Units selected as in Table 1, and all of them with a negative penalty.
+UNITS = {
+    "2^-6": (92, 31, 24),
+    "2^-7": (340, 141, 126),
+    "2^-8": (599, 380, 379),
+    "2^-9": (704, 544, 567),
+    "0": (770, 717, 724),
+    "-2^-3": (784, 784, 784),
+    "-2^0": (784, 784, 784),
+}
+#: Connections as in Table 2.
+CONNECTIONS = {
+    "2^-2": (36, 6, 20),
+    "2^-3": (45, 8, 49),
+    "2^-4": (57, 39, 67),
+    "2^-5": (59, 61, 76),
+    "2^-6": (65, 64, 80),
+    "0": (70, 70, 82),
+    "-2^-3": (91, 91, 91),
+    "-2^0": (91, 91, 91),
+}
+
+
+def spread(error, seed):
+    """Return the error of a trial: trials differ by less than the settings."""
+    return error + 0.0001 * seed
+
+
+def world(trials=5, **changes):
+    """Return records in which every claim holds, but for changes of the parts below."""
+    parts = {
+        # Test errors.
+        "sno": dict.fromkeys(UNIT_EPSILON0, 0.015) | {"2^-6": 0.025},
+        "fixed": dict(zip(UNIT_WIDTHS, (0.03, 0.022, 0.021, 0.0205, 0.0195, 0.018))),
+        "dropout": 0.012,
+        "connection": dict.fromkeys(CONNECTION_EPSILON0, 0.06),
+        "random": dict(zip(CONNECTION_USAGE_RATES, (0.09, 0.08, 0.07, 0.0602, 0.0599, 0.0601))),
+        # Structures.
+        "units": UNITS,
+        "connections": CONNECTIONS,
+        "wide": {"2^-4": (1,)},
+        # Seconds.
+        "seconds": {"sno": 100.0, "fixed": 100.0, "connection": 100.0, "random": 100.0},
+        "processor": {"sno": "A", "fixed": "A", "connection": "A", "random": "A"},
+    }
+    for name, change in changes.items():
+        parts[name] = {**parts[name], **change} if isinstance(change, dict) else change
+
+    def where(kind):
+        return {"seconds": parts["seconds"][kind], "processor": parts["processor"][kind]}
+
+    records = []
+    for seed in range(trials):
+        for label, error in parts["sno"].items():
+            units = parts["units"][label]
+            records.append(
+                synthetic.unit(
+                    spread(error, seed), units, epsilon0=label, seed=seed, **where("sno")
+                )
+            )
+        for width, error in parts["fixed"].items():
+            records.append(
+                synthetic.unit(
+                    spread(error, seed), method="fixed", width=width, seed=seed, **where("fixed")
+                )
+            )
+        records.append(synthetic.unit(spread(parts["dropout"], seed), method="dropout", seed=seed))
+        for label, error in parts["connection"].items():
+            records.append(
+                synthetic.connection(
+                    spread(error, seed),
+                    parts["connections"][label],
+                    wide=parts["wide"].get(label, ()),
+                    epsilon0=label,
+                    seed=seed,
+                    **where("connection"),
+                )
+            )
+        for rate, error in parts["random"].items():
+            records.append(
+                synthetic.connection(
+                    spread(error, seed),
+                    method="random",
+                    usage_rate=rate,
+                    seed=seed,
+                    **where("random"),
+                )
+            )
+    return records
+
+
+def outcomes(records):
+    return {finding.id: finding.outcome for finding in claims.findings(records)}
+
+
+def test_every_published_claim_has_a_rule_and_no_rule_lacks_a_claim():
+    published = [claim["id"] for claim in compare.published()["claims"]]
+    assert len(published) == len(set(published)) == 15
+    assert set(published) == set(claims._RULES)
+
+
+def test_every_claim_holds_where_it_is_true():
+    found = claims.findings(world())
+    assert {finding.outcome for finding in found} == {"holds"}
+    for finding in found:
+        assert finding.details, finding.id
+        assert finding.rule.endswith(".")
+
+
+def test_without_runs_nothing_is_said():
+    assert set(outcomes([]).values()) == {"not enough runs"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("unit-beats-fixed", {"sno": {"2^-8": 0.0215}}),
+        ("unit-beats-fixed", {"fixed": {784: 0.0149}}),
+        ("unit-fixed-degrades", {"fixed": {52: 0.017, 205: 0.0175}}),
+        ("unit-fixed-degrades", {"fixed": dict.fromkeys(UNIT_WIDTHS, 0.02)}),
+        ("unit-degrades-at-6", {"sno": {"2^-6": 0.015}}),
+        ("unit-beats-original", {"sno": {"0": 0.0185}}),
+        ("unit-negative-epsilon", {"units": {"-2^0": (784, 784, 783)}}),
+        ("unit-negative-epsilon", {"sno": {"-2^-3": 0.0185}}),
+        ("unit-dropout-improves", {"dropout": 0.0185}),
+        ("unit-dropout-improves", {"dropout": 0.018}),
+        ("unit-later-layers-first", {"units": dict.fromkeys(("2^-6", "2^-7", "0"), (9, 99, 9))}),
+        ("unit-time-as-fixed", {"seconds": {"sno": 106.0}}),
+        ("conn-beats-random", {"random": {0.423: 0.0595}}),
+        ("conn-ties-random", {"random": {0.675: 0.07}}),
+        ("conn-ties-random", {"connection": {"-2^0": 0.07}}),
+        ("conn-within-1-at-40", {"connection": {"2^-4": 0.071}}),
+        ("conn-early-blocks-first", {"connections": dict.fromkeys(("0", "2^-5"), (80, 60, 70))}),
+        ("conn-second-block", {"connections": dict.fromkeys(("2^-2", "2^-3"), (5, 6, 20))}),
+        ("conn-wide-second-block", {"wide": {"2^-4": (2,)}}),
+        ("conn-wide-second-block", {"wide": {"2^-4": ()}}),
+        ("conn-time-as-random", {"seconds": {"connection": 106.0}}),
+    ],
+)
+def test_a_claim_does_not_hold_where_it_is_false(claim, changes):
+    assert outcomes(world(**changes))[claim] == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("trials", "enough"),
+    [
+        (
+            1,
+            {
+                "unit-fixed-degrades",
+                "unit-later-layers-first",
+                "unit-time-as-fixed",
+                "conn-early-blocks-first",
+                "conn-second-block",
+                "conn-time-as-random",
+            },
+        ),
+        (2, None),
+        (3, {claim["id"] for claim in compare.published()["claims"]} - {"conn-ties-random"}),
+        (4, {claim["id"] for claim in compare.published()["claims"]}),
+    ],
+)
+def test_a_claim_needs_as_many_runs_as_its_rule_says(trials, enough):
+    found = outcomes(world(trials))
+    known = {claim for claim, outcome in found.items() if outcome != "not enough runs"}
+    if enough is None:
+        assert known == {claim for claim, o in outcomes(world(1)).items() if o != "not enough runs"}
+    else:
+        assert known == enough
+
+
+def test_one_setting_without_runs_is_enough_to_say_nothing():
+    records = [r for r in world() if r["settings"].get("width") != 453]
+    (finding,) = [f for f in claims.findings(records) if f.id == "unit-beats-fixed"]
+    assert finding.outcome == "not enough runs"
+    assert "fixed 453: 0 of 3 trials" in finding.details
+    assert any("epsilon0 = 2^-7 against fixed 205: median 1.52%" in d for d in finding.details)
+
+
+def test_times_of_two_kinds_of_machines_are_not_compared():
+    found = outcomes(world(processor={"sno": "B"}))
+    assert found["unit-time-as-fixed"] == "not enough runs"
+    assert found["conn-time-as-random"] == "holds"
+
+
+def test_short_runs_do_not_count():
+    records = world()
+    short = [
+        synthetic.unit(0.5, epsilon0=label, seed=seed, epochs=4)
+        for label in UNIT_EPSILON0
+        for seed in range(9)
+    ]
+    assert outcomes(records + short) == outcomes(records)
+    assert set(outcomes(short).values()) == {"not enough runs"}
+
+
+def test_the_numbers_stand_beside_the_outcome():
+    text = claims.text(claims.findings(world()))
+    assert text.startswith("The paper's 15 claims, from records at its schedule: 15 holds, 0 does")
+    line = (
+        "epsilon0 = 2^-7 against fixed 205: median 1.52% against 2.22%, difference -0.70 points "
+        "(95% interval -0.73 to -0.67), p = 0.00397, 5 and 5 trials"
+    )
+    assert line in text
+    assert "seed 0: 340/141/126: yes" in text
+    assert "epsilon0 = 2^-7 against fixed 784: 0.03 h against 0.03 h, ratio 1.00" in text
+    assert text == claims.text(claims.findings(world()))
+
+
+@pytest.mark.parametrize(("change", "code"), [({}, 0), ({"dropout": 0.0185}, 1)])
+def test_strict_tells_by_the_exit_code(tmp_path, change, code, capsys):
+    test_compare.write(world(3, **change), tmp_path)
+    assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
+    assert cli.main(["compare", "--runs", str(tmp_path), "--strict"]) == code
+    assert ("DOES NOT HOLD" in capsys.readouterr().out) == bool(code)
