@@ -6,8 +6,6 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 """
 
 import contextlib
-import datetime
-import fcntl
 import signal
 import time
 import warnings
@@ -15,7 +13,7 @@ import warnings
 import threadpoolctl
 
 from chainer_sno._import_chainer import chainer
-from reproduce import Interrupted, Locked, ReproduceError, data, record, snapshot
+from reproduce import Interrupted, ReproduceError, data, marks, record, snapshot
 from reproduce.connection_selection import ConnectionTraining
 from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.unit_selection import UnitTraining
@@ -103,36 +101,6 @@ class Progress(chainer.training.Extension):
 
 
 @contextlib.contextmanager
-def _locked(directory, wait):
-    """Hold a lock on a run; the system drops it when the process ends, however it ends."""
-    with open(directory / "lock", "a") as file:
-        until = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= until:
-                    raise Locked(
-                        f"another process is training {directory.name}: wait for it, or stop it"
-                    ) from error
-            time.sleep(0.05)
-        yield
-
-
-def is_locked(directory):
-    """Return whether a process trains the run of a directory."""
-    try:
-        with open(directory / "lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
 def listening(handler):
     """Hand SIGINT and SIGTERM, each a wish to stop, to a handler while the block runs."""
     previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -143,31 +111,13 @@ def listening(handler):
             signal.signal(number, old)
 
 
-def _now():
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
 def _finished(path, directory, say):
     """Return the record of a finished run, whose snapshots nobody needs any more."""
     found = record.read(path)
-    for old in [*snapshot.snapshots(directory), directory / "progress.json"]:
+    for old in [*snapshot.snapshots(directory), directory / marks.PROGRESS]:
         old.unlink(missing_ok=True)
     say(f"{found['name']} is finished: {path}")
     return found
-
-
-def write_failure(directory, settings, reason, again):
-    """Leave a word about a failure in the directory of a run.
-
-    Args:
-        directory (pathlib.Path): of the run.
-        settings (reproduce.settings.Settings): of the run.
-        reason (str): one line.
-        again (bool): whether the same command may succeed, as after a kill.
-    """
-    content = {"settings": settings.as_dict(), "reason": reason, "again": again, "when": _now()}
-    with contextlib.suppress(OSError):  # a full disk, say; the reason is printed as well
-        write_json(directory / "failed.json", content)
 
 
 def run(
@@ -216,12 +166,12 @@ def run(
     device = get_device(device)
     dataset = data.load(settings.dataset, data_dir, say)
     directory = make_writable(out / settings.name)
-    with _locked(directory, wait), chainer.using_device(device):
+    with marks.locked(directory, wait), chainer.using_device(device):
         if path.exists():
             return _finished(path, directory, say)
         remove_unfinished(directory)
         remove_unfinished(out, path.name)
-        (directory / "failed.json").unlink(missing_ok=True)
+        (directory / marks.FAILED).unlink(missing_ok=True)
         try:
             found, training = _train(
                 settings, dataset, device, directory, interval, quiet, plain, parent, say
@@ -233,17 +183,17 @@ def run(
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "
                 "before is whole; mend it and give the same command"
             )
-            write_failure(directory, settings, message, again=False)
+            marks.write_failure(directory, settings, message, again=False)
             raise ReproduceError(message) from error
         except ReproduceError as error:
-            write_failure(directory, settings, str(error), again=False)
+            marks.write_failure(directory, settings, str(error), again=False)
             raise
         return _finished(path, directory, say)
 
 
 def _train(settings, dataset, device, directory, interval, quiet, plain, parent, say):
     """Train to the end; return the record and the training."""
-    started = _now()
+    started = marks.now()
     training = TRAININGS[settings.experiment](settings, dataset, device, directory, plain)
     trainer = training.trainer
     training.stop_trigger.parent = parent
@@ -252,7 +202,7 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
     identity = {**settings.as_dict(), "path": training.path}
     saver = snapshot.Snapshot(directory, identity, interval or SNAPSHOT_SECONDS, not interval)
     trainer.extend(saver)
-    trainer.extend(Progress(directory / "progress.json", settings, training.iterations))
+    trainer.extend(Progress(directory / marks.PROGRESS, settings, training.iterations))
     if snapshot.resume(trainer, directory, identity, say):
         say(f"{settings.name}: going on at iteration {trainer.updater.iteration}")
     with listening(training.stop_trigger.on_signal):
@@ -267,7 +217,7 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
                 training.stop_trigger.signal,
             )
     times = {
-        "finished": _now(),
+        "finished": marks.now(),
         "last_session_started": started,
         "last_session_seconds": round(seconds, 2),
         "seconds": round(trainer.elapsed_time, 2),

@@ -8,9 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce import ReproduceError
+from reproduce import ReproduceError, marks
 from reproduce.files import make_writable, remove_unfinished, write_json
-from reproduce.run import is_locked
 from reproduce.settings import Settings, from_dict
 
 #: The directory of the plans in an output directory; out of the way of the records.
@@ -69,16 +68,16 @@ def state(out, settings):
         done = found.get("result", {}).get("iterations", iterations)
         return State(settings, "finished", done, done, seconds / done)
     directory = out / settings.name
-    progress = _read(directory / "progress.json")
+    progress = _read(directory / marks.PROGRESS)
     iteration = progress.get("iteration", 0)
     rate = progress.get("seconds_per_iteration")
-    if is_locked(directory):
+    if marks.is_locked(directory):
         left = None
         if rate is not None:
             since = time.time() - progress["updated"]
             left = max(0.0, (iterations - iteration) * rate - since)
         return State(settings, "running", iteration, iterations, rate, left)
-    failed = _read(directory / "failed.json")
+    failed = _read(directory / marks.FAILED)
     if failed:
         return State(
             settings,
@@ -128,7 +127,7 @@ def known_runs(out):
         run for path in sorted((out / PLANS).glob("*.json")) for run in _read(path).get("runs", ())
     ]
     found += [_read(path).get("settings") for path in sorted(out.glob("*.json"))]
-    for name in ("progress.json", "failed.json"):
+    for name in (marks.PROGRESS, marks.FAILED):
         found += [_read(path).get("settings") for path in sorted(out.glob(f"*/{name}"))]
     runs = {}
     for settings in found:

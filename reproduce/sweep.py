@@ -18,9 +18,9 @@ import rich.console
 import rich.live
 import rich.text
 
-from reproduce import ROOT, Locked, ReproduceError, data, status
+from reproduce import ROOT, Locked, ReproduceError, data, marks, status
 from reproduce.files import make_writable
-from reproduce.run import is_locked, listening, write_failure
+from reproduce.run import listening
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
@@ -149,10 +149,10 @@ class _Process:
         last = said[-1].removeprefix("reproduce: ") if said else "it said nothing"
         if code < 0:
             last = f"it was killed by {signal.Signals(-code).name}"
-        if not (self.directory / "failed.json").exists():
+        if not (self.directory / marks.FAILED).exists():
             # The training could not leave a word itself; a kill or a signal is no fault of its
             # settings, so the same command takes it again.
-            write_failure(self.directory, self.run, last, again=code < 0 or code > 128)
+            marks.write_failure(self.directory, self.run, last, again=code < 0 or code > 128)
         return last
 
 
@@ -276,7 +276,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices):
     with _View(out, runs, jobs) as view, _stopping(running):
         while waiting or running:
             # One that somebody else trains is looked at again when the others have begun.
-            ready = [run for run in waiting if not is_locked(out / run.name)]
+            ready = [run for run in waiting if not marks.is_locked(out / run.name)]
             while ready and free:
                 run = ready.pop(0)
                 waiting.remove(run)
@@ -375,7 +375,7 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler):
                             tasks[submit(run, device)] = run, device
                             continue
                         failure = f"given up after the death of {ATTEMPTS} workers: {error}"
-                        write_failure(make_writable(out / run.name), run, failure, again=True)
+                        marks.write_failure(make_writable(out / run.name), run, failure, again=True)
                     if failure is not None:
                         failures[run.name] = failure
                     _announce(view, run, failure)

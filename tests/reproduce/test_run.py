@@ -13,7 +13,8 @@ import numpy
 import pytest
 
 from reproduce import ROOT, ReproduceError, data, record, snapshot
-from reproduce.run import get_device, is_locked
+from reproduce.marks import is_locked
+from reproduce.run import get_device
 from reproduce.settings import UnitSelection
 from reproduce.unit_selection import UnitTraining
 

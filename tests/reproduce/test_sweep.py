@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from reproduce import ROOT, run, status, sweep
+from reproduce import ROOT, marks, status, sweep
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
@@ -263,7 +263,7 @@ def test_status_tells_the_truth_while_and_after(tmp_path):
     process.communicate()
     for _ in range(100):
         time.sleep(0.05)
-        if not any(run.is_locked(path) for path in tmp_path.iterdir() if path.is_dir()):
+        if not any(marks.is_locked(path) for path in tmp_path.iterdir() if path.is_dir()):
             break
     first, second, whole = say()
     assert first.startswith("interrupted")
