@@ -224,6 +224,46 @@ def _status(arguments):
     print("\n".join(status.lines(states)))
 
 
+def _add_figures(commands):
+    parser = commands.add_parser(
+        "figures",
+        help="every figure that records allow",
+        description="Draw the figures of the paper and three that it lacks, as PNG and SVG, from "
+        "the records of a directory, or from those that are named.",
+    )
+    add = parser.add_argument
+    add("records", nargs="*", metavar="RECORD", help="files, in the place of a directory's")
+    add("--runs", default="results/runs", help="the directory of the records (results/runs)")
+    add("--out", default="results/figures", help="gets the figures (results/figures)")
+    parser.set_defaults(call=_figures)
+
+
+def _figures(arguments):
+    from reproduce import figures, record
+
+    if arguments.records:
+        records = [record.read(path) for path in arguments.records]
+    else:
+        records = []
+        found, refused = record.read_all(arguments.runs)
+        for entry in found:
+            try:
+                figures.check(entry)
+                records.append(entry)
+            except ReproduceError as error:
+                refused.append(str(error))
+        for message in refused:
+            print(f"reproduce: left out: {message}", file=sys.stderr)
+        if not records:
+            raise ReproduceError(
+                f"{arguments.runs!r} holds no record of a finished run: name another with --runs"
+            )
+    for _, caption, files in figures.draw_all(
+        records, arguments.out, every_record=bool(arguments.records)
+    ):
+        print(f"{', '.join(map(str, files))}\n  {caption}")
+
+
 def _quick(arguments):
     from reproduce import quick
 
@@ -296,6 +336,7 @@ def make_parser():
     _add_quick(commands)
     _add_sweep(commands)
     _add_status(commands)
+    _add_figures(commands)
     return parser
 
 

@@ -18,7 +18,7 @@ from reproduce.settings import from_dict
 #: The version of the form of a record; a change that readers must know raises it.
 SCHEMA = 1
 #: Columns of the log that are fractions although their names begin as those of counts.
-_FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
+FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
 
 
 def _git_commit():
@@ -90,7 +90,7 @@ def columns(log):
     names = sorted(name for name in log[0] if name != "elapsed_time")
 
     def kind(name):
-        counts = name.startswith(("structure/", "theta/bin_")) and name not in _FRACTIONS
+        counts = name.startswith(("structure/", "theta/bin_")) and name not in FRACTIONS
         return int if counts or name in ("epoch", "iteration") else float
 
     return {name: [kind(name)(entry[name]) for entry in log] for name in names}

@@ -1,11 +1,6 @@
-import copy
 import json
-from pathlib import Path
 
-import numpy
-import pytest
-
-from reproduce import ROOT, compare, figures
+from reproduce import ROOT, compare
 from reproduce.settings import UNIT_EPSILON0, ConnectionSelection, UnitSelection, parse_epsilon0
 
 
@@ -90,45 +85,3 @@ def test_a_schedule_is_described():
     assert text == "sno: 5 epochs, 1/100 of the paper's iterations, eta_theta = 100/d"
     text = compare.describe_schedule(make_record(method="fixed", epochs=10))
     assert text == "fixed: 10 epochs, 1/100 of the paper's iterations"
-
-
-@pytest.mark.parametrize("trials", [1, 3])
-def test_figure_1_is_the_same_bytes_from_the_same_records(tmp_path, trials):
-    records = [
-        make_record(0.02 + seed / 1000, (n, n, n), epsilon0=epsilon0, seed=seed)
-        for seed in range(trials)
-        for epsilon0, n in ((0.5, 50), (0.25, 300), (0.0, 700))
-    ]
-    records += [make_record(0.03, (100, 100, 100), method="fixed", width=100)]
-    written = []
-    for name in ("a", "b"):
-        figure = figures.usage_rate_against_error(copy.deepcopy(records), "a title")
-        (axes,) = figure.axes
-        assert "usage rate" in axes.get_xlabel()
-        assert "[%]" in axes.get_ylabel()
-        labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert labels == ["proposed method", "fixed structure"]
-        line = axes.containers[0].lines[0]
-        assert line.get_xdata() == pytest.approx([100 * n / 784 for n in (50, 300, 700)])
-        written.append(figures.save(figure, tmp_path / name / "figure"))
-    for first, second in zip(*written):
-        assert Path(first).read_bytes() == Path(second).read_bytes()
-    assert [Path(path).suffix for path in written[0]] == [".png", ".svg"]
-
-
-def test_figure_2_has_a_cell_for_every_layer_on_a_path(tmp_path):
-    structure = numpy.zeros((3, 91))
-    structure[:, 78] = 1  # every exit takes its block's input
-    structure[1, [0, 79]] = 1  # layer 15 of block 2 is on a path
-    structure[2, 0] = 1  # layer 28 leads nowhere
-    figure = figures.densenet(structure.ravel(), 3, 12, "a title")
-    texts = [[text.get_text() for text in axes.texts if text.get_text()] for axes in figure.axes]
-    assert texts == [["Conv", "Trans1"], ["Trans1", "15", "Trans2"], ["Trans2", "Class"]]
-    assert "depth 5, 35 layers on no path left out" in figure.get_suptitle()
-    arrows = [len(axes.texts) - len(found) for axes, found in zip(figure.axes, texts)]
-    assert arrows == [1, 3, 1]
-    for name in ("a", "b"):
-        figures.save(figures.densenet(numpy.ones(273), 3, 12, "full"), tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    dead = figures.densenet(numpy.zeros(273), 3, 12, "empty")
-    assert "dead" in dead.get_suptitle()
