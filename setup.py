@@ -24,6 +24,7 @@ setup(
         # The fast path on a CPU.
         "fast": ["numba"],
         "reproduce": [
+            "jinja2",
             "jsonschema",
             "matplotlib",
             "numba",
@@ -34,7 +35,7 @@ setup(
         ],
         # Sweeps on many machines.
         "cluster": ["distributed"],
-        "test": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "test": ["hypothesis", "playwright", "pytest", "pytest-xdist", "ruff"],
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",

@@ -270,6 +270,56 @@ def _read_records(directory):
     return records, refused
 
 
+def _add_report(commands):
+    parser = commands.add_parser(
+        "report",
+        help="REPORT.md and report.html from the records",
+        description="Write the tables, claims, figures, costs and runs as REPORT.md and as one "
+        "page for a browser, and draw the figures.",
+    )
+    parser.add_argument("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    parser.add_argument("--out", default="results", help="gets the report and figures (results)")
+    parser.set_defaults(call=_report)
+
+
+def _report(arguments):
+    from reproduce import report
+
+    records, refused = _read_records(arguments.runs)
+    print("\n".join(map(str, report.write(records, refused, arguments.out))))
+
+
+def _add_figures(commands):
+    parser = commands.add_parser(
+        "figures",
+        help="every figure that records allow",
+        description="Draw the figures of the paper and three that it lacks, as PNG and SVG, from "
+        "the records of a directory, or from those that are named.",
+    )
+    add = parser.add_argument
+    add("records", nargs="*", metavar="RECORD", help="files, in the place of a directory's")
+    add("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    add("--out", default="results/figures", help="gets the figures (results/figures)")
+    parser.set_defaults(call=_figures)
+
+
+def _figures(arguments):
+    from reproduce import figures, record
+
+    if arguments.records:
+        records = [record.read(path) for path in arguments.records]
+    else:
+        records, _ = _read_records(arguments.runs)
+        if not records:
+            raise ReproduceError(
+                f"{arguments.runs!r} holds no record of a finished run: name another with --runs"
+            )
+    for _, caption, files, _ in figures.draw_all(
+        records, arguments.out, every_record=bool(arguments.records)
+    ):
+        print(f"{', '.join(map(str, files))}\n  {caption}")
+
+
 def _quick(arguments):
     from reproduce import quick
 
@@ -343,6 +393,8 @@ def make_parser():
     _add_sweep(commands)
     _add_status(commands)
     _add_compare(commands)
+    _add_report(commands)
+    _add_figures(commands)
     return parser
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from reproduce import ROOT, ReproduceError, schemas, statistics
+from reproduce import ROOT, ReproduceError, groups, schemas, statistics
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     EXPERIMENTS,
@@ -17,8 +17,6 @@ from reproduce.settings import (
 TOLERANCE = 1 / 5
 #: Two published counts whose difference is at most this part of the full network are not ordered.
 SAME_COUNT = 1 / 20
-#: What makes the length of a schedule, and eta_theta that goes with it.
-_LENGTH = ("epochs", "batch_size", "eta_factor")
 
 
 def published():
@@ -134,6 +132,18 @@ def _key_and_label(settings):
     return found
 
 
+def label(settings):
+    """Return how tables name a setting, in plain characters.
+
+    Args:
+        settings (Settings): of a run.
+
+    Returns:
+        str: such as ``epsilon0 = 2^-7``, ``fixed 205 a layer`` or ``dropout``.
+    """
+    return _key_and_label(settings)[1]
+
+
 def rows(experiment, records):
     """Return the rows of a table.
 
@@ -146,18 +156,14 @@ def rows(experiment, records):
     """
     name, *_ = _TABLES[experiment]
     paper = published()[experiment]["rows"]
-    groups = {}
+    trials = {}
     for record in records:
         settings = from_dict(record["settings"])
-        # A schedule may hold several values of eta_theta (a pilot, say).
-        key, label = _key_and_label(settings)
-        groups.setdefault((key, settings.eta_factor or 0, label), []).append((settings, record))
-    etas = {eta for _, eta, _ in groups if eta}
+        trials.setdefault(_key_and_label(settings), []).append((settings, record))
     found = []
-    for (_, eta, label), members in sorted(groups.items(), key=lambda group: group[0]):
+    for (_, name_of), members in sorted(trials.items(), key=lambda entry: entry[0]):
         settings = members[0][0]
         results = [record["result"] for _, record in members]
-        more = f", eta_theta {eta:g}/d" if eta and len(etas) > 1 else ""
         known = settings.method == "sno" and paper.get(format_epsilon0(settings.epsilon0))
 
         def over(key, results=results):
@@ -167,7 +173,7 @@ def rows(experiment, records):
             Row(
                 experiment,
                 settings.method,
-                label + more,
+                name_of,
                 sorted(settings.seed for settings, _ in members),
                 [statistics.quartiles(part) for part in zip(*(r[name] for r in results))],
                 over("usage_rate"),
@@ -285,7 +291,9 @@ def describe_schedule(record):
     text = f"{settings.method}: {settings.epochs} epochs"
     if settings.examples:
         text += f" of {settings.examples} examples"
-    text += f", {fraction} of the paper's iterations"
+    text += (
+        ", the paper's iterations" if fraction == 1 else f", {fraction} of the paper's iterations"
+    )
     if settings.eta_factor is not None:
         text += f", eta_theta = {settings.eta_factor:g}/d"
     if settings.test_examples:
@@ -293,69 +301,23 @@ def describe_schedule(record):
     return text
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """The records of an experiment that may be compared with each other.
-
-    Attributes:
-        experiment (str): its name.
-        is_paper (bool): whether they are at the paper's schedule.
-        descriptions (list of str): of the schedule of each method.
-        changes (dict): what else is not the paper's, by the name of the setting.
-        records (list of dict): the records.
-    """
-
-    experiment: str
-    is_paper: bool
-    descriptions: list
-    changes: dict
-    records: list
-
-    @property
-    def title(self):
-        """What the runs are, in a line."""
-        if self.is_paper:
-            return "the paper's schedule"
-        settings = from_dict(self.records[0]["settings"])
-        text = f"{fraction_of_paper(settings)} of the paper's iterations, a short run"
-        if fraction_of_paper(settings) >= 1:
-            text = "the paper's length, other settings"
-        changes = "".join(f", {name} = {value}" for name, value in self.changes.items())
-        return text + changes
-
-
 def schedules(experiment, records):
-    """Sort the records of an experiment by their schedule.
-
-    A schedule is a fraction of the paper's iterations and every change from the paper but those of
-    its length and of eta_theta: the proposed method and its baselines have other epochs and batch
-    sizes at the same one.
+    """Return the groups of records of an experiment, each at one schedule.
 
     Args:
         experiment (str): its name.
         records (list of dict): of any experiments.
 
     Returns:
-        list of Schedule: the paper's first, then the longer before the shorter.
+        list of reproduce.groups.Group: the paper's schedule first.
     """
-    groups = {}
-    for record in records:
-        settings = from_dict(record["settings"])
-        if settings.experiment != experiment:
-            continue
-        changes = {k: v for k, v in settings.changes().items() if k not in _LENGTH}
-        key = (
-            not settings.is_paper_schedule,
-            -fraction_of_paper(settings),
-            len(changes),
-            repr(changes),
-        )
-        groups.setdefault(key, (changes, []))[1].append(record)
-    found = []
-    for (other, *_), (changes, members) in sorted(groups.items(), key=lambda group: group[0]):
-        descriptions = sorted({describe_schedule(record) for record in members}, reverse=True)
-        found.append(Schedule(experiment, not other, descriptions, changes, members))
-    return found
+    own = [record for record in records if record["settings"]["experiment"] == experiment]
+    return groups.by_schedule(own)
+
+
+def descriptions(group):
+    """Return a sentence on the schedule of each method of a group."""
+    return sorted({describe_schedule(record) for record in group.records}, reverse=True)
 
 
 def comparison(records):
@@ -378,8 +340,8 @@ def comparison(records):
             experiments[experiment].append(
                 {
                     "paper_schedule": schedule.is_paper,
-                    "title": schedule.title,
-                    "schedules": schedule.descriptions,
+                    "title": schedule.schedule,
+                    "schedules": descriptions(schedule),
                     "rows": [row.as_dict() for row in found],
                 }
             )
@@ -410,12 +372,12 @@ def text(records):
                 rows(experiment, schedule.records),
                 compared=schedule.is_paper,
             )
-            title = f"{experiment}, {schedule.title}"
+            title = f"{experiment}, {schedule.schedule}"
             if schedule.is_paper:
                 title += f", beside {number} (medians of {published()['trials']} trials)"
             else:
                 title += "; not compared with the paper"
-            described = [f"  {description}" for description in schedule.descriptions]
+            described = [f"  {description}" for description in descriptions(schedule)]
             parts.append("\n".join([title, *described, format_table(header, cells)]))
     parts.append(legend())
     parts.append(claims.text(claims.findings(records)))

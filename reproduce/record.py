@@ -1,6 +1,7 @@
 """Records of finished runs: small JSON files that say everything about one training."""
 
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from reproduce.settings import from_dict
 #: The version of the form of a record; a change that readers must know raises it.
 SCHEMA = 1
 #: Columns of the log that are fractions although their names begin as those of counts.
-_FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
+FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
 
 
 def _git_commit():
@@ -90,7 +91,7 @@ def columns(log):
     names = sorted(name for name in log[0] if name != "elapsed_time")
 
     def kind(name):
-        counts = name.startswith(("structure/", "theta/bin_")) and name not in _FRACTIONS
+        counts = name.startswith(("structure/", "theta/bin_")) and name not in FRACTIONS
         return int if counts or name in ("epoch", "iteration") else float
 
     return {name: [kind(name)(entry[name]) for entry in log] for name in names}
@@ -170,7 +171,23 @@ def read(path):
         raise ReproduceError(f"{name!r} has settings that are none ({error})") from error
     if named != record["name"]:
         raise ReproduceError(f"{name!r}: its name and its settings do not agree")
+    _check_numbers(record, name)
     return record
+
+
+def _check_numbers(record, name):
+    """Check what a schema cannot: that the log and the structure fit the settings."""
+    settings = from_dict(record["settings"])
+    columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
+    if {len(column) for column in columns.values()} != {settings.epochs}:
+        raise ReproduceError(
+            f"{name!r}: its log has not a number for each of {settings.epochs} epochs everywhere"
+        )
+    numbers = [number for column in columns.values() for number in column]
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        raise ReproduceError(f"{name!r}: its log holds what is no number")
+    if len(record["result"].get("structure", "0" * settings.bits)) != settings.bits:
+        raise ReproduceError(f"{name!r}: its structure is not {settings.bits} bits")
 
 
 def read_all(directory):

@@ -100,7 +100,7 @@ RECORD = _object(
                 {"required": ["connections", "structure", "depth"]},
             ],
         },
-        "versions": _object({"python": _TEXT, "chainer_sno": _TEXT, "numpy": _TEXT}),
+        "versions": _object({"python": _TEXT, "chainer_sno": _TEXT, "numpy": _TEXT, "path": _TEXT}),
         "machine": _object({"processor": _TEXT, "device": _TEXT}),
         "times": _object(
             {"finished": _TEXT, "seconds": _POSITIVE, "epoch_seconds": {"type": "array"}}

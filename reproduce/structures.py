@@ -46,6 +46,26 @@ def positions(matrix):
     return depths[1:]
 
 
+def longest_path(matrix):
+    """Return a longest path of a block, the first of several.
+
+    Args:
+        matrix (numpy.ndarray): of :func:`block_matrices`.
+
+    Returns:
+        list of int: the layers on it, from 1, between the block's input, 0, and its exit, the
+        number of layers + 1, both included; None where no path leads from the input to the exit.
+    """
+    depths = [0, *positions(matrix)]
+    if depths[-1] is None:
+        return None
+    path = [len(matrix)]
+    while path[0]:
+        sources = numpy.flatnonzero(matrix[path[0] - 1]).tolist()
+        path.insert(0, max(sources, key=lambda i: -1 if depths[i] is None else depths[i]))
+    return path
+
+
 def useful(matrix):
     """Return which layers of a block lie on a path from its input to its exit.
 

@@ -5,19 +5,18 @@ import numpy
 from reproduce import record, structures
 from reproduce.settings import ConnectionSelection, UnitSelection, from_dict, parse_epsilon0
 
-EPOCHS = 4
-
 
 def _record(settings, result, seconds, processor, groups):
-    """Return a record of settings with a log of a few epochs that ends at the result."""
+    """Return a record of settings with a log that ends at the result."""
     result = {"test_loss": 0.1, "weights": 1000, **result, "iterations": settings.iterations()}
-    steps = numpy.linspace(0, 1, EPOCHS)
+    epochs = settings.epochs
+    steps = numpy.linspace(0, 1, epochs)
     log = {
-        "epoch": list(range(1, EPOCHS + 1)),
-        "iteration": [100 * epoch for epoch in range(1, EPOCHS + 1)],
-        "main/loss": numpy.linspace(1, 0.1, EPOCHS).tolist(),
+        "epoch": list(range(1, epochs + 1)),
+        "iteration": [100 * epoch for epoch in range(1, epochs + 1)],
+        "main/loss": numpy.linspace(1, 0.1, epochs).tolist(),
         "validation/main/error": (0.5 + (result["test_error"] - 0.5) * steps).tolist(),
-        "validation/main/loss": numpy.linspace(1, 0.1, EPOCHS).tolist(),
+        "validation/main/loss": numpy.linspace(1, 0.1, epochs).tolist(),
     }
     if settings.method == "sno":
         log["structure/usage_rate"] = (0.5 + (result["usage_rate"] - 0.5) * steps).tolist()
@@ -26,7 +25,7 @@ def _record(settings, result, seconds, processor, groups):
         for name, (start, end) in groups.items():
             log[f"structure/{name}"] = [round(start + (end - start) * step) for step in steps]
         for i in range(20):
-            log[f"theta/bin_{i:02}"] = [settings.bits // 20] * EPOCHS
+            log[f"theta/bin_{i:02}"] = [settings.bits // 20] * epochs
     found = {
         "schema": record.SCHEMA,
         "name": settings.name,
@@ -40,7 +39,7 @@ def _record(settings, result, seconds, processor, groups):
             "finished": "2026-11-24T12:00:00+00:00",
             "seconds": seconds,
             "seconds_per_iteration": seconds / settings.iterations(),
-            "epoch_seconds": numpy.linspace(seconds / EPOCHS, seconds, EPOCHS).tolist(),
+            "epoch_seconds": numpy.linspace(seconds / epochs, seconds, epochs).tolist(),
         },
         "log": log,
     }

@@ -42,6 +42,12 @@ def test_depth_and_use_by_trying_every_path(density, rng):
         (matrix,) = structures.block_matrices(bits, 1, 5)
         expected = longest_by_search(matrix)
         assert structures.positions(matrix)[-1] == expected
+        path = structures.longest_path(matrix)
+        if expected is None:
+            assert path is None
+        else:
+            assert (path[0], path[-1], len(path)) == (0, 6, expected + 2)
+            assert all(matrix[b - 1, a] for a, b in zip(path, path[1:]))
         # A layer is of use exactly when the longest path changes for some choice without it.
         for layer, found in enumerate(structures.useful(matrix)):
             on_path = any(

@@ -1,0 +1,124 @@
+"""What all figures share: size, colours, labels, and files of the same bytes."""
+
+import functools
+import re
+import textwrap
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.figure import Figure
+
+from reproduce.files import replacing
+from reproduce.settings import format_epsilon0, from_dict
+
+#: Inches; the width of a column of text, so that the letters are printed as large as they are.
+WIDTH = 6.4
+#: The colours of Okabe and Ito, which the colour-blind tell apart; yellow is too light for a line.
+BLUE, RED, GREEN, BLACK, PURPLE, SKY, ORANGE = COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#000000",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+)
+YELLOW = "#F0E442"
+#: Of each method: the words for it, its colour, its marker, and its line; both print in grey.
+METHODS = {
+    "sno": ("proposed method", BLUE, "o", "-"),
+    "fixed": ("fixed structure", RED, "s", "--"),
+    "random": ("random selection", RED, "s", "--"),
+    "dropout": ("Dropout", GREEN, "^", ":"),
+}
+#: Lines and markers that tell the lines of one figure apart in grey.
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "figure.titlesize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "grid.alpha": 0.3,
+    "svg.hashsalt": "chainer_sno",
+}
+
+
+def printed(draw):
+    """Make a function draw in this style, whatever the user's matplotlib is set to.
+
+    Args:
+        draw (callable): draws a figure, or saves one.
+
+    Returns:
+        callable: the same in this style.
+    """
+
+    @functools.wraps(draw)
+    def in_style(*arguments, **options):
+        with matplotlib.style.context(["default", _STYLE]):
+            return draw(*arguments, **options)
+
+    return in_style
+
+
+def new_figure(height):
+    """Return a figure and its axes, one column of text wide and ``height`` inches high."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+@printed
+def save(figure, path):
+    """Save a figure as PNG and SVG, the same bytes from the same numbers.
+
+    Args:
+        figure (matplotlib.figure.Figure): the figure.
+        path (pathlib.Path): without an ending.
+
+    Returns:
+        list of pathlib.Path: the files.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        target = path.with_name(f"{path.name}.{ending}")
+        with replacing(target) as file:
+            figure.savefig(file, format=ending, dpi=200, metadata=metadata)
+        written.append(target)
+    return written
+
+
+def wrap(title):
+    """Return a title in lines that are no longer than a figure is wide."""
+    lines = [textwrap.wrap(line, 90, break_on_hyphens=False) for line in title.splitlines()]
+    return "\n".join(sum(lines, []))
+
+
+def legend_below(figure, columns):
+    """Put a legend below the axes, where it hides nothing."""
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+
+
+def format_math(epsilon0):
+    """Return a penalty as it is printed in a figure, with a raised exponent."""
+    text = format_epsilon0(epsilon0)
+    power = re.fullmatch(r"(-?2)\^(-?\d+)", text)
+    return f"${power[1]}^{{{power[2]}}}$" if power else text
+
+
+def label_of(record):
+    """Return the method and the setting of a record as a label in a figure."""
+    settings = from_dict(record["settings"])
+    words = METHODS[settings.method][0]
+    if settings.epsilon0 is not None:
+        return rf"$\epsilon_0$ = {format_math(settings.epsilon0)}"
+    if getattr(settings, "width", None) is not None:
+        return f"{words}, {settings.width} units"
+    if getattr(settings, "usage_rate", None) is not None:
+        return f"{words}, {settings.usage_rate:.1%}"
+    return words

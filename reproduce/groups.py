@@ -1,0 +1,221 @@
+"""Records put together: those of one schedule, and in it those of one setting."""
+
+import dataclasses
+import re
+from fractions import Fraction
+
+from reproduce.settings import EXPERIMENTS, Settings, fraction_of_paper, from_dict
+
+#: The names of the data sets in titles.
+DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The records of one experiment at one schedule.
+
+    Attributes:
+        settings (Settings): of one of the records.
+        changes (dict): what differs from the paper's settings, but for the length of the training
+            and what follows from it.
+        records (list of dict): the records.
+    """
+
+    settings: Settings
+    changes: dict
+    records: list
+
+    @property
+    def fraction(self):
+        """The length as a fraction of the paper's iterations."""
+        return fraction_of_paper(self.settings)
+
+    @property
+    def is_paper(self):
+        """Whether this is the paper's schedule."""
+        return self.settings.is_paper_schedule
+
+    @property
+    def title(self):
+        """What is trained: ``Unit selection on MNIST``."""
+        words = self.settings.experiment.replace("-", " ").capitalize()
+        return f"{words} on {DATASETS[self.settings.dataset]}"
+
+    @property
+    def schedule(self):
+        """The schedule in words; of a short run it says that it is one, and how short."""
+        if self.is_paper:
+            return "the paper's schedule"
+        told = [f"{name}={value}" for name, value in self.changes.items() if name != "dataset"]
+        if self.fraction < 1:
+            told.insert(0, f"a short run, {self.fraction} of the paper's iterations")
+        else:
+            told.insert(0, f"not the paper's settings, {self.fraction} of its iterations")
+        return ", ".join(told)
+
+    @property
+    def slug(self):
+        """The experiment and the schedule as a part of file names, no two groups the same."""
+        if self.is_paper:
+            return f"{self.settings.experiment}-paper"
+        epochs, batch_size = _length(self.settings)
+        parts = [self.settings.experiment, f"epochs={_of(epochs)}"]
+        parts += [f"batch={_of(batch_size)}"] * (batch_size != 1)
+        return safe_name("-".join([*parts, *(f"{k}={v}" for k, v in self.changes.items())]))
+
+
+def _of(fraction):
+    """Return a fraction as a part of a file name, ``1-of-125``."""
+    return f"{fraction.numerator}-of-{fraction.denominator}"
+
+
+def safe_name(name):
+    """Return a name with letters, digits, dots, dashes and underscores only.
+
+    Args:
+        name (str): of a run, say.
+
+    Returns:
+        str: different for the names of different runs; ``2^-7`` becomes ``2to-7``.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("^", "to").replace("=", "-"))
+
+
+def _length(settings):
+    """Return epochs and batch size as fractions of the paper's for the method."""
+    epochs, batch_size = settings.LENGTH[settings.method == "sno"]
+    return Fraction(settings.epochs, epochs), Fraction(settings.batch_size, batch_size)
+
+
+def _changes(settings):
+    """Return what differs from the paper for any method, and what does for this method only.
+
+    The length is left out, which differs between the methods, and eta_theta where it is what
+    follows from the length.
+    """
+    changes = settings.changes()
+    for name in ("epochs", "batch_size", "eta_factor"):
+        changes.pop(name, None)
+    if settings.eta_factor != dataclasses.replace(settings, eta_factor=None).eta_factor:
+        changes["eta_factor"] = settings.eta_factor
+    shared, own = {}, {}
+    for name, value in sorted(changes.items()):
+        (own if name in settings.APPLIES_TO else shared)[name] = value
+    return shared, own
+
+
+def by_schedule(records):
+    """Return the records in groups that a table or a figure may show together.
+
+    Sno and its baselines belong together when they have the same fraction of the paper's epochs
+    and batch size and the same other changes.  A change that only one method knows, such as
+    another eta_theta, makes a group of its own, with the short baselines beside it too; what is at
+    the paper's schedule stands beside nothing else.
+
+    Args:
+        records (list of dict): of runs, any.
+
+    Returns:
+        list of Group: by experiment, the paper's schedule first, then the longer before the
+        shorter; the records of each in the order of :func:`by_setting`.
+    """
+    families = {}
+    for record in records:
+        settings = from_dict(record["settings"])
+        shared, own = _changes(settings)
+        key = settings.experiment, _length(settings), tuple(shared.items())
+        families.setdefault(key, []).append((settings, own, record))
+    groups = []
+    for (_, length, shared), family in families.items():
+        found = []
+        for own in sorted({tuple(own.items()) for _, own, _ in family}):
+            members = [member for member in family if member[1] == dict(own)]
+            if own and (shared or length != (1, 1)):
+                methods = {settings.method for settings, *_ in members}
+                members += [
+                    member for member in family if not member[1] and member[0].method not in methods
+                ]
+            found.append((own, members))
+        for own, members in found:
+            # A group without a change of its own may stand beside each of the others already.
+            if not any(members is not other and _within(members, other) for _, other in found):
+                settings = members[0][0]
+                ordered = by_setting([record for *_, record in members]).values()
+                changes = dict(sorted((*shared, *own)))
+                groups.append(Group(settings, changes, [r for rs in ordered for r in rs]))
+
+    def order(group):
+        experiment = list(EXPERIMENTS).index(group.settings.experiment)
+        return experiment, not group.is_paper, -group.fraction, group.slug
+
+    return sorted(groups, key=order)
+
+
+def _within(members, others):
+    """Return whether all members are among others."""
+    return all(any(member is other for other in others) for member in members)
+
+
+def by_setting(records):
+    """Return the trials of each setting.
+
+    Args:
+        records (list of dict): of runs of one experiment.
+
+    Returns:
+        dict: from (method, setting) to a list of records in the order of their seeds; sno comes
+        first, from the largest penalty down, then the baselines from the smallest up.
+    """
+    found = {}
+    for record in records:
+        settings = from_dict(record["settings"])
+        found.setdefault(settings.method, []).append((settings, record))
+    groups = {}
+    for method in next(iter(found.values()))[0][0].METHODS if found else ():
+
+        def order(entry):
+            settings, _ = entry
+            varied = {name: getattr(settings, name) for name in settings.VARIED}
+            epsilon0 = varied.pop("epsilon0")
+            return (
+                0 if epsilon0 is None else -epsilon0,
+                [value or 0 for value in varied.values()],
+                settings.seed,
+            )
+
+        for settings, record in sorted(found.get(method, ()), key=order):
+            groups.setdefault((method, settings.setting), []).append(record)
+    return groups
+
+
+def count_trials(records):
+    """Return how many trials there are of each setting, in words.
+
+    Args:
+        records (list of dict): of one experiment.
+
+    Returns:
+        str: ``1 trial``, ``5 trials`` or ``1 to 5 trials``.
+    """
+    counts = {len(trials) for trials in by_setting(records).values()}
+    least, most = min(counts), max(counts)
+    number = str(most) if least == most else f"{least} to {most}"
+    return f"{number} trial{'s' if most > 1 else ''}"
+
+
+def computers(records):
+    """Return on what the records were computed: the GPU or the processor, and which code.
+
+    Args:
+        records (list of dict): of runs.
+
+    Returns:
+        list of str: each once, in the order of the alphabet.
+    """
+    return sorted(
+        {
+            f"{record['machine'].get('gpu') or record['machine']['processor']}"
+            f" ({record['versions']['path']} path)"
+            for record in records
+        }
+    )

@@ -1,0 +1,60 @@
+import pytest
+
+from reproduce import costs
+from reproduce.settings import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
+from tests.reproduce import synthetic
+
+
+def by_label(records):
+    processor, found = costs.costs(records)
+    return processor, {(cost.experiment, cost.label): cost for cost in found}
+
+
+def test_every_setting_of_the_paper_has_a_line():
+    _, found = by_label([synthetic.unit(epsilon0="2^-7")])
+    sections = [experiment for experiment, _ in found]
+    assert sections.count("unit-selection") == 7 + 6 + 1
+    both = len(CONNECTION_EPSILON0) + len(CONNECTION_USAGE_RATES)
+    assert sections.count("connection-selection") == both
+
+
+def test_hours_are_those_of_records_at_the_papers_schedule():
+    records = [
+        synthetic.unit(seconds=7200.0 + 3600 * seed, epsilon0="2^-7", seed=seed)
+        for seed in range(3)
+    ]
+    # A shorter run of the setting does not count beside them, nor does another processor.
+    records += [synthetic.unit(seconds=9e9, epsilon0="2^-7", epochs=4)]
+    records += [synthetic.unit(seconds=9e9, epsilon0="2^-7", seed=9, processor="Z")]
+    processor, found = by_label(records)
+    assert processor == "A processor"
+    cost = found["unit-selection", "epsilon0 = 2^-7"]
+    assert cost.hours == pytest.approx(3)
+    assert cost.source == "3 runs at the paper's schedule"
+
+
+def test_shorter_runs_are_extrapolated():
+    # 4 epochs of 500 take 0.1 hours.
+    records = [synthetic.unit(seconds=360.0, epsilon0="2^-6", epochs=4)]
+    # Another mini-batch takes another time.
+    records += [synthetic.unit(seconds=1.0, epsilon0="2^-8", epochs=4, batch_size=8)]
+    _, found = by_label(records)
+    cost = found["unit-selection", "epsilon0 = 2^-6"]
+    assert cost.hours == pytest.approx(12.5)
+    assert "extrapolated" in cost.source
+    missing = found["unit-selection", "epsilon0 = 2^-8"]
+    assert (missing.hours, missing.source) == (None, "no record")
+
+
+def test_the_total_names_what_it_lacks():
+    records = [synthetic.unit(seconds=3600.0, epsilon0="2^-6")]
+    records += [synthetic.unit(seconds=7200.0, method="fixed", width=205)]
+    _, found = costs.costs(records)
+    hours, missing = costs.total([c for c in found if c.experiment == "unit-selection"], 5)
+    assert hours == pytest.approx(15)
+    assert len(missing) == 12
+    assert "dropout" in missing
+
+
+def test_without_records_there_is_no_machine():
+    assert costs.costs([]) == (None, [])

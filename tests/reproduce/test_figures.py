@@ -1,0 +1,519 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy
+import pytest
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.text import Text
+
+from chainer_sno import complexity
+from chainer_sno.links import DenseNet
+from reproduce import ROOT, ReproduceError, cli, compare, figures, structures
+from reproduce.record import SCHEMA, read
+from reproduce.settings import (
+    UNIT_EPSILON0,
+    ConnectionSelection,
+    UnitSelection,
+    from_dict,
+    parse_epsilon0,
+)
+
+
+def make_record(kind=UnitSelection, histogram=True, processor="A", path="fast", **values):
+    """Return a record as a run leaves it, its numbers drawn at random from its settings."""
+    settings = kind(**values)
+    rng = numpy.random.default_rng(list(settings.name.encode()))
+    epochs, groups = settings.epochs, settings.bits // 3
+    error = rng.uniform(0.01, 0.9, epochs).tolist()
+    log = {"epoch": list(range(1, epochs + 1)), "validation/main/error": error}
+    name = {UnitSelection: "hidden", ConnectionSelection: "block"}[kind]
+    counts = rng.integers(1, groups, (3, epochs))
+    result = {"test_error": error[-1], "usage_rate": rng.uniform(0.1, 0.9), "weight_ratio": 0.5}
+    result["iterations"] = settings.iterations()
+    if settings.method == "sno":
+        for i, column in enumerate(counts.tolist(), 1):
+            log[f"structure/{name}_{i}"] = column
+        log["structure/usage_rate"] = log["structure/weight_ratio"] = error
+        log["theta/mean"] = rng.uniform(0, 1, epochs).tolist()
+        if histogram:
+            for i, column in enumerate(rng.integers(0, 9, (20, epochs)).tolist()):
+                log[f"theta/bin_{i:02}"] = column
+    last = counts[:, -1].tolist()
+    if kind is UnitSelection:
+        result["units"] = last
+    else:
+        result["connections"] = last
+        result["structure"] = "".join(map(str, rng.integers(0, 2, settings.bits)))
+        result["depth"] = None
+    seconds = rng.uniform(1, 2, epochs).cumsum().round(2).tolist()
+    return {
+        "schema": SCHEMA,
+        "name": settings.name,
+        "schedule": "paper" if settings.is_paper_schedule else "not the paper's",
+        "changes": settings.changes(),
+        "settings": settings.as_dict(),
+        "result": result,
+        "versions": {"python": "3.11", "chainer_sno": "0.1", "numpy": "2.4", "path": path},
+        "machine": {"processor": processor, "device": "@numpy"},
+        "times": {
+            "finished": "2026-11-24T12:00:00+00:00",
+            "seconds": seconds[-1],
+            "epoch_seconds": seconds,
+        },
+        "log": log,
+    }
+
+
+def make_records():
+    """Return records of both experiments, at the paper's schedule and at a short one."""
+    short = {"epochs": 5, "seed": 3}
+    small = {"kind": ConnectionSelection, "depth": 10, "growth_rate": 2}
+    return [
+        make_record(epsilon0=2.0**-7),
+        make_record(epsilon0=2.0**-7, seed=1),
+        make_record(epsilon0=0.0, histogram=False),
+        make_record(method="fixed", width=205),
+        make_record(method="dropout"),
+        make_record(epsilon0=2.0**-7, **short),
+        make_record(method="fixed", width=205, epochs=10, seed=3),
+        make_record(epsilon0=2.0**-4, epochs=3, **small),
+        make_record(method="random", usage_rate=0.423, epochs=6, **small),
+    ]
+
+
+def write_records(directory, records):
+    directory.mkdir(exist_ok=True)
+    for record in records:
+        (directory / f"{record['name']}.json").write_text(json.dumps(record))
+
+
+def titles(figure):
+    return "\n".join(axes.get_title() for axes in figure.axes)
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_same_bytes_from_the_same_records_in_separate_processes(tmp_path):
+    write_records(tmp_path / "runs", [make_records()[i] for i in (0, 3, 7)])
+    contents = []
+    for seed, out in (("1", tmp_path / "a"), ("2", tmp_path / "b")):
+        command = [sys.executable, "-m", "reproduce", "figures", "--runs", tmp_path / "runs"]
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run([*command, "--out", out], check=True, env=environment, cwd=tmp_path)
+        contents.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert contents[0] == contents[1]
+    for ending in ("png", "svg"):
+        for kind in ("figure-1a", "figure-1b", "figure-2", "seconds", "structure", "theta"):
+            assert any(name.endswith(f"{kind}.{ending}") for name in contents[0]), (kind, ending)
+
+
+def test_the_users_own_style_changes_nothing(tmp_path):
+    records = make_records()[:2]
+    written = []
+    for width, name in ((1, "a"), (5, "b")):
+        own = {"axes.linewidth": width, "font.size": 8 * width, "svg.hashsalt": str(width)}
+        with matplotlib.rc_context(own):
+            figure = figures.usage_rate_against_error(records, "a title")
+            written.append([path.read_bytes() for path in figures.save(figure, tmp_path / name)])
+    assert written[0] == written[1]
+
+
+def test_all_axes_are_labelled_with_their_units():
+    records = make_records()[:5]
+    drawn = [
+        figures.usage_rate_against_error(records, "a title"),
+        figures.error_against_seconds(records, "a title"),
+        figures.structure_over_training(records[0]),
+        figures.theta_histogram(records[0]),
+    ]
+    labels = [(figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) for figure in drawn]
+    assert [re.sub(r"\$.*\$", "...", label) for pair in labels for label in pair] == [
+        "usage rate of the structure, ... [%]",
+        "test error [%]",
+        "time since the start of the training [s]",
+        "test error [%]",
+        "epoch",
+        "units of each layer with ...",
+        "epoch",
+        "..., the probability that a bit is on",
+    ]
+    assert "bits" in drawn[3].axes[1].get_ylabel()
+    # Inches: a column of text, so that letters of 7 points and more are printed as large.
+    for figure in drawn:
+        assert figure.get_figwidth() == 6.4
+        figure.draw_without_rendering()
+        for text in figure.findobj(Text):
+            assert not text.get_text() or text.get_fontsize() >= 7
+
+
+def test_figure_1_shows_medians_and_quartiles():
+    trials = [make_record(epsilon0=2.0**-7, seed=seed, epochs=5) for seed in range(4)]
+    records = [*trials, make_record(epsilon0=-1.0, epochs=5)]
+    figure = figures.usage_rate_against_error(records, "a title")
+    (axes,) = figure.axes
+    names = ("usage_rate", "test_error")
+    several = 100 * numpy.array([[record["result"][name] for name in names] for record in trials])
+    single = [100 * records[-1]["result"][name] for name in names]
+    points = sorted([numpy.median(several, axis=0).tolist(), single])
+    assert axes.lines[0].get_xydata() == pytest.approx(numpy.array(points))
+    # The one trial has no bars.
+    (bars,) = axes.containers
+    _, _, (across, along) = bars
+    low, high = numpy.quantile(several, (0.25, 0.75), axis=0)
+    ((start, end),) = across.get_segments()
+    assert (start[0], end[0]) == pytest.approx((low[0], high[0]))
+    ((start, end),) = along.get_segments()
+    assert (start[1], end[1]) == pytest.approx((low[1], high[1]))
+    assert legend(figure) == [r"proposed method, beside it $\epsilon_0$ (1 to 4 trials)"]
+
+
+def test_figure_1_with_one_trial_of_each_method():
+    records = [
+        make_record(epsilon0=2.0**-7),
+        make_record(method="fixed", width=52),
+        make_record(method="dropout"),
+    ]
+    figure = figures.usage_rate_against_error(records, "a title")
+    (axes,) = figure.axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [1, 1, 1]
+    assert not axes.containers
+    assert [note.get_text() for note in axes.texts] == ["$2^{-7}$", "52"]
+    assert [text.rsplit(" (")[1] for text in legend(figure)] == ["1 trial)"] * 3
+    assert legend(figure)[2] == "Dropout (1 trial)"
+
+
+def test_notes_of_figure_1_do_not_overlap():
+    records = [make_record(epsilon0=parse_epsilon0(text), epochs=5) for text in UNIT_EPSILON0]
+    records.append(make_record(method="fixed", epochs=10))
+    # Close to one another, as at the right end of the paper's figure.
+    for i, record in enumerate(records):
+        record["result"].update(usage_rate=1 - 0.01 * i, test_error=0.016 + 0.0001 * (i % 3))
+    figure = figures.usage_rate_against_error(records, "a title")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert len(axes.texts) == 8
+    boxes = [Text.get_window_extent(note) for note in axes.texts]
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:i])
+        assert axes.get_window_extent().count_overlaps([box])
+
+
+def test_the_error_against_seconds_is_that_of_the_log():
+    trials = [make_record(epsilon0=2.0**-7, seed=seed, epochs=5) for seed in range(3)]
+    fixed = make_record(method="fixed", width=205, epochs=10)
+    figure = figures.error_against_seconds([fixed, *trials], "a title")
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    errors = 100 * numpy.array([record["log"]["validation/main/error"] for record in trials])
+    seconds = [record["times"]["epoch_seconds"] for record in trials]
+    line, other = axes.lines
+    assert line.get_xdata() == pytest.approx(numpy.median(seconds, axis=0))
+    assert line.get_ydata() == pytest.approx(numpy.median(errors, axis=0))
+    assert other.get_xdata().tolist() == fixed["times"]["epoch_seconds"]
+    assert other.get_ydata() / 100 == pytest.approx(fixed["log"]["validation/main/error"])
+    # A band for the setting with several trials only.
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices
+    assert corners[:, 1].min() == pytest.approx(errors.min())
+    assert corners[:, 1].max() == pytest.approx(errors.max())
+    assert legend(figure) == [
+        r"$\epsilon_0$ = $2^{-7}$ (3 trials)",
+        "fixed structure, 205 units (1 trial)",
+    ]
+
+
+def test_seconds_of_several_machines_are_told():
+    one = [make_record(epsilon0=0.5, epochs=5), make_record(epsilon0=0.25, epochs=5)]
+    figure = figures.error_against_seconds(one, "a title")
+    assert "seconds on A (fast path)" in titles(figure)
+    for other in ({"processor": "B"}, {"path": "plain"}):
+        record = make_record(epsilon0=0.125, epochs=5, **other)
+        figure = figures.error_against_seconds([*one, record], "a title")
+        told = titles(figure).replace("\n", " ")
+        assert "several machines, whose seconds do not compare: A (fast path); " in told
+    graphic = make_record(epsilon0=0.125, epochs=5, path="plain")
+    graphic["machine"]["gpu"] = "G"
+    assert "seconds on G (plain path)" in titles(
+        figures.error_against_seconds([graphic], "a title")
+    )
+
+
+def test_theta_histogram_shows_the_counts_of_the_log():
+    record = make_record(epsilon0=2.0**-7, epochs=6, seed=1)
+    figure = figures.theta_histogram(record)
+    axes = figure.axes[0]
+    (image,) = axes.images
+    for i in range(20):
+        counts = record["log"][f"theta/bin_{i:02}"]
+        assert image.get_array()[i].filled(0).tolist() == counts
+        assert image.get_array()[i].mask.tolist() == [n == 0 for n in counts]
+    assert image.get_extent() == [0.5, 6.5, 0, 1]
+    assert image.origin == "lower"
+    assert axes.lines[0].get_ydata().tolist() == record["log"]["theta/mean"]
+    assert "2^{-7}" in titles(figure)
+    assert "a short run, 3/250 of the paper's iterations" in titles(figure)
+
+
+def test_what_a_record_does_not_have_is_not_drawn(tmp_path):
+    old = make_record(epsilon0=2.0**-7, epochs=5, histogram=False)
+    fixed = make_record(method="fixed", epochs=10)
+    assert not figures.has_theta_histogram(old)
+    assert figures.has_structure_columns(old)
+    assert not figures.has_structure_columns(fixed)
+    with pytest.raises(ReproduceError, match=re.escape(old["name"])):
+        figures.theta_histogram(old)
+    with pytest.raises(ReproduceError, match=re.escape(fixed["name"])):
+        figures.structure_over_training(fixed)
+    names = [name for name, *_ in figures.draw_all([old, fixed], tmp_path)]
+    assert [name.split("seed-0-")[-1] for name in names[2:]] == ["structure"]
+
+
+def test_structure_over_training_shows_the_log_beside_the_paper():
+    record = make_record(epsilon0=2.0**-7)
+    figure = figures.structure_over_training(record)
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    paper = compare.published()["unit-selection"]["rows"]["2^-7"]["selected"]
+    for i, median in enumerate(paper, 1):
+        counts = record["log"][f"structure/hidden_{i}"]
+        label = f"layer {i}: {counts[-1]} at the end (paper: {median})"
+        assert lines[label].get_ydata().tolist() == counts
+        assert lines[label].get_xdata().tolist() == record["log"]["epoch"]
+    assert lines["full network: 784"].get_ydata()[0] == 784
+    markers = [line.get_ydata() for line in axes.lines if line.get_marker() == "<"]
+    assert [y[0] for y in markers if len(y)] == paper
+    # Colours alone would not do in grey.
+    styles = {lines[label].get_linestyle() for label in lines if "at the end" in label}
+    assert len(styles) == 3
+
+
+def test_structure_over_training_of_a_short_run_has_no_paper():
+    values = {"kind": ConnectionSelection, "epsilon0": 2.0**-4, "epochs": 1}
+    figure = figures.structure_over_training(make_record(**values))
+    assert not any("paper" in text for text in legend(figure))
+    assert "full network: 91" in legend(figure)
+    assert figure.axes[0].get_ylabel().startswith("connections of each block")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """What is drawn of all records, whose order does not matter."""
+    return figures.draw_all(reversed(make_records()), tmp_path_factory.mktemp("figures") / "all")
+
+
+def test_short_and_paper_runs_are_never_in_one_figure(drawn):
+    records = make_records()
+    for draw in (figures.usage_rate_against_error, figures.error_against_seconds):
+        with pytest.raises(ReproduceError, match="runs of one schedule, not of 3"):
+            draw(records, "a title")
+    captions = {name: caption for name, caption, *_ in drawn}
+    shared = [name for name in captions if "figure-1" in name]
+    assert shared == [
+        "unit-selection-paper-figure-1a",
+        "unit-selection-epochs-1-of-100-figure-1a",
+        "connection-selection-epochs-1-of-100-depth-10-growth_rate-2-figure-1b",
+    ]
+    first, second, third = (captions[name] for name in shared)
+    assert first.startswith("Figure 1(a), ")
+    assert "the paper's schedule. Medians with 25% and 75% quantiles of 1 to 2 trials" in first
+    assert "Computed on A (fast path)." in first
+    assert second.startswith("As Figure 1(a), ")
+    assert "a short run, 1/100 of the paper's iterations. Single runs, 1 trial" in second
+    assert "eta_theta = 100/d" in second
+    assert "Connection selection on CIFAR-10: a short run" in third
+
+
+def test_draw_all_draws_the_lowest_seed_of_each_setting(drawn, tmp_path):
+    names = [name for name, *_ in drawn]
+    assert len(set(names)) == len(names)
+    for name, caption, files, _ in drawn:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
+        assert caption.endswith(".")
+        assert [path.name for path in files] == [f"{name}.{ending}" for ending in ("png", "svg")]
+        assert all(path.parent.name == "all" and path.stat().st_size for path in files)
+    assert "unit-selection_sno_epsilon0-2to-7_seed-0-theta" in names
+    assert "unit-selection_sno_epsilon0-2to-7_seed-1-theta" not in names
+    assert sum(name.endswith("figure-2") for name in names) == 2
+    every = [name for name, *_ in figures.draw_all(make_records()[:2], tmp_path, True)]
+    assert [name for name in every if name.endswith("theta")] == [
+        f"unit-selection_sno_epsilon0-2to-7_seed-{seed}-theta" for seed in (0, 1)
+    ]
+    assert figures.draw_all([], tmp_path) == []
+
+
+def test_two_records_of_one_name_must_be_the_same(tmp_path):
+    record = make_record(epsilon0=2.0**-7, epochs=5)
+    (drawn, *_) = figures.draw_all([record, dict(record)], tmp_path)
+    assert "1 trial" in drawn.caption
+    other = make_record(epsilon0=2.0**-7, epochs=5, processor="B")
+    with pytest.raises(ReproduceError, match="two different records"):
+        figures.draw_all([record, other], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("result", "test_error", None, "at result/test_error"),
+        ("result", "structure", "0101", "not 273 bits"),
+        ("log", "validation/main/error", [0.5], "for each of 2 epochs"),
+        ("log", "validation/main/error", [0.5, "half"], "no number"),
+        ("log", "validation/main/error", [0.5, float("nan")], "no number"),
+        ("log", "epoch", None, "at log/epoch"),
+        ("times", "epoch_seconds", None, "at times/epoch_seconds"),
+        ("machine", "processor", "", "at machine/processor"),
+    ],
+)
+def test_a_record_that_cannot_be_drawn_is_named(part, name, value, message, tmp_path):
+    record = make_record(ConnectionSelection, epochs=2)
+    write_records(tmp_path, [record])
+    (path,) = tmp_path.iterdir()
+    assert read(path) == record
+    for change in ("changed", "missing"):
+        if change == "changed":
+            record[part][name] = value
+        else:
+            del record[part][name]
+        write_records(tmp_path, [record])
+        with pytest.raises(ReproduceError, match=message if change == "changed" else ".") as caught:
+            read(path)
+        assert record["name"] in str(caught.value)
+
+
+def shapes(axes):
+    arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    boxes = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    return arrows, boxes
+
+
+def test_figure_2_has_a_cell_for_every_layer_on_a_path():
+    structure = numpy.zeros((3, 91))
+    structure[:, 78] = 1  # every exit takes its block's input
+    structure[1, [0, 79]] = 1  # layer 15 of block 2 is on a path
+    structure[2, 0] = 1  # layer 28 leads nowhere
+    figure = figures.densenet(structure.ravel(), 3, 12, "a title")
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["Conv", "Trans1"], ["Trans1", "15", "Trans2"], ["Trans2", "Class"]]
+    assert figure.get_suptitle().startswith("a title\ndepth 5, ")
+    assert "35 layers on no path left out" in figure.get_suptitle()
+    found = [shapes(axes) for axes in figure.axes]
+    assert [len(arrows) for arrows, _ in found] == [1, 3, 1]
+    assert [len(boxes) for _, boxes in found] == [2, 3, 2]
+    # The longest path is thick: two connections of block 2, and the only one of the others.
+    widths = [max(arrow.get_linewidth() for arrow in arrows) for arrows, _ in found]
+    thick = [
+        sum(arrow.get_linewidth() == width for arrow in arrows)
+        for width, (arrows, _) in zip(widths, found)
+    ]
+    assert thick == [1, 2, 1]
+    assert "block 3: 2 of 91 connections, 1 of them on a path" in figure.axes[2].get_title("left")
+
+
+def test_figure_2_of_the_dead_network():
+    assert "dead, no path" in figures.densenet(numpy.zeros(273), 3, 12, "").get_suptitle()
+
+
+@pytest.mark.parametrize("rate", [0.158, 0.423, 0.803, 1.0])
+def test_figure_2_can_be_read_in_print(rate, rng):
+    costs = DenseNet(40, 12, 3, classes=10).costs
+    structure = complexity.random_structure(
+        costs, rate, rng, accept=lambda bits: structures.depth(bits, 3, 12) is not None
+    )
+    figure = figures.densenet(structure, 3, 12, "a title")
+    width, height = figure.get_size_inches()
+    assert width == 6.4
+    assert height < 9
+    hidden = drawn = 0
+    for axes in figure.axes:
+        arrows, boxes = shapes(axes)
+        places = [box.get_bbox() for box in boxes]
+        for i, place in enumerate(places):
+            assert not place.count_overlaps(places[:i])
+            # In columns by depth, within the page.
+            assert axes.get_xlim()[0] <= place.x0
+            assert place.x1 <= axes.get_xlim()[1]
+        for arrow in arrows:
+            # A curve ends at the boxes that it connects and runs through no other.
+            curve = numpy.concatenate(arrow.get_path().to_polygons(closed_only=False))
+            assert (axes.get_ylim()[0] < curve[:, 1]).all()
+            assert (axes.get_ylim()[1] > curve[:, 1]).all()
+            drawn += 1
+            hidden += any(
+                ((curve > place.min) & (curve < place.max)).all(axis=1).any() for place in places
+            )
+    assert hidden <= 0.02 * drawn
+
+
+def test_columns_of_figure_2_are_depths(rng):
+    structure = rng.random(273) < 0.4
+    figure = figures.densenet(structure, 3, 12, "a title")
+    for block, matrix in enumerate(structures.block_matrices(structure, 3, 12)):
+        depths = structures.positions(matrix)
+        cells = {text.get_text(): text.get_position()[0] for text in figure.axes[block].texts}
+        first = 2 + 13 * block
+        columns = {x: depths[int(name) - first] for name, x in cells.items() if name.isdigit()}
+        assert sorted(columns.values()) == [columns[x] for x in sorted(columns)]
+        for name, x in cells.items():
+            if name.isdigit():
+                assert columns[x] == depths[int(name) - first]
+
+
+def run_cli(*arguments):
+    return cli.main(["figures", *map(str, arguments)])
+
+
+def test_the_command_draws_a_directory_and_names_what_it_leaves_out(tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    records = make_records()[-2:]
+    write_records(runs, records)
+    (runs / "damaged.json").write_text("{")
+    (runs / "foreign.json").write_text('{"schema": 1, "cooks": 7}')
+    lame = make_record(epsilon0=0.5, epochs=5)
+    del lame["log"]["validation/main/error"]
+    write_records(runs, [lame])
+    assert run_cli("--runs", runs, "--out", out) == 0
+    captured = capsys.readouterr()
+    for name in ("damaged.json", "foreign.json", lame["name"]):
+        assert sum(name in line for line in captured.err.splitlines()) == 1
+    printed = set(re.findall(r"\S+\.(?:png|svg)", captured.out))
+    assert printed == {str(path) for path in out.iterdir()}
+    assert sum(path.endswith("figure-2.png") for path in printed) == 2
+
+
+def test_the_command_draws_named_records(tmp_path, capsys):
+    record = make_records()[-1]
+    write_records(tmp_path / "runs", make_records())
+    path = tmp_path / "runs" / f"{record['name']}.json"
+    assert run_cli(path, "--out", tmp_path / "out") == 0
+    endings = {path.name.removesuffix(".png")[-9:] for path in (tmp_path / "out").glob("*.png")}
+    assert endings == {"figure-1b", "t-seconds", "-figure-2"}
+    assert from_dict(record["settings"]).setting in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--runs", "nowhere"), "'nowhere' is no directory: --runs"),
+        (("nowhere.json",), "'nowhere.json' is not a record of a run"),
+        (("lame.json",), "at result: 'test_error' is a required"),
+        (("good.json", "--out", "/dev/null/x"), "cannot write into '/dev/null/x'"),
+        (("--colour",), "unrecognized arguments: --colour"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = make_record(epsilon0=0.5, epochs=5)
+    Path("good.json").write_text(json.dumps(record))
+    del record["result"]["test_error"]
+    Path("lame.json").write_text(json.dumps(record))
+    assert run_cli(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("reproduce: ")
+    assert message in error
+    assert error.count("\n") == 1

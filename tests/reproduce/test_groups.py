@@ -1,0 +1,114 @@
+from fractions import Fraction
+
+import pytest
+
+from reproduce import groups
+from reproduce.settings import UNIT_EPSILON0, ConnectionSelection, UnitSelection, parse_epsilon0
+
+
+def make(kind=UnitSelection, **values):
+    settings = kind(**values)
+    return {"name": settings.name, "settings": settings.as_dict()}
+
+
+def names(group):
+    return [record["name"] for record in group.records]
+
+
+def test_a_short_run_stands_beside_the_baselines_of_its_length():
+    records = [
+        make(method="fixed", width=784, epochs=8),
+        make(method="dropout", epochs=8),
+        make(method="fixed", width=784),
+        make(epochs=4),
+        make(epochs=5),
+        make(),
+    ]
+    found = groups.by_schedule(records)
+    assert [len(group.records) for group in found] == [2, 1, 3]
+    assert [group.is_paper for group in found] == [True, False, False]
+    assert [group.fraction for group in found] == [1, Fraction(1, 100), Fraction(1, 125)]
+    assert names(found[2]) == [records[i]["name"] for i in (3, 0, 1)]
+    assert found[0].schedule == "the paper's schedule"
+    assert found[2].schedule == "a short run, 1/125 of the paper's iterations"
+    assert found[2].title == "Unit selection on MNIST"
+    assert [group.slug for group in found] == [
+        "unit-selection-paper",
+        "unit-selection-epochs-1-of-100",
+        "unit-selection-epochs-1-of-125",
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"units": 64},
+        {"dataset": "fashion-mnist"},
+        {"lr": 0.02},
+        {"examples": 600},
+        {"test_examples": 600},
+        {"batch_size": 64},
+        {"epochs": 1000},
+    ],
+)
+def test_other_settings_are_another_group(values):
+    first, second = groups.by_schedule([make(**values), make()])
+    assert first.is_paper
+    assert not second.is_paper
+    assert second.slug != first.slug
+    assert second.schedule.startswith("a short run" if second.fraction < 1 else "not the paper's")
+
+
+def test_the_papers_runs_stand_beside_no_other_eta():
+    records = [make(eta_factor=2.0), make(method="fixed")]
+    assert [names(group) for group in groups.by_schedule(records)] == [
+        [records[1]["name"]],
+        [records[0]["name"]],
+    ]
+
+
+def test_another_eta_of_a_short_run_shares_its_baselines():
+    fixed = make(method="fixed", epochs=8)
+    records = [make(epochs=4), make(epochs=4, eta_factor=1.0), fixed]
+    found = groups.by_schedule(records)
+    assert sorted(map(names, found)) == sorted(
+        [[record["name"], fixed["name"]] for record in records[:2]]
+    )
+    assert len({group.slug for group in found}) == 2
+    (other,) = [group for group in found if records[1] in group.records]
+    assert "eta_factor=1.0" in other.schedule
+    # Where there is no run of the usual one, the baselines have no group of their own.
+    (only,) = groups.by_schedule(records[1:])
+    assert names(only) == [records[1]["name"], fixed["name"]]
+
+
+def test_settings_are_in_the_papers_order_and_trials_in_that_of_their_seeds():
+    records = [make(method="dropout"), make(method="fixed", width=205)]
+    records += [make(method="fixed", width=52)]
+    records += [make(epsilon0=parse_epsilon0(text)) for text in reversed(UNIT_EPSILON0)]
+    records += [make(epsilon0=2.0**-7, seed=seed) for seed in (2, 1)]
+    found = groups.by_setting(records)
+    assert list(found) == [
+        *(("sno", f"epsilon0={text}") for text in UNIT_EPSILON0),
+        ("fixed", "width=52"),
+        ("fixed", "width=205"),
+        ("dropout", ""),
+    ]
+    trials = found["sno", "epsilon0=2^-7"]
+    assert [record["settings"]["seed"] for record in trials] == [0, 1, 2]
+    assert groups.count_trials(records) == "1 to 3 trials"
+    assert groups.count_trials(trials) == "3 trials"
+    assert groups.count_trials(trials[:1]) == "1 trial"
+    random = [make(ConnectionSelection, method="random", usage_rate=r) for r in (1.0, 0.158)]
+    assert [setting for _, setting in groups.by_setting(random)] == [
+        "usage-rate=0.158",
+        "usage-rate=1",
+    ]
+
+
+def test_names_of_files_are_safe_and_different():
+    found = [make(epsilon0=parse_epsilon0(text))["name"] for text in UNIT_EPSILON0]
+    safe = [groups.safe_name(name) for name in found]
+    assert len(set(safe)) == len(found)
+    assert safe[1] == "unit-selection_sno_epsilon0-2to-7_seed-0"
+    assert groups.safe_name("../a b/c") == ".._a_b_c"
