@@ -34,7 +34,7 @@ def channel_statistics(images):
 
 
 class Standardise:
-    """Turn bytes into standardised float32 images.
+    """Turn bytes into standardised images of Chainer's dtype, float32 unless it is configured.
 
     Args:
         mean (array): shape (1, channels, 1, 1), float32, on the device of the images.
@@ -47,7 +47,7 @@ class Standardise:
 
     def __call__(self, x):
         """Return the images, shape (N, channels, height, width), standardised."""
-        return (x.astype(numpy.float32) - self.mean) / self.std
+        return (x.astype(chainer.get_dtype()) - self.mean) / self.std
 
 
 def crop_and_flip(x, uniforms):

@@ -320,6 +320,37 @@ def _figures(arguments):
         print(f"{', '.join(map(str, files))}\n  {caption}")
 
 
+def _add_regress(commands):
+    parser = commands.add_parser(
+        "regress",
+        help="short trainings held against what they gave before",
+        description="Train fixed short cases of both experiments and hold them against the "
+        "baselines: the first iterations to rounding, structure and error after a short run to a "
+        "band.  The exit code is 1 where something has drifted.",
+    )
+    add = parser.add_argument
+    add("--traces", action="store_true", help="the first iterations only: seconds, and no data")
+    add("--cases", help="of these names only, with commas between them (all)")
+    add("--update", action="store_true", help="write the baselines and show what differs")
+    add("--baselines", help="their directory (results/regression)")
+    add("--jobs", type=int, default=2, help="short runs at a time (2)")
+    add("--data-dir", help="where the data lies, by default the cache directory")
+    parser.set_defaults(call=_regress)
+
+
+def _regress(arguments):
+    from reproduce import regress
+
+    return regress.regress(
+        arguments.baselines or regress.BASELINES,
+        arguments.cases.split(",") if arguments.cases else None,
+        arguments.traces,
+        arguments.update,
+        arguments.jobs,
+        arguments.data_dir,
+    )
+
+
 def _quick(arguments):
     from reproduce import quick
 
@@ -395,6 +426,7 @@ def make_parser():
     _add_compare(commands)
     _add_report(commands)
     _add_figures(commands)
+    _add_regress(commands)
     return parser
 
 

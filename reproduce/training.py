@@ -238,12 +238,16 @@ class Training:
                 found[f"{kind}_test_error"] = last[f"validation/main/{kind}_error"]
         return found
 
-    def save(self, path):
-        """Save the trained network and its distribution in one step."""
+    def arrays(self):
+        """Return the network and its distribution as they stand, arrays by name."""
         if hasattr(self.trainer.updater, "synchronise"):
             self.trainer.updater.synchronise()
         content = chainer.serializers.DictionarySerializer()
         self.link.serialize(content["link"])
         if self.bernoulli is not None:
             self.bernoulli.serialize(content["bernoulli"])
-        write_npz(path, content.target)
+        return content.target
+
+    def save(self, path):
+        """Save the trained network and its distribution in one step."""
+        write_npz(path, self.arrays())

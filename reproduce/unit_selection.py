@@ -1,7 +1,5 @@
 """The experiment of section 4.1: units of a fully connected network."""
 
-import numpy
-
 import chainer_sno
 from chainer_sno import complexity, extensions, fast, links
 from chainer_sno._import_chainer import chainer
@@ -16,7 +14,8 @@ TEST_BATCH = 1000
 def to_unit_interval(batch, device=None):
     """Convert a mini-batch of bytes: pixels to [0, 1], on the device where they are."""
     x, t = batch
-    return x.astype(numpy.float32) / numpy.float32(255), t
+    dtype = chainer.get_dtype()
+    return x.astype(dtype) / dtype.type(255), t
 
 
 class UnitTraining(Training):
