@@ -21,6 +21,7 @@ EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
+_FRACTION = re.compile(r"1/([1-9]\d*)")
 
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
@@ -161,15 +162,26 @@ class Settings:
         """Return settings at a schedule; what is given in ``values`` goes before it.
 
         Args:
-            schedule (str): ``paper``, ``short`` (1/10 of the epochs) or ``quick`` (1/125).
+            schedule (str): ``paper``, ``short`` (1/10 of the epochs), ``quick`` (1/125), or another
+                such part, ``1/60``.
             **values: fields of the settings.
 
         Returns:
             Settings: the settings.
+
+        Raises:
+            ReproduceError: there is no such schedule, or it has no whole epoch.
         """
         values = {name: value for name, value in values.items() if value is not None}
         paper = cls(method=values.get("method", "sno"))
-        return cls(**{"epochs": paper.epochs // SCHEDULES[schedule], **values})
+        part = _FRACTION.fullmatch(schedule)
+        divisor = int(part[1]) if part else SCHEDULES.get(schedule)
+        if divisor is None or divisor > paper.epochs:
+            raise ReproduceError(
+                f"--schedule {schedule!r} is none: give {', '.join(SCHEDULES)}, or a part such as "
+                f"1/60, 1/{paper.epochs} at the least"
+            )
+        return cls(**{"epochs": paper.epochs // divisor, **values})
 
     def as_dict(self):
         """Return every setting that applies to the method, as plain numbers and texts."""

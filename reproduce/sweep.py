@@ -57,7 +57,7 @@ def grid(kind, schedule, methods, trials, **values):
 
     Args:
         kind (type): of the settings, :class:`UnitSelection` or :class:`ConnectionSelection`.
-        schedule (str): ``paper``, ``short`` or ``quick``.
+        schedule (str): ``paper``, ``short``, ``quick``, or a part of the paper's such as ``1/60``.
         methods (sequence of str): of those of the experiment.
         trials (int): seeds, from 0 on.
         **values: further settings of every run.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproduce import ReproduceError
+from reproduce import ReproduceError, cli
 from reproduce.settings import (
     UNIT_EPSILON0,
     ConnectionSelection,
@@ -100,6 +100,24 @@ def test_a_shortened_training_raises_eta_theta():
     assert (fixed.epochs, fixed.eta_factor) == (8, None)
     assert fraction_of_paper(quick) == fraction_of_paper(fixed)
     assert not quick.is_paper_schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"), [("paper", 300), ("short", 30), ("1/60", 5), ("1/300", 1), ("1/7", 42)]
+)
+def test_a_schedule_is_a_part_of_the_papers(schedule, epochs):
+    settings = ConnectionSelection.at(schedule, method="sno")
+    assert settings.epochs == epochs
+    random = ConnectionSelection.at(schedule, method="random")
+    assert random.iterations() == pytest.approx(settings.iterations(), rel=1 / epochs)
+
+
+@pytest.mark.parametrize("schedule", ["fast", "1/0", "2/3", "1/301", "1/", "0.1", "-1/2"])
+def test_another_schedule_is_refused(schedule, capsys):
+    with pytest.raises(ReproduceError, match="is none: give paper, short, quick, or a part such"):
+        ConnectionSelection.at(schedule)
+    assert cli.main(["run", "connection-selection", f"--schedule={schedule}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_names_tell_runs_apart():
