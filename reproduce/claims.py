@@ -147,19 +147,18 @@ def _differences(pairs, alternative):
     return found, [_compared(name, one) for name, one in found.items()]
 
 
-def _side_by_side(pairs, alternative, trials=TRIALS):
+def _side_by_side(pairs, alternative):
     """Compare test errors in pairs of groups.
 
     Args:
         pairs (dict): by name, the records of ours and of theirs.
         alternative (str): ``less`` where ours are said to be lower, else ``greater``.
-        trials (int): needed in every group.
 
     Returns:
         tuple: the outcome and the lines.
     """
     found, details = _differences(pairs, alternative)
-    missing = _missing(_groups(pairs), trials)
+    missing = _missing(_groups(pairs), TRIALS)
     if missing:
         return UNKNOWN, details + missing
     sign = -1 if alternative == "less" else 1
@@ -179,14 +178,20 @@ def _unit_settings(least):
     ]
 
 
-def _unit_pairs(evidence, settings, width_of):
+def _unit_pairs(evidence, settings):
+    """Return the groups of penalties beside those of fixed structures, by their names."""
     return {
-        f"epsilon0 = {label} against fixed {width_of(width)}": (
+        f"epsilon0 = {label} against fixed {width}": (
             evidence.unit("sno", label),
-            evidence.unit("fixed", width_of(width)),
+            evidence.unit("fixed", width),
         )
         for label, width in settings
     }
+
+
+def _original_pairs(evidence, labels):
+    """Return the groups of penalties beside that of the full network."""
+    return _unit_pairs(evidence, [(label, UNIT_WIDTHS[-1]) for label in labels])
 
 
 @_rule(
@@ -196,15 +201,14 @@ def _unit_pairs(evidence, settings, width_of):
     "that usage rate: lower median test errors, one-sided rank tests combined (Stouffer).",
 )
 def _unit_beats_fixed(evidence, claim):
-    settings = _unit_settings(claim["usage_rate"])
-    return _side_by_side(_unit_pairs(evidence, settings, lambda width: width), "less")
+    return _side_by_side(_unit_pairs(evidence, _unit_settings(claim["usage_rate"])), "less")
 
 
 @_rule(
     "unit-fixed-degrades",
     "1 trial of each of the six widths",
-    "Kendall's tau of the test error over the width of the fixed structures is negative, one- "
-    "sided, and the medians fall from the narrowest structure to the widest.",
+    "Kendall's tau of the test error over the width of the fixed structures is negative, "
+    "one-sided, and the medians fall from the narrowest structure to the widest.",
 )
 def _unit_fixed_degrades(evidence, claim):
     groups = {f"fixed {width}": evidence.unit("fixed", width) for width in UNIT_WIDTHS}
@@ -252,8 +256,8 @@ def _unit_degrades_at_6(evidence, claim):
     "784): lower median test errors, one-sided rank tests combined (Stouffer).",
 )
 def _unit_beats_original(evidence, claim):
-    settings = _unit_settings(claim["usage_rate"])
-    return _side_by_side(_unit_pairs(evidence, settings, lambda _: UNIT_WIDTHS[-1]), "less")
+    labels = [label for label, _ in _unit_settings(claim["usage_rate"])]
+    return _side_by_side(_original_pairs(evidence, labels), "less")
 
 
 @_rule(
@@ -264,9 +268,7 @@ def _unit_beats_original(evidence, claim):
 )
 def _unit_negative_epsilon(evidence, claim):
     labels = [label for label in UNIT_EPSILON0 if label.startswith("-")]
-    outcome, details = _side_by_side(
-        _unit_pairs(evidence, [(label, 784) for label in labels], lambda width: width), "less"
-    )
+    outcome, details = _side_by_side(_original_pairs(evidence, labels), "less")
     runs = [record for label in labels for record in evidence.unit("sno", label)]
     whole = [record["result"]["usage_rate"] == 1 for record in runs]
     if runs:
@@ -284,20 +286,6 @@ def _unit_dropout_improves(evidence, claim):
     return _side_by_side({f"Dropout against fixed {UNIT_WIDTHS[-1]}": pair}, "less")
 
 
-def _by_chance(found, smallest_first, chance=1 / 3):
-    """Judge in how many runs something is so that happens in a third of them by chance."""
-    good = sum(ok for _, ok in found)
-    p = statistics.sign_test(good, len(found), chance)
-    details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in found]
-    details.append(f"{smallest_first} in {good} of {len(found)} runs, by chance p = {p:.3g}")
-    return (HOLDS if p <= LEVEL and good > len(found) / 2 else FAILS), details
-
-
-def _groups_of_runs(evidence, labels, find):
-    groups = {f"epsilon0 = {label}": find("sno", label) for label in labels}
-    return groups, _missing(groups, 1)
-
-
 def _counts(record):
     result = record["result"]
     return result.get("units") or result["connections"]
@@ -306,6 +294,34 @@ def _counts(record):
 def _told(name, record):
     counts = "/".join(map(str, _counts(record)))
     return f"{name}, seed {record['settings']['seed']}: {counts}"
+
+
+def _by_chance(find, labels, good, words):
+    """Judge in how many runs something is so that happens in a third of them by chance.
+
+    Args:
+        find (callable): of the evidence, returns the records of a method and its penalty.
+        labels (sequence of str): the penalties, each of which needs a run.
+        good (callable): takes the counts of a run's layers or blocks; whether it is so.
+        words (str): what is so.
+
+    Returns:
+        tuple: the outcome and the lines.
+    """
+    groups = {f"epsilon0 = {label}": find("sno", label) for label in labels}
+    found = [
+        (_told(name, record), good(*_counts(record)))
+        for name, records in groups.items()
+        for record in records
+    ]
+    missing = _missing(groups, 1)
+    if missing:
+        return UNKNOWN, [name for name, _ in found] + missing
+    count = sum(ok for _, ok in found)
+    p = statistics.sign_test(count, len(found), 1 / 3)
+    details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in found]
+    details.append(f"{words} in {count} of {len(found)} runs, by chance p = {p:.3g}")
+    return (HOLDS if p <= LEVEL and count > len(found) / 2 else FAILS), details
 
 
 @_rule(
@@ -317,15 +333,12 @@ def _told(name, record):
 )
 def _unit_later_layers_first(evidence, claim):
     labels = [label for label in UNIT_EPSILON0 if parse_epsilon0(label) >= 0]
-    groups, missing = _groups_of_runs(evidence, labels, evidence.unit)
-    found = [
-        (_told(name, record), _counts(record)[0] > max(_counts(record)[1:]))
-        for name, records in groups.items()
-        for record in records
-    ]
-    if missing:
-        return UNKNOWN, [name for name, _ in found] + missing
-    return _by_chance(found, "the first layer keeps the most")
+    return _by_chance(
+        evidence.unit,
+        labels,
+        lambda first, *others: first > max(others),
+        "the first layer keeps the most",
+    )
 
 
 def _seconds(records):
@@ -364,9 +377,7 @@ def _time(pairs):
     "median time of a whole training, evaluation included, is at most 1.05 times as long.",
 )
 def _unit_time_as_fixed(evidence, claim):
-    return _time(
-        _unit_pairs(evidence, [(label, 784) for label in UNIT_EPSILON0], lambda width: width)
-    )
+    return _time(_original_pairs(evidence, UNIT_EPSILON0))
 
 
 def _connection_pairs(evidence, wanted):
@@ -429,18 +440,6 @@ def _conn_within_1_at_40(evidence, claim):
     return (HOLDS if one["difference"] <= claim["points"] else FAILS), details
 
 
-def _conn_blocks(evidence, labels, good, words):
-    groups, missing = _groups_of_runs(evidence, labels, evidence.connection)
-    found = [
-        (_told(name, record), good(*_counts(record)))
-        for name, records in groups.items()
-        for record in records
-    ]
-    if missing:
-        return UNKNOWN, [name for name, _ in found] + missing
-    return _by_chance(found, words)
-
-
 @_rule(
     "conn-early-blocks-first",
     "1 trial of each",
@@ -449,8 +448,8 @@ def _conn_blocks(evidence, labels, good, words):
     "expected by chance (binomial test).",
 )
 def _conn_early_blocks_first(evidence, claim):
-    return _conn_blocks(
-        evidence,
+    return _by_chance(
+        evidence.connection,
         ("0", "2^-6", "2^-5"),
         lambda first, second, third: third > max(first, second),
         "the third block keeps the most",
@@ -465,8 +464,8 @@ def _conn_early_blocks_first(evidence, claim):
     "expected by chance (binomial test).",
 )
 def _conn_second_block(evidence, claim):
-    return _conn_blocks(
-        evidence,
+    return _by_chance(
+        evidence.connection,
         ("2^-4", "2^-3", "2^-2"),
         lambda first, second, third: second < min(first, third),
         "the second block keeps the fewest",

@@ -1,9 +1,9 @@
 """The command line: ``python -m reproduce ...``."""
 
 import argparse
+import dataclasses
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from reproduce import Interrupted, ReproduceError
@@ -199,7 +199,7 @@ def _sweep(arguments):
         for device in devices:
             run.get_device(device)
     varied = {"method", "seed", *kind.VARIED}
-    names = [field.name for field in fields(kind) if field.name not in varied]
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in varied]
     values = {name: getattr(arguments, name, None) for name in names}
     runs = sweep.grid(kind, arguments.schedule, methods, arguments.trials, **values)
     failures = sweep.run_all(
@@ -229,6 +229,11 @@ def _status(arguments):
     print("\n".join(status.lines(states)))
 
 
+def _add_runs(add):
+    """Add the option that names the directory of the records."""
+    add("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+
+
 def _add_compare(commands):
     parser = commands.add_parser(
         "compare",
@@ -236,7 +241,7 @@ def _add_compare(commands):
         description="Print the records beside the paper's tables, and which of its claims hold. "
         "Only records at the paper's schedule are compared with it.",
     )
-    parser.add_argument("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    _add_runs(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a claim fails")
     parser.set_defaults(call=_compare)
@@ -246,12 +251,17 @@ def _compare(arguments):
     from reproduce import claims, compare
 
     records, refused = _read_records(arguments.runs)
+    findings = claims.findings(records)
     if arguments.json:
-        found = {**compare.comparison(records), "left_out": refused}
+        found = {
+            "experiments": compare.comparison(records),
+            "claims": [dataclasses.asdict(finding) for finding in findings],
+            "left_out": refused,
+        }
         print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        print(compare.text(records))
-    fails = any(found.outcome == claims.FAILS for found in claims.findings(records))
+        print(f"{compare.text(records)}\n\n{claims.text(findings)}")
+    fails = any(finding.outcome == claims.FAILS for finding in findings)
     return int(fails and arguments.strict)
 
 
@@ -278,7 +288,7 @@ def _add_report(commands):
         description="Write the tables, claims, figures, costs and runs as REPORT.md and as one "
         "page for a browser, and draw the figures.",
     )
-    parser.add_argument("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    _add_runs(parser.add_argument)
     parser.add_argument("--out", default="results", help="gets the report and figures (results)")
     parser.set_defaults(call=_report)
 
@@ -299,7 +309,7 @@ def _add_figures(commands):
     )
     add = parser.add_argument
     add("records", nargs="*", metavar="RECORD", help="files, in the place of a directory's")
-    add("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    _add_runs(add)
     add("--out", default="results/figures", help="gets the figures (results/figures)")
     parser.set_defaults(call=_figures)
 
@@ -315,10 +325,8 @@ def _figures(arguments):
             raise ReproduceError(
                 f"{arguments.runs!r} holds no record of a finished run: name another with --runs"
             )
-    for _, caption, files, _ in figures.draw_all(
-        records, arguments.out, every_record=bool(arguments.records)
-    ):
-        print(f"{', '.join(map(str, files))}\n  {caption}")
+    for drawn in figures.draw_all(records, arguments.out, every_record=bool(arguments.records)):
+        print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
 
 
 def _add_regress(commands):
@@ -368,7 +376,7 @@ def _quick(arguments):
 
 def _settings(arguments):
     kind = EXPERIMENTS[arguments.experiment]
-    values = {field.name: getattr(arguments, field.name) for field in fields(kind)}
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     if values["epsilon0"] is not None:
         values["epsilon0"] = parse_epsilon0(values["epsilon0"])
     settings = kind.at(arguments.schedule, **values)

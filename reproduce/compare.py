@@ -218,9 +218,9 @@ def _counts(parts):
     return "/".join(str(round(part)) for part in parts)
 
 
-def _spread(quartiles, scale=100, digits=1):
-    """Return a median, with its quartiles where they are others."""
-    low, middle, high = (f"{scale * value:.{digits}f}" for value in quartiles)
+def _spread(quartiles, digits=1):
+    """Return a median in percent, with its quartiles where they are others."""
+    low, middle, high = (f"{100 * value:.{digits}f}" for value in quartiles)
     return middle if low == middle == high else f"{middle} [{low}, {high}]"
 
 
@@ -263,7 +263,7 @@ def columns(experiment, found, spread=True, compared=True):
         paper = row.published
 
         def show(quartiles, digits=1):
-            return _spread(quartiles if spread else quartiles[1:2] * 3, 100, digits)
+            return _spread(quartiles if spread else quartiles[1:2] * 3, digits)
 
         line = [row.label, str(len(row.seeds)), _counts(part[1] for part in row.selected)]
         line += [_counts(paper["selected"]) if paper else "-"] * compared
@@ -315,23 +315,20 @@ def schedules(experiment, records):
     return groups.by_schedule(own)
 
 
-def descriptions(group):
-    """Return a sentence on the schedule of each method of a group."""
-    return sorted({describe_schedule(record) for record in group.records}, reverse=True)
+def descriptions(records):
+    """Return a sentence on the schedule of each method of records."""
+    return sorted({describe_schedule(record) for record in records}, reverse=True)
 
 
 def comparison(records):
-    """Hold records against the paper.
+    """Hold records against the tables of the paper.
 
     Args:
         records (list of dict): of both experiments.
 
     Returns:
-        dict: plain values: under ``experiments`` the schedules of each with their rows, and under
-        ``claims`` a finding for each claim of the paper.
+        dict: plain values, the schedules of each experiment with their rows.
     """
-    from reproduce import claims
-
     experiments = {}
     for experiment in EXPERIMENTS:
         experiments[experiment] = []
@@ -341,25 +338,22 @@ def comparison(records):
                 {
                     "paper_schedule": schedule.is_paper,
                     "title": schedule.schedule,
-                    "schedules": descriptions(schedule),
+                    "schedules": descriptions(schedule.records),
                     "rows": [row.as_dict() for row in found],
                 }
             )
-    findings = [dataclasses.asdict(finding) for finding in claims.findings(records)]
-    return {"experiments": experiments, "claims": findings}
+    return experiments
 
 
 def text(records):
-    """Return the comparison of records with the paper as text.
+    """Return the comparison of records with the tables of the paper as text.
 
     Args:
         records (list of dict): of both experiments.
 
     Returns:
-        str: a table for each experiment and schedule, then the claims.
+        str: a table for each experiment and schedule.
     """
-    from reproduce import claims
-
     parts = []
     for experiment in EXPERIMENTS:
         *_, number, _ = _TABLES[experiment]
@@ -377,10 +371,9 @@ def text(records):
                 title += f", beside {number} (medians of {published()['trials']} trials)"
             else:
                 title += "; not compared with the paper"
-            described = [f"  {description}" for description in descriptions(schedule)]
+            described = [f"  {description}" for description in descriptions(schedule.records)]
             parts.append("\n".join([title, *described, format_table(header, cells)]))
     parts.append(legend())
-    parts.append(claims.text(claims.findings(records)))
     return "\n\n".join(parts)
 
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 
-from reproduce import compare, statistics
+from reproduce import compare, statistics, sweep
 from reproduce.settings import EXPERIMENTS, from_dict
 
 
@@ -49,17 +49,11 @@ def costs(records):
                 rates[key].append((settings.is_paper_schedule, rate))
     found = []
     for experiment, kind in EXPERIMENTS.items():
-        for settings in _grid(kind):
+        for settings in sweep.grid(kind, "paper", kind.METHODS, trials=1):
             rate, source = _rate(rates, (experiment, settings.method, settings.setting))
             hours = rate and rate * settings.iterations() / 3600
             found.append(Cost(experiment, compare.label(settings), hours, source))
     return processor, found
-
-
-def _grid(kind):
-    from reproduce import sweep
-
-    return sweep.grid(kind, "paper", kind.METHODS, trials=1)
 
 
 def _same_iteration(settings):
@@ -71,10 +65,8 @@ def _rate(rates, key):
     """Return seconds an iteration of a setting, evaluation included, and where they are from."""
     at_paper = [rate for is_paper, rate in rates[key] if is_paper]
     if at_paper:
-        count = len(at_paper)
-        return statistics.median(
-            at_paper
-        ), f"{count} run{'s' * (count > 1)} at the paper's schedule"
+        source = f"{len(at_paper)} run{'s' * (len(at_paper) > 1)} at the paper's schedule"
+        return statistics.median(at_paper), source
     if rates[key]:
         return statistics.median([rate for _, rate in rates[key]]), "extrapolated from shorter runs"
     return None, "no record"

@@ -67,7 +67,7 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
         title, table, number, explanation = _WORDS[experiment]
         print(f"\n{title}, a short run, beside {table} (its medians of five trials)")
         print(compare.table(experiment, records))
-        schedules = sorted({compare.describe_schedule(found) for found in records}, reverse=True)
+        schedules = compare.descriptions(records)
         print()
         print(explanation.format(table=table, schedules=";\n  ".join(schedules)))
         for name, written in _draw(experiment, records, Path(figures), title, seed, number):

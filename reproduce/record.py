@@ -166,18 +166,17 @@ def read(path):
         raise ReproduceError(f"{name!r} is a record of the schema {found}, not {SCHEMA}")
     schemas.check(record, schemas.RECORD, name)
     try:
-        named = from_dict(record["settings"]).name
+        settings = from_dict(record["settings"])
     except (ReproduceError, TypeError) as error:
         raise ReproduceError(f"{name!r} has settings that are none ({error})") from error
-    if named != record["name"]:
+    if settings.name != record["name"]:
         raise ReproduceError(f"{name!r}: its name and its settings do not agree")
-    _check_numbers(record, name)
+    _check_numbers(record, settings, name)
     return record
 
 
-def _check_numbers(record, name):
+def _check_numbers(record, settings, name):
     """Check what a schema cannot: that the log and the structure fit the settings."""
-    settings = from_dict(record["settings"])
     columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
     if {len(column) for column in columns.values()} != {settings.epochs}:
         raise ReproduceError(

@@ -56,7 +56,7 @@ def content(records, refused, drawn):
                 {
                     "is_paper": schedule.is_paper,
                     "title": schedule.schedule,
-                    "schedules": compare.descriptions(schedule),
+                    "schedules": compare.descriptions(schedule.records),
                     "header": header,
                     "rows": cells,
                 }
@@ -83,7 +83,7 @@ def content(records, refused, drawn):
         "processor": processor,
         "costs": _costs(estimated, published["trials"]),
         "run_columns": _RUN_COLUMNS,
-        "runs": [_run(record) for record in records],
+        "runs": [_cells(record) for record in records],
         "machines": sorted({_machine(record) for record in records}),
         "versions": sorted({_versions(record) for record in records}),
         "refused": refused,
@@ -111,7 +111,7 @@ def _costs(estimated, trials):
     return found
 
 
-def _run(record):
+def _cells(record):
     """Return the row of a run: pairs of a text and what the column is sorted by."""
     settings, result, times = from_dict(record["settings"]), record["result"], record["times"]
     selected = result.get("units") or result["connections"]
@@ -119,7 +119,7 @@ def _run(record):
     commit = record["versions"].get("commit") or "-"
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
-    cells = [
+    return [
         (settings.experiment, settings.experiment),
         (settings.method, settings.method),
         (settings.setting or "-", settings.setting),
@@ -138,7 +138,6 @@ def _run(record):
         (times["finished"][:10], times["finished"]),
         (commit[:8], commit),
     ]
-    return {"name": record["name"], "cells": cells}
 
 
 def _machine(record):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from reproduce import ReproduceError
-from reproduce.compare import describe_schedule
+from reproduce.compare import descriptions
 from reproduce.figures.errors import error_against_seconds, usage_rate_against_error
 from reproduce.figures.network import densenet
 from reproduce.figures.over_training import (
@@ -76,10 +76,9 @@ def draw_all(records, directory, every_record=False):
         number = f"Figure 1({part})" if group.is_paper else f"As Figure 1({part})"
         trials = count_trials(group.records)
         several = trials != "1 trial"
-        schedules = sorted({describe_schedule(record) for record in group.records}, reverse=True)
         where = f"Computed on {' and '.join(computers(group.records))}"
         if not group.is_paper:
-            where = f"{'; '.join(schedules)}. {where}"
+            where = f"{'; '.join(descriptions(group.records))}. {where}"
         add(
             f"{group.slug}-figure-1{part}",
             usage_rate_against_error(group.records, title),

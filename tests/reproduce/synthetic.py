@@ -6,9 +6,32 @@ from reproduce import record, structures
 from reproduce.settings import ConnectionSelection, UnitSelection, from_dict, parse_epsilon0
 
 
+def whole(settings, result, log, epoch_seconds, processor, path="fast"):
+    """Return a record of its parts, in the form that a run leaves."""
+    assert from_dict(settings.as_dict()) == settings
+    epoch_seconds = [float(seconds) for seconds in epoch_seconds]
+    return {
+        "schema": record.SCHEMA,
+        "name": settings.name,
+        "schedule": "paper" if settings.is_paper_schedule else "not the paper's",
+        "changes": settings.changes(),
+        "settings": settings.as_dict(),
+        "result": {**result, "iterations": settings.iterations()},
+        "versions": {"python": "3.11.7", "chainer_sno": "0.1.0", "numpy": "2.4.6", "path": path},
+        "machine": {"processor": processor, "cores": 2, "device": "@numpy"},
+        "times": {
+            "finished": "2026-11-24T12:00:00+00:00",
+            "seconds": epoch_seconds[-1],
+            "seconds_per_iteration": epoch_seconds[-1] / settings.iterations(),
+            "epoch_seconds": epoch_seconds,
+        },
+        "log": log,
+    }
+
+
 def _record(settings, result, seconds, processor, groups):
     """Return a record of settings with a log that ends at the result."""
-    result = {"test_loss": 0.1, "weights": 1000, **result, "iterations": settings.iterations()}
+    result = {"test_loss": 0.1, "weights": 1000, **result}
     epochs = settings.epochs
     steps = numpy.linspace(0, 1, epochs)
     log = {
@@ -26,25 +49,9 @@ def _record(settings, result, seconds, processor, groups):
             log[f"structure/{name}"] = [round(start + (end - start) * step) for step in steps]
         for i in range(20):
             log[f"theta/bin_{i:02}"] = [settings.bits // 20] * epochs
-    found = {
-        "schema": record.SCHEMA,
-        "name": settings.name,
-        "schedule": "paper" if settings.is_paper_schedule else "not the paper's",
-        "changes": settings.changes(),
-        "settings": settings.as_dict(),
-        "result": result,
-        "versions": {"python": "3.11.7", "chainer_sno": "0.1.0", "numpy": "2.4.6", "path": "fast"},
-        "machine": {"processor": processor, "cores": 2, "device": "@numpy"},
-        "times": {
-            "finished": "2026-11-24T12:00:00+00:00",
-            "seconds": seconds,
-            "seconds_per_iteration": seconds / settings.iterations(),
-            "epoch_seconds": numpy.linspace(seconds / epochs, seconds, epochs).tolist(),
-        },
-        "log": log,
-    }
-    assert from_dict(found["settings"]) == settings
-    return found
+    return whole(
+        settings, result, log, numpy.linspace(seconds / epochs, seconds, epochs), processor
+    )
 
 
 def unit(error=0.02, units=(10, 8, 6), seconds=100.0, processor="A processor", **values):

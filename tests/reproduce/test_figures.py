@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from chainer_sno import complexity
 from chainer_sno.links import DenseNet
 from reproduce import ROOT, ReproduceError, cli, compare, figures, structures
-from reproduce.record import SCHEMA, read
+from reproduce.record import read
 from reproduce.settings import (
     UNIT_EPSILON0,
     ConnectionSelection,
@@ -22,6 +22,7 @@ from reproduce.settings import (
     from_dict,
     parse_epsilon0,
 )
+from tests.reproduce import synthetic
 
 
 def make_record(kind=UnitSelection, histogram=True, processor="A", path="fast", **values):
@@ -34,7 +35,6 @@ def make_record(kind=UnitSelection, histogram=True, processor="A", path="fast", 
     name = {UnitSelection: "hidden", ConnectionSelection: "block"}[kind]
     counts = rng.integers(1, groups, (3, epochs))
     result = {"test_error": error[-1], "usage_rate": rng.uniform(0.1, 0.9), "weight_ratio": 0.5}
-    result["iterations"] = settings.iterations()
     if settings.method == "sno":
         for i, column in enumerate(counts.tolist(), 1):
             log[f"structure/{name}_{i}"] = column
@@ -51,22 +51,7 @@ def make_record(kind=UnitSelection, histogram=True, processor="A", path="fast", 
         result["structure"] = "".join(map(str, rng.integers(0, 2, settings.bits)))
         result["depth"] = None
     seconds = rng.uniform(1, 2, epochs).cumsum().round(2).tolist()
-    return {
-        "schema": SCHEMA,
-        "name": settings.name,
-        "schedule": "paper" if settings.is_paper_schedule else "not the paper's",
-        "changes": settings.changes(),
-        "settings": settings.as_dict(),
-        "result": result,
-        "versions": {"python": "3.11", "chainer_sno": "0.1", "numpy": "2.4", "path": path},
-        "machine": {"processor": processor, "device": "@numpy"},
-        "times": {
-            "finished": "2026-11-24T12:00:00+00:00",
-            "seconds": seconds[-1],
-            "epoch_seconds": seconds,
-        },
-        "log": log,
-    }
+    return synthetic.whole(settings, result, log, seconds, processor, path)
 
 
 def make_records():
