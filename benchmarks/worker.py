@@ -20,7 +20,6 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
 from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
-from reproduce.unit_selection import to_unit_interval
 
 WIDTHS = (784, (784, 784, 784), 10)
 D = 2352
@@ -70,7 +69,7 @@ def structure_updater(kind, batch, theta):
     """Return an updater of the proposed method at a given theta."""
     link = links.MaskedMLP(*WIDTHS)
     bernoulli = chainer_sno.Bernoulli(link.costs, 2.0**-7, initial_theta=theta)
-    return kind(batch, _optimizer(link), bernoulli, converter=to_unit_interval)
+    return kind(batch, _optimizer(link), bernoulli, converter=chainer_sno.pass_arrays)
 
 
 def _optimizer(link, lr=0.01):
@@ -83,7 +82,8 @@ def _iterator(batch_size):
     rng = numpy.random.default_rng(0)
     # No pixel is zero in a whole mini-batch, as none is in the peers' data: ours leaves such out.
     x = rng.integers(0, 256, (60000, 784), dtype=numpy.uint8)
-    return chainer_sno.ArrayIterator((x, rng.integers(0, 10, 60000).astype("i")), batch_size)
+    t = rng.integers(0, 10, 60000).astype("i")
+    return chainer_sno.ArrayIterator((x, t), batch_size, divisor=255)
 
 
 def products(batch_size):
@@ -134,14 +134,14 @@ def make(case):
         return products(64)
     if case in ("fixed, batch 64", "dropout, batch 64"):
         link = links.MLP(*WIDTHS, dropout_ratio=0.5 if case.startswith("dropout") else 0.0)
-        return FastStandardUpdater(_iterator(64), _optimizer(link), to_unit_interval).update
+        return FastStandardUpdater(_iterator(64), _optimizer(link), chainer_sno.pass_arrays).update
     kinds = {
         "stock Chainer": StockUpdater,
         "plain link": chainer_sno.StructureUpdater,
     }
     theta, iterator = 0.5, _iterator(32)
     if case == MNIST:
-        iterator = chainer_sno.ArrayIterator(data.load("mnist")[0], 32)
+        iterator = chainer_sno.ArrayIterator(data.load("mnist")[0], 32, divisor=255)
     elif case in CONVERGED:
         on = [numpy.arange(784) < units for units in CONVERGED[case]]
         theta = numpy.where(numpy.concatenate(on), 1 - 1 / D, 1 / D)

@@ -4,6 +4,7 @@ import numpy
 
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda.kernels import loaded
 from chainer_sno.uniforms import Uniforms
 
 
@@ -99,11 +100,21 @@ class Bernoulli(chainer.Link):
             raise ValueError(
                 f"{len(structures)} structures need as many utilities, not {utilities.shape}"
             )
-        xp = self.xp
-        theta = self.theta
+        xp, theta = self.xp, self.theta
+        if xp is not numpy:
+            kernels = loaded(("method",), theta.dtype)
+            structures, utilities = structures.astype(theta.dtype), utilities.astype(theta.dtype)
+            arguments = structures, utilities, len(structures), d, self._penalty, self.eta, theta
+            kernels.each("update_theta", d, *arguments)
+            return
         selection = (utilities[:, None] * (structures - theta)).sum(axis=0) / len(structures)
         step = self.eta * (selection - self._penalty * theta * (1 - theta))
         xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)
+
+    @property
+    def penalty(self):
+        r""":math:`\epsilon c`, shape (d,), float64."""
+        return self._penalty
 
     def mode(self):
         r"""Return :math:`M^*`, the most probable structure: bit i is on where theta is >= 0.5.

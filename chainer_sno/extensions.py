@@ -286,3 +286,19 @@ class EpochTrigger:
         start = trainer.updater.iteration * self.batch_size
         period = self.epochs * self.examples
         return start > 0 and -start % period < self.batch_size
+
+
+class Synchronise(chainer.training.Extension):
+    """Synchronise an updater of the fast paths before the extensions that look at the network.
+
+    Extend the trainer with it at the trigger of the evaluation.  On a CPU the engine's parameters
+    are written into the network; on a GPU the mean loss since the last time is reported.
+    """
+
+    trigger = 1, "epoch"
+    # Ahead of evaluators and whatever else reports values.
+    priority = chainer.training.PRIORITY_WRITER + 100
+
+    def __call__(self, trainer):
+        """Synchronise the updater's network."""
+        trainer.updater.synchronise()

@@ -22,6 +22,8 @@ class ArrayIterator(chainer.dataset.Iterator):
         repeat (bool): go on for ever; otherwise stop after one epoch.
         shuffle (bool): a new order every epoch; otherwise the order of the arrays.
         seed (int): the seed of the orders.
+        divisor (float): of the first array, which is then converted to Chainer's dtype, 255 for
+            bytes that are to lie in [0, 1]; by default it is handed out as it is.
 
     Attributes:
         epoch (int): finished epochs.
@@ -31,7 +33,10 @@ class ArrayIterator(chainer.dataset.Iterator):
         ValueError: the arrays differ in length, or a mini-batch does not fit.
     """
 
-    def __init__(self, arrays, batch_size, repeat=True, shuffle=True, seed=0):
+    #: The random numbers of an augmentation that kernels draw; a subclass may have some.
+    augmentation = None
+
+    def __init__(self, arrays, batch_size, repeat=True, shuffle=True, seed=0, divisor=None):
         lengths = {len(array) for array in arrays}
         if len(lengths) != 1:
             raise ValueError(f"the arrays must be of one length, not {sorted(lengths)}")
@@ -43,6 +48,7 @@ class ArrayIterator(chainer.dataset.Iterator):
         self.repeat = repeat
         self.shuffle = shuffle
         self.seed = seed
+        self.divisor = divisor
         self.reset()
 
     def reset(self):
@@ -71,13 +77,76 @@ class ArrayIterator(chainer.dataset.Iterator):
         """The same before the last mini-batch, None before the first."""
         return None if self._previous < 0 else self._previous / self.size
 
+    def order(self, epoch):
+        """Return the order of an epoch.
+
+        Args:
+            epoch (int): from 0.
+
+        Returns:
+            numpy.ndarray: int64 of shape (n,), on the CPU.
+        """
+        if not self.shuffle:
+            return numpy.arange(self.size)
+        return generator((self.seed, Stream.ORDER, epoch)).permutation(self.size)
+
     def _order(self, epoch):
         if epoch != self._order_epoch:
             xp = chainer.backend.get_array_module(self.arrays[0])
-            order = generator(numpy, (self.seed, Stream.ORDER, epoch)).permutation(self.size)
-            self._current_order = xp.asarray(order)
+            self._current_order = xp.asarray(self.order(epoch))
             self._order_epoch = epoch
         return self._current_order
+
+    def skip(self):
+        """Pass over the next mini-batch, which somebody has cut out by other means."""
+        self._previous = self.position
+        self.position += self.batch_size
+
+    def add_batch(self, program, progress, orders, x, t):
+        """Add the kernel that cuts the next mini-batch out of arrays on a GPU.
+
+        Args:
+            program (chainer_sno.cuda.kernels.Program): to which it is added.
+            progress (array): where the training stands, see ``method.cu``.
+            orders (array): int32 of shape (2, n), the orders of the even and the odd epoch.
+            x (array): where the examples go, shape (batch_size, ...), of the program's dtype.
+            t (array): where the targets go, int32, shape (batch_size,).
+
+        Raises:
+            ValueError: the arrays are not examples, bytes or numbers of the program's dtype, with
+                int32 targets.
+        """
+        data, labels = self._pair()
+        names = {numpy.dtype(numpy.uint8): "take_bytes", program.kernels.dtype: "take_reals"}
+        if data.dtype not in names or x.size != self.batch_size * (data.size // self.size):
+            raise ValueError(
+                f"examples of {data.dtype} and shape {data.shape[1:]} do not fit a network of "
+                f"{x.dtype} that takes {x.shape[1:]}"
+            )
+        program.each(
+            names[data.dtype],
+            x.size,
+            progress,
+            orders,
+            self.size,
+            data,
+            labels,
+            self.batch_size,
+            data.size // self.size,
+            self.divisor or 1,
+            x,
+            t,
+        )
+
+    def _pair(self):
+        """Return examples and targets.
+
+        Raises:
+            ValueError: there is something else.
+        """
+        if len(self.arrays) != 2 or self.arrays[1].dtype != numpy.int32:
+            raise ValueError("the arrays must be examples and their int32 classes")
+        return self.arrays
 
     def __next__(self):
         """Return the next mini-batch, a tuple of arrays."""
@@ -102,6 +171,9 @@ class ArrayIterator(chainer.dataset.Iterator):
             )
         self._previous = self.position
         self.position += stop - start
+        if self.divisor is not None:
+            dtype = chainer.get_dtype()
+            batch = (batch[0].astype(dtype) / dtype.type(self.divisor), *batch[1:])
         return batch
 
     next = __next__

@@ -1,9 +1,10 @@
 """Random numbers on the device, from a state of two integers.
 
-The generators of NumPy and CuPy keep their state in different places, CuPy's on the GPU and out
-of reach of a snapshot.  Here the stream is cut into chunks, and chunk ``k`` is drawn by a fresh
-generator seeded with ``(seed, stream, k)``.  So the position in the stream is the whole state, a
-resumed training continues with the same numbers, and one launch on a GPU serves many iterations.
+On a CPU the stream is cut into chunks, and chunk ``k`` is drawn by a fresh generator of NumPy
+seeded with ``(seed, stream, k)``.  On a GPU a number is a function of the seed, the stream, its row
+and its column alone, Philox4x32-10 of ``cuda/common.cuh``, so that kernels draw it where they need
+it.  Either way the position in the stream is the whole state, and a resumed training continues with
+the same numbers.  The numbers of a CPU and those of a GPU differ.
 """
 
 import enum
@@ -11,8 +12,9 @@ import enum
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda.kernels import loaded
 
-#: Numbers drawn at once, about: large enough that drawing them is efficient on a GPU.
+#: Numbers drawn at once on a CPU, about.
 CHUNK_SIZE = 1 << 20
 
 
@@ -28,21 +30,16 @@ class Stream(enum.IntEnum):
     FIXED_STRUCTURE = 6
 
 
-def generator(xp, key):
-    """Return a generator of the array module that is a pure function of ``key``.
+def generator(key):
+    """Return a generator that is a pure function of ``key``.
 
     Args:
-        xp (module): :mod:`numpy` or :mod:`cupy`.
         key (sequence of int): what distinguishes the stream, each at least 0.
 
     Returns:
-        numpy.random.Generator or cupy.random.Generator: with ``random(size, dtype)``.
+        numpy.random.Generator: NumPy's default.
     """
-    sequence = numpy.random.SeedSequence(key)
-    if xp is numpy:
-        return numpy.random.default_rng(sequence)
-    # CuPy's default, XORWOW, takes long to seed; Philox is made for many short streams.
-    return xp.random.Generator(xp.random.Philox4x3210(sequence))
+    return numpy.random.default_rng(numpy.random.SeedSequence(key))
 
 
 class Uniforms(chainer.DeviceResident):
@@ -74,13 +71,31 @@ class Uniforms(chainer.DeviceResident):
         super().device_resident_accept(visitor)
         self._chunk_index = -1
 
+    @property
+    def key(self):
+        """The key of the stream on a GPU, two integers of 32 bits."""
+        sequence = numpy.random.SeedSequence((self.seed, self.stream))
+        return tuple(int(word) for word in sequence.generate_state(2, numpy.uint32))
+
+    def _draw(self, row, count):
+        """Return rows drawn on a GPU."""
+        xp = self.device.xp
+        with chainer.using_device(self.device):
+            rows = xp.empty((count, self.size))
+            arguments = *self.key, row, count, self.size, rows
+            loaded(("method",), rows.dtype).each("uniforms", rows.size, *arguments)
+            if self.dtype == numpy.float32:
+                # Cut, not rounded, which might give 1; as the kernels do.
+                rows = (xp.floor(rows * 2**24) / 2**24).astype(self.dtype)
+        return rows
+
     def _read(self, row, count):
+        if self.device.xp is not numpy:
+            return self._draw(row, count)
         index, start = divmod(row, self._rows)
         if index != self._chunk_index:
-            xp = self.device.xp
-            with chainer.using_device(self.device):
-                draw = generator(xp, (self.seed, self.stream, index)).random
-                self._chunk = draw((self._rows, self.size), dtype=self.dtype)
+            draw = generator((self.seed, self.stream, index)).random
+            self._chunk = draw((self._rows, self.size), dtype=self.dtype)
             self._chunk_index = index
         return self._chunk[start : start + count]
 

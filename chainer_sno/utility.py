@@ -8,8 +8,15 @@ from chainer_sno._import_chainer import chainer
 
 
 @functools.lru_cache(maxsize=64)
-def _cumulative_utilities(samples):
-    """Return the sums of the utilities of the best 0, 1, ..., samples ranks."""
+def cumulative_utilities(samples):
+    """Return the sums of the utilities of the best 0, 1, ..., samples ranks.
+
+    Args:
+        samples (int): lambda.
+
+    Returns:
+        numpy.ndarray: float64, shape (lambda + 1,); do not write to it.
+    """
     count = -(-samples // 4)
     utilities = numpy.zeros(samples)
     utilities[:count] += 1
@@ -38,7 +45,7 @@ def ranking_utility(losses):
     if losses.ndim != 1 or losses.size == 0:
         raise ValueError(f"losses must have the shape (lambda,), lambda >= 1, not {losses.shape}")
     xp = chainer.backend.get_array_module(losses)
-    cumulative = xp.asarray(_cumulative_utilities(losses.size))
+    cumulative = xp.asarray(cumulative_utilities(losses.size))
     losses = xp.where(xp.isnan(losses), xp.inf, losses)
     better = (losses[None, :] < losses[:, None]).sum(axis=1)
     equal = (losses[None, :] == losses[:, None]).sum(axis=1)

@@ -92,17 +92,47 @@ class ImageIterator(ArrayIterator):
     def __init__(self, arrays, batch_size, standardise, augment=True, **kwargs):
         super().__init__(arrays, batch_size, **kwargs)
         self.standardise = standardise
-        self.uniforms = None
         if augment:
-            self.uniforms = Uniforms(3, self.seed, Stream.AUGMENTATION, numpy.float32)
-            self.uniforms.to_device(chainer.backend.get_device_from_array(arrays[0]))
+            self.augmentation = Uniforms(3, self.seed, Stream.AUGMENTATION, numpy.float32)
+            self.augmentation.to_device(chainer.backend.get_device_from_array(arrays[0]))
+
+    def add_batch(self, program, progress, orders, x, t):
+        """Add the kernel that cuts and augments a mini-batch on a GPU, channel by channel.
+
+        Args:
+            program (chainer_sno.cuda.kernels.Program): to which it is added.
+            progress (array): where the training stands.
+            orders (array): of the even and the odd epoch.
+            t (array): where the classes go, as in :class:`chainer_sno.ArrayIterator`.
+            x (array): where the images go, shape (channels, N * height * width).
+        """
+        images, labels = self._pair()
+        mean, std = (a.reshape(-1) for a in (self.standardise.mean, self.standardise.std))
+        augmented = self.augmentation is not None
+        program.each(
+            "take_images",
+            x.size,
+            progress,
+            orders,
+            self.size,
+            images,
+            labels,
+            self.batch_size,
+            *images.shape[1:],
+            mean,
+            std,
+            PADDING if augmented else 0,
+            *(self.augmentation.key if augmented else (0, 0)),
+            x,
+            t,
+        )
 
     def __next__(self):
         """Return the next mini-batch, float32 images and labels."""
         x, t = super().__next__()
         x = self.standardise(x)
-        if self.uniforms is not None:
-            x = crop_and_flip(x, self.uniforms.take(len(x)))
+        if self.augmentation is not None:
+            x = crop_and_flip(x, self.augmentation.take(len(x)))
         return x, t
 
     next = __next__
@@ -110,5 +140,5 @@ class ImageIterator(ArrayIterator):
     def serialize(self, serializer):
         """Save or load the position and the state of the augmentation."""
         super().serialize(serializer)
-        if self.uniforms is not None:
-            self.uniforms.serialize(serializer["uniforms"])
+        if self.augmentation is not None:
+            self.augmentation.serialize(serializer["uniforms"])

@@ -87,7 +87,7 @@ def _add_run(commands):
         add = parser.add_argument
         add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
         add("--quiet", action="store_true", help="no line an epoch")
-        add("--plain", action="store_true", help="train without the fast path, on a CPU")
+        add("--plain", action="store_true", help="train without the fast paths")
         add("--parent", type=int, help="stop when this process is no longer the parent")
         add("--wait", type=float, default=1.0, help="seconds to wait for another's run (1)")
         parser.set_defaults(call=_run)

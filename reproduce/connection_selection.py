@@ -2,11 +2,10 @@
 
 import itertools
 
-import numpy
-
 import chainer_sno
 from chainer_sno import complexity, extensions, links
 from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda import updaters as cuda
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
@@ -76,7 +75,7 @@ class ConnectionTraining(Training):
     def make_link(self, initialW):
         """Return the DenseNet, at a random structure for ``random``."""
         settings = self.settings
-        kind = links.DenseNet if self.path == "fast" else links.PlainDenseNet
+        kind = links.PlainDenseNet if self.path == "plain" else links.DenseNet
         network = kind(
             settings.depth,
             settings.growth_rate,
@@ -103,14 +102,20 @@ class ConnectionTraining(Training):
             self.dead_draws += not found
             return found
 
-        rng = generator(numpy, (settings.seed, Stream.FIXED_STRUCTURE, 0))
+        rng = generator((settings.seed, Stream.FIXED_STRUCTURE, 0))
         try:
             return complexity.random_structure(costs, settings.usage_rate, rng, accept=alive)
         except ValueError as error:
             raise ReproduceError(f"{error}: choose another --usage-rate") from error
 
     def make_updater(self, iterator, optimizer):
-        """Return the updater of the method."""
+        """Return the updater of the method and the path."""
+        if self.path == "captured":
+            if self.bernoulli is None:
+                return cuda.CapturedUpdater(iterator, optimizer)
+            return cuda.CapturedStructureUpdater(
+                iterator, optimizer, self.bernoulli, self.settings.samples
+            )
         if self.bernoulli is None:
             return chainer.training.updaters.StandardUpdater(
                 iterator, optimizer, chainer_sno.pass_arrays, loss_func=self.loss

@@ -109,7 +109,7 @@ def make(settings, log, result, times, device, path):
         result (dict): the numbers at the end.
         times (dict): seconds and dates.
         device (chainer.backend.Device): where it ran.
-        path (str): ``fast`` or ``plain``, which code trained.
+        path (str): ``fast``, ``captured`` or ``plain``, which code trained.
 
     Returns:
         dict: the record.

@@ -20,8 +20,8 @@ THETA_BINS = 20
 
 
 def path_of(device, plain=False):
-    """Return which code trains: ``fast`` on a CPU unless plain is wished for, else ``plain``."""
-    return "plain" if plain or device.xp is not numpy else "fast"
+    """Return which code trains: ``fast`` on a CPU, ``captured`` on a GPU, ``plain`` on a wish."""
+    return "plain" if plain else "fast" if device.xp is numpy else "captured"
 
 
 class StopTrigger(chainer.training.triggers.IntervalTrigger):
@@ -82,8 +82,8 @@ class Training:
             :func:`reproduce.data.load`.
         device (chainer.backend.Device): where.
         directory (pathlib.Path): of the run, for what extensions write.
-        plain (bool): train with the plain links and Chainer's optimizer on a CPU too, instead of
-            the fast path; a GPU always does.
+        plain (bool): train with the plain links and Chainer's optimizer instead of the fast
+            paths.
 
     Attributes:
         link (chainer.Link): the network; the searchable one where there is a distribution.
@@ -103,9 +103,7 @@ class Training:
             raise ReproduceError(f"batch size {settings.batch_size} is more than the data")
         train, test = (tuple(device.send(array) for array in part) for part in dataset)
         iterator, test_iterator = self.make_iterators(train, test)
-        initialW = chainer.initializers.HeNormal(
-            rng=generator(numpy, (settings.seed, Stream.WEIGHTS, 0))
-        )
+        initialW = chainer.initializers.HeNormal(rng=generator((settings.seed, Stream.WEIGHTS, 0)))
         self.link = self.make_link(initialW)
         self.link.to_device(device)
         self.bernoulli = None

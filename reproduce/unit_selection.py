@@ -3,6 +3,7 @@
 import chainer_sno
 from chainer_sno import complexity, extensions, fast, links
 from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda import updaters as cuda
 from reproduce.training import CLASSES, Training
 
 INPUTS = 784
@@ -10,24 +11,16 @@ INPUTS = 784
 TEST_BATCH = 1000
 
 
-@chainer.dataset.converter()
-def to_unit_interval(batch, device=None):
-    """Convert a mini-batch of bytes: pixels to [0, 1], on the device where they are."""
-    x, t = batch
-    dtype = chainer.get_dtype()
-    return x.astype(dtype) / dtype.type(255), t
-
-
 class UnitTraining(Training):
     """A training of section 4.1: the proposed method, a fixed structure, or Dropout."""
 
     def make_iterators(self, train, test):
-        """Return iterators over the bytes; the converter makes numbers of them."""
+        """Return iterators over the bytes, as numbers in [0, 1]."""
         settings = self.settings
         test_batch = min(TEST_BATCH, len(test[0]))
         return (
-            chainer_sno.ArrayIterator(train, settings.batch_size, seed=settings.seed),
-            chainer_sno.ArrayIterator(test, test_batch, repeat=False, shuffle=False),
+            chainer_sno.ArrayIterator(train, settings.batch_size, seed=settings.seed, divisor=255),
+            chainer_sno.ArrayIterator(test, test_batch, repeat=False, shuffle=False, divisor=255),
         )
 
     def make_link(self, initialW):
@@ -47,28 +40,32 @@ class UnitTraining(Training):
     def make_updater(self, iterator, optimizer):
         """Return the updater of the method and the path."""
         if self.bernoulli is not None:
+            if self.path == "captured":
+                return cuda.CapturedStructureUpdater(
+                    iterator, optimizer, self.bernoulli, self.settings.samples
+                )
             kinds = {"fast": fast.FastStructureUpdater, "plain": chainer_sno.StructureUpdater}
             return kinds[self.path](
                 iterator,
                 optimizer,
                 self.bernoulli,
                 self.settings.samples,
-                converter=to_unit_interval,
+                converter=chainer_sno.pass_arrays,
             )
+        if self.path == "captured":
+            return cuda.CapturedUpdater(iterator, optimizer)
         if self.path == "fast":
-            return fast.FastStandardUpdater(iterator, optimizer, to_unit_interval)
+            return fast.FastStandardUpdater(iterator, optimizer, chainer_sno.pass_arrays)
         return chainer.training.updaters.StandardUpdater(
-            iterator, optimizer, to_unit_interval, loss_func=self.loss
+            iterator, optimizer, chainer_sno.pass_arrays, loss_func=self.loss
         )
 
     def make_evaluator(self, iterator):
         """Return the evaluation at the mode, or of the fixed network."""
         if self.bernoulli is None:
-            return extensions.ErrorEvaluator(iterator, self.link, to_unit_interval)
+            return extensions.ErrorEvaluator(iterator, self.link)
         samples = self.settings.stochastic_samples
-        return extensions.StructureEvaluator(
-            iterator, self.link, self.bernoulli, samples, to_unit_interval
-        )
+        return extensions.StructureEvaluator(iterator, self.link, self.bernoulli, samples)
 
     def structure_result(self):
         """Return the units per layer, the usage rate and the weight ratio."""

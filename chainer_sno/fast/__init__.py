@@ -5,7 +5,8 @@ It needs numba, which the rest of the library does not; so nothing here is impor
 are the reference that the tests hold it against.
 """
 
+from chainer_sno.extensions import Synchronise
 from chainer_sno.fast.engine import Engine
-from chainer_sno.fast.updaters import FastStandardUpdater, FastStructureUpdater, Synchronise
+from chainer_sno.fast.updaters import FastStandardUpdater, FastStructureUpdater
 
 __all__ = ["Engine", "FastStandardUpdater", "FastStructureUpdater", "Synchronise"]

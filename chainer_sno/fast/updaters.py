@@ -6,6 +6,7 @@ from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.fast.engine import Engine
 from chainer_sno.iterators import convert
+from chainer_sno.nesterov import velocity, weight_decay
 from chainer_sno.updater import StructureUpdater
 from chainer_sno.utility import ranking_utility
 
@@ -25,11 +26,7 @@ class _Binding:
     """
 
     def __init__(self, layers, optimizer):
-        hookable = optimizer._hookable
-        hooks = [*hookable._pre_update_hooks.values(), *hookable._post_update_hooks.values()]
-        decays = [hook for hook in hooks if isinstance(hook, chainer.optimizer_hooks.WeightDecay)]
-        if not isinstance(optimizer, chainer.optimizers.NesterovAG) or len(decays) < len(hooks):
-            raise ValueError("the fast path is for NesterovAG with no hook but WeightDecay")
+        decay = weight_decay(optimizer)
         if optimizer.target.xp is not numpy:
             raise ValueError("the fast path is for the CPU: use the plain updater on a GPU")
         self.layers = layers
@@ -39,7 +36,7 @@ class _Binding:
             [layer.b.array for layer in layers],
             optimizer.lr,
             optimizer.momentum,
-            sum(hook.rate for hook in decays),
+            decay,
         )
         self._synchronised = True
 
@@ -60,10 +57,8 @@ class _Binding:
             for parameter, kind in ((layer.W, "weight"), (layer.b, "bias")):
                 values = found["weights" if kind == "weight" else "biases"]
                 parameter.array[...] = values[k]
-                rule = parameter.update_rule
-                rule._init_states(parameter)  # makes the velocity where there is none yet
-                rule.state["v"][...] = found[f"{kind}_velocities"][k]
-                rule.t = self.optimizer.t
+                velocity(parameter)[...] = found[f"{kind}_velocities"][k]
+                parameter.update_rule.t = self.optimizer.t
         self._synchronised = True
 
     def serialize(self, serializer):
@@ -95,14 +90,11 @@ class FastStructureUpdater(StructureUpdater):
     def __init__(self, iterator, optimizer, bernoulli, samples=2, **kwargs):
         super().__init__(iterator, optimizer, bernoulli, samples, **kwargs)
         link = optimizer.target
-        functions = chainer.functions
-        if not isinstance(link, links.MaskedMLP) or link.select_inputs:
-            raise ValueError("the fast path is for a MaskedMLP without selection of inputs")
-        if any(layer.activation is not functions.relu for layer in link.hidden):
-            raise ValueError("the fast path is for ReLU")
-        if self.loss_func is not functions.softmax_cross_entropy:
+        if not isinstance(link, links.MaskedMLP):
+            raise ValueError("the fast path is for a MaskedMLP")
+        if self.loss_func is not chainer.functions.softmax_cross_entropy:
             raise ValueError("the fast path is for the softmax cross entropy")
-        self._binding = _Binding([*(layer.linear for layer in link.hidden), link.output], optimizer)
+        self._binding = _Binding(link.fast_layers(), optimizer)
 
     def step(self, x, t, structures):
         """Update the weights and theta, both from the same losses (reading R9).
@@ -144,11 +136,9 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
     def __init__(self, iterator, optimizer, converter=chainer.dataset.concat_examples):
         super().__init__(iterator, optimizer, converter)
         link = optimizer.target
-        if not isinstance(link, links.MLP) or link.inputs is not None:
-            raise ValueError("the fast path is for an MLP that looks at all inputs")
-        if link.activation is not chainer.functions.relu:
-            raise ValueError("the fast path is for ReLU")
-        self._binding = _Binding(list(link.layers), optimizer)
+        if not isinstance(link, links.MLP):
+            raise ValueError("the fast path is for an MLP")
+        self._binding = _Binding(link.fast_layers(), optimizer)
 
     def update_core(self):
         """Do one iteration."""
@@ -171,18 +161,3 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
         self.get_optimizer("main").target.uniforms.serialize(serializer["uniforms"])
         self.iteration = int(serializer("iteration", self.iteration))
         self._binding.serialize(serializer)
-
-
-class Synchronise(chainer.training.Extension):
-    """Write the parameters into the network before the extensions that look at it.
-
-    Extend the trainer with it at the trigger of the evaluation.
-    """
-
-    trigger = 1, "epoch"
-    # Ahead of evaluators and whatever else reports values.
-    priority = chainer.training.PRIORITY_WRITER + 100
-
-    def __call__(self, trainer):
-        """Synchronise the updater's network."""
-        trainer.updater.synchronise()

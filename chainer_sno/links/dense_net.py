@@ -32,7 +32,7 @@ class DenseNet(PlainDenseNet):
             ValueError: ``x`` or ``structures`` has another shape, or the image cannot be halved
                 in every transition.
         """
-        self._check(x, structures)
+        self.check(x, structures)
         structures = chainer.backends.cuda.to_cpu(structures).astype(bool)
         h = chainer.functions.transpose(self.stem(x), (1, 0, 2, 3))[None]
         for block, group in zip(self.blocks, self.groups.values()):

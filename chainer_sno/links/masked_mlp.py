@@ -89,6 +89,21 @@ class MaskedMLP(chainer.Chain):
             h = layer(h, layer_bits)
         return self.output(h, n_batch_axes=2)
 
+    def fast_layers(self):
+        """Return the layers as the fast paths train them, inputs first.
+
+        Returns:
+            list of chainer.links.Linear: the hidden layers and the output.
+
+        Raises:
+            ValueError: the inputs are under selection, or the activation is not ReLU.
+        """
+        if self.select_inputs:
+            raise ValueError("the fast path is for a MaskedMLP without selection of inputs")
+        if any(layer.activation is not chainer.functions.relu for layer in self.hidden):
+            raise ValueError("the fast path is for ReLU")
+        return [*(layer.linear for layer in self.hidden), self.output]
+
     def kept_widths(self, structure):
         """Return how many units of each layer a structure keeps.
 

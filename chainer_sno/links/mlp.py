@@ -98,6 +98,21 @@ class MLP(chainer.Chain):
         kept = self.uniforms.take(samples) >= self.dropout_ratio
         return kept.astype(dtype) * dtype.type(1 / (1 - self.dropout_ratio))
 
+    def fast_layers(self):
+        """Return the layers as the fast paths train them, inputs first.
+
+        Returns:
+            list of chainer.links.Linear: the hidden layers and the output.
+
+        Raises:
+            ValueError: the network looks at some inputs only, or the activation is not ReLU.
+        """
+        if self.inputs is not None:
+            raise ValueError("the fast path is for an MLP that looks at all inputs")
+        if self.activation is not chainer.functions.relu:
+            raise ValueError("the fast path is for ReLU")
+        return list(self.layers)
+
     def forward(self, x):
         """Return the outputs before the softmax.
 

@@ -147,8 +147,16 @@ class PlainDenseNet(chainer.Chain):
         stem = self.stem.W.size
         return float((stem + (structure * self.costs).sum()) / (stem + self.costs.sum()))
 
-    def _check(self, x, structures):
-        """Raise ValueError if the images or the structures have another shape than expected."""
+    def check(self, x, structures):
+        """Check that images and structures have the shapes that :meth:`forward` takes.
+
+        Args:
+            x (chainer.Variable or array): images, shape (N, in_channels, H, W).
+            structures (array): shape (lambda, d).
+
+        Raises:
+            ValueError: a shape is another.
+        """
         factor = 2 ** (len(self.blocks) - 1)
         if x.ndim != 4 or x.shape[1] != self.in_channels or any(n % factor for n in x.shape[2:]):
             raise ValueError(
@@ -176,7 +184,7 @@ class PlainDenseNet(chainer.Chain):
             ValueError: ``x`` or ``structures`` has another shape, or the image cannot be halved
                 in every transition.
         """
-        self._check(x, structures)
+        self.check(x, structures)
         return F.stack([self._forward_one(x, structure) for structure in structures])
 
     def _forward_one(self, x, structure):

@@ -27,7 +27,7 @@ def data(dtype):
 
 def structure_updater(kind, samples=2, theta=0.5, dtype=None, **kwargs):
     arrays = data(dtype or chainer.config.dtype)
-    initialW = chainer.initializers.HeNormal(rng=generator(numpy, (3,)))
+    initialW = chainer.initializers.HeNormal(rng=generator((3,)))
     link = links.MaskedMLP(*WIDTHS, initialW=initialW)
     bernoulli = Bernoulli(link.costs, 0.1, eta=0.05, initial_theta=theta, seed=4)
     return kind(
@@ -41,7 +41,7 @@ def structure_updater(kind, samples=2, theta=0.5, dtype=None, **kwargs):
 
 
 def standard_updater(kind, ratio):
-    initialW = chainer.initializers.HeNormal(rng=generator(numpy, (3,)))
+    initialW = chainer.initializers.HeNormal(rng=generator((3,)))
     link = links.MLP(*WIDTHS, dropout_ratio=ratio, seed=4, initialW=initialW)
     iterator = ArrayIterator(data(chainer.config.dtype), 16, seed=5)
     if kind is FastStandardUpdater:

@@ -1,0 +1,144 @@
+// What every kernel is made of.  REAL is float or double, set when the source is compiled.
+// Nothing is included, so that NVRTC needs no headers.
+
+typedef REAL real;
+typedef unsigned int word;
+typedef unsigned long long wide;
+
+// Threads of a warp.
+#define WARP 32
+
+// Philox4x32 with ten rounds (Salmon et al., 2011): four random words, a function of a counter and
+// a key alone.
+__device__ void philox(word counter[4], word key0, word key1)
+{
+    for (int round = 0; round < 10; ++round) {
+        const wide a = (wide)0xD2511F53u * counter[0], b = (wide)0xCD9E8D57u * counter[2];
+        const word c1 = counter[1], c3 = counter[3];
+        counter[0] = (word)(b >> 32) ^ c1 ^ key0;
+        counter[1] = (word)b;
+        counter[2] = (word)(a >> 32) ^ c3 ^ key1;
+        counter[3] = (word)a;
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+}
+
+// The uniform number in [0, 1), of 53 bits, at a row and a column of a stream.
+__device__ double uniform(word key0, word key1, long long row, word column)
+{
+    word counter[4] = {(word)row, (word)(row >> 32), column / 2, 0};
+    philox(counter, key0, key1);
+    const word low = column % 2 ? counter[2] : counter[0];
+    const word high = column % 2 ? counter[3] : counter[1];
+    return (double)((((wide)high << 32) | low) >> 11) * (1.0 / 9007199254740992.0);
+}
+
+// The same number cut to the 24 bits that float32 holds.
+__device__ float short_uniform(word key0, word key1, long long row, word column)
+{
+    return (float)(int)(uniform(key0, key1, row, column) * 16777216.0) * (1.0f / 16777216.0f);
+}
+
+__device__ real positive(real x)
+{
+    return x > 0 ? x : 0;
+}
+
+// The sum over the threads of a warp, in its first thread.
+template <class T> __device__ T warp_sum(T value)
+{
+    for (int distance = WARP / 2; distance; distance /= 2)
+        value += __shfl_down_sync(0xffffffffu, value, distance);
+    return value;
+}
+
+// The sum over the threads of a block, in every thread.
+template <int THREADS, class T> __device__ T block_sum(T value)
+{
+    __shared__ T sums[THREADS / WARP];
+    value = warp_sum(value);
+    __syncthreads();  // the sums of a call before may still be read
+    if (threadIdx.x % WARP == 0)
+        sums[threadIdx.x / WARP] = value;
+    __syncthreads();
+    T total = 0;
+    for (int i = 0; i < THREADS / WARP; ++i)
+        total += sums[i];
+    return total;
+}
+
+// A matrix product of one tile, BM x BN, by a block of (BM / TM) * (BN / TN) threads: how operands
+// are read and what becomes of an element is up to functors.
+//   a(i, k), b(k, j): the operands; A::along_k and B::along_k say that neighbours in k are
+//                     neighbours in memory
+//   c(i, j, value):   takes an element of the product
+template <int BM, int BN, int BK, int TM, int TN, class A, class B, class C>
+__device__ void multiply(int m, int n, int k, const A &a, const B &b, const C &c)
+{
+    const int threads = (BM / TM) * (BN / TN), rows = BM / TM, columns = BN / TN;
+    __shared__ real sa[BK][BM + 1], sb[BK][BN + 1];
+    const int first_row = blockIdx.y * BM, first_column = blockIdx.x * BN;
+    if (first_row >= m || first_column >= n)
+        return;
+    const int row = threadIdx.x / columns, column = threadIdx.x % columns;
+    real sum[TM][TN];
+    for (int p = 0; p < TM; ++p)
+        for (int q = 0; q < TN; ++q)
+            sum[p][q] = 0;
+    for (int begin = 0; begin < k; begin += BK) {
+        for (int e = threadIdx.x; e < BM * BK; e += threads) {
+            const int i = A::along_k ? e / BK : e % BM, l = A::along_k ? e % BK : e / BM;
+            const bool inside = first_row + i < m && begin + l < k;
+            sa[l][i] = inside ? a(first_row + i, begin + l) : 0;
+        }
+        for (int e = threadIdx.x; e < BN * BK; e += threads) {
+            const int j = B::along_k ? e / BK : e % BN, l = B::along_k ? e % BK : e / BN;
+            const bool inside = first_column + j < n && begin + l < k;
+            sb[l][j] = inside ? b(begin + l, first_column + j) : 0;
+        }
+        __syncthreads();
+#pragma unroll 8
+        for (int l = 0; l < BK; ++l) {
+            real left[TM], right[TN];
+            for (int p = 0; p < TM; ++p)
+                left[p] = sa[l][row + p * rows];
+            for (int q = 0; q < TN; ++q)
+                right[q] = sb[l][column + q * columns];
+            for (int p = 0; p < TM; ++p)
+                for (int q = 0; q < TN; ++q)
+                    sum[p][q] += left[p] * right[q];
+        }
+        __syncthreads();
+    }
+    for (int p = 0; p < TM; ++p)
+        for (int q = 0; q < TN; ++q) {
+            const int i = first_row + row + p * rows, j = first_column + column + q * columns;
+            if (i < m && j < n)
+                c(i, j, sum[p][q]);
+        }
+}
+
+// One step of Chainer's NesterovAG with WeightDecay (readings R6 and R14) on one parameter.
+__device__ void nesterov_step(real &W, real &v, real gradient, real lr, real momentum, real decay)
+{
+    const real g = gradient + decay * W;
+    v = momentum * v - lr * g;
+    W += momentum * momentum * v - (1 + momentum) * lr * g;
+}
+
+// The softmax cross entropy of one example, by a block, from logits that all threads see.
+//   gradient[c] = (p - [c = target]) * scale
+__device__ void softmax_cross_entropy(
+    const real *logits, int classes, int target, real scale, double *loss, real *gradient)
+{
+    real largest = logits[0], total = 0;
+    for (int c = 1; c < classes; ++c)
+        largest = logits[c] > largest ? logits[c] : largest;
+    for (int c = 0; c < classes; ++c)
+        total += exp(logits[c] - largest);
+    for (int c = threadIdx.x; c < classes; c += blockDim.x)
+        gradient[c] = (exp(logits[c] - largest) / total - (c == target)) * scale;
+    if (threadIdx.x == 0)
+        *loss = log(total) + largest - logits[target];
+}

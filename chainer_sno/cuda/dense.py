@@ -1,0 +1,530 @@
+"""DenseNet with connections under selection as a program of kernels: section 4.2 on a GPU."""
+
+import numpy
+
+from chainer_sno.cuda.kernels import MAX_CLASSES
+from chainer_sno.nesterov import DeviceRates, FlatParameters
+
+# As in dense.cu.
+_STRIPS, _STRIP, _READ, _GROUP, _CHUNK = 64, 4, 4, 8, 2048
+# Blocks of a launch that keep a large GPU busy, about; sums are split until there are so many.
+_BLOCKS = 264
+#: Bytes of shared memory that a block may have everywhere.
+_SHARED = 48 * 1024
+
+
+def _tile(width):
+    """Return the rows of a tile, and the numbers that it needs with its borders."""
+    rows = _STRIPS // -(-width // _STRIP)
+    return rows, (rows + 3) * (width + 2)
+
+
+def definitions(link, image_shape, dtype):
+    """Return what ``dense.cu`` must know of a network when it is compiled.
+
+    Args:
+        link (chainer_sno.links.PlainDenseNet): the network.
+        image_shape (tuple of int): height and width.
+        dtype (numpy.dtype): of the network.
+
+    Returns:
+        dict: names and values.
+
+    Raises:
+        ValueError: the images are too wide or the layers too large for the kernels.
+    """
+    first = link.stem.W.shape[0]
+    widths = [image_shape[1] // 2**i for i in range(len(link.blocks))]
+    if widths[0] > _STRIPS * _STRIP:
+        raise ValueError(f"the GPU's kernels take images up to {_STRIPS * _STRIP} pixels wide")
+    tile = max(_tile(width)[1] for width in widths)
+    size = numpy.dtype(dtype).itemsize
+    group = 4 if size > 4 else 8
+    needed = max(
+        _READ * (tile + 9 * max(first, link.growth_rate)) * size,
+        link.growth_rate * (tile + 9 * _GROUP) * size,
+        (group * tile + _STRIPS * _STRIP * max(first, link.growth_rate) + 72 * group) * size,
+    )
+    if needed > _SHARED:
+        raise ValueError(
+            f"the GPU's kernels would need {needed} bytes of shared memory for this growth rate, "
+            f"first convolution and image width, of {_SHARED}"
+        )
+    return {"GROWTH": link.growth_rate, "STEM": first, "TILE": tile}
+
+
+class _Block:
+    """A block's buffers and the arguments that many of its kernels share."""
+
+    def __init__(self, kernels, block, bits, first_bit, images, height, width, samples):
+        xp, dtype = kernels.xp, kernels.dtype
+        self.block, self.inputs, self.samples = block, block.widths[0], samples
+        self.growth = block.widths[-1]
+        self.consumers = len(block.widths)
+        self.channels = sum(block.widths)
+        self.columns = images * height * width
+        self.images = images
+        rows, _ = _tile(width)
+        self.tiles = -(-images * height // rows)
+        self.chunks = -(-self.columns // _CHUNK)
+        self.geometry = xp.asarray(
+            numpy.array(
+                [
+                    images,
+                    height,
+                    width,
+                    self.channels,
+                    bits,
+                    first_bit,
+                    self.inputs,
+                    self.consumers,
+                ],
+                numpy.int32,
+            )
+        )
+        lists = samples, self.consumers
+        self.rows = xp.zeros((*lists, self.channels), numpy.int32)
+        self.counts, self.live = xp.zeros(lists, numpy.int32), xp.zeros(lists, numpy.int32)
+        maps = samples, self.channels
+        self.features, self.gfeatures = (xp.zeros((*maps, self.columns), dtype) for _ in range(2))
+        self.mean, self.var, self.inv_std = (xp.zeros(maps, dtype) for _ in range(3))
+        self.partial = xp.zeros((*maps, self.chunks, 2))
+        self.through = xp.zeros((2, *maps))
+        self.sums = xp.zeros((*maps, max(self.tiles, self.chunks), 2))
+        self.gy = xp.zeros((samples, max(self.inputs, self.growth), self.columns), dtype)
+        self.lists = self.geometry, self.rows, self.counts
+        self.transition = hasattr(block, "transition")
+        self.pooled_size = self.columns // 4 if self.transition else images
+        self.pooled, self.gpooled = (xp.zeros((*maps, self.pooled_size), dtype) for _ in range(2))
+        self._averages(xp, dtype)
+
+    def _averages(self, xp, dtype):
+        """Put the running statistics of all consumers into one array of which theirs are views."""
+        self.averages = xp.zeros((self.consumers, 2, self.channels), dtype)
+        for own, norm in zip(self.averages, self.block.norms):
+            for row, name in zip(own, ("avg_mean", "avg_var")):
+                row[: norm.gamma.size] = getattr(norm, name)
+                setattr(norm, name, row[: norm.gamma.size])
+
+    def seen(self, consumer):
+        """Return how a consumer sees the feature maps."""
+        norm = self.block.norms[consumer]
+        return self.features, self.mean, self.inv_std, norm.gamma.array, norm.beta.array
+
+    def below(self, consumer):
+        """Return the channels below a consumer."""
+        return self.inputs + consumer * self.growth
+
+
+class DenseNetwork:
+    r"""A DenseNet: its losses, their gradients and the optimizer's step.
+
+    Which connections are active is known on the device alone: kernels are launched for all of
+    them, and those without work leave at once.
+
+    Args:
+        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``dense.cu``, and of
+            :func:`definitions`.
+        link (chainer_sno.links.PlainDenseNet): the network; its arrays are updated in place.
+        optimizer (chainer.optimizers.NesterovAG): with no hook but WeightDecay.
+        batch_size (int): N.
+        image_shape (tuple of int): height and width.
+        samples (int): :math:`\lambda`.
+
+    Raises:
+        ValueError: the network is larger than the kernels have room for, or the optimizer is
+            another.
+    """
+
+    dropout = None
+
+    def __init__(self, kernels, link, optimizer, batch_size, image_shape, samples=1):
+        xp, dtype = kernels.xp, kernels.dtype
+        if link.classes > MAX_CLASSES:
+            raise ValueError(f"the GPU's kernels take at most {MAX_CLASSES} classes")
+        self.link, self.samples, self.images = link, samples, batch_size
+        self.rates = DeviceRates(optimizer, xp, dtype)
+        self.flat = FlatParameters(list(link.params()), xp)
+        bits = len(link.costs)
+        height, width = image_shape
+        self.x = xp.zeros((link.in_channels, batch_size * height * width), dtype)
+        self.structures = xp.zeros((samples, bits), dtype)
+        self.row_losses = xp.zeros((samples, batch_size))
+        self.gy = xp.zeros((samples * batch_size, link.classes), dtype)
+        self.blocks = []
+        for i, (block, group) in enumerate(zip(link.blocks, link.groups.values())):
+            shape = batch_size, height // 2**i, width // 2**i
+            self.blocks.append(_Block(kernels, block, bits, group.start, *shape, samples))
+        self._all = xp.arange(link.in_channels, dtype=numpy.int32)
+        self._prepare_parts(xp, dtype)
+
+    def _prepare_parts(self, xp, dtype):
+        """Make room for the largest parts of sums, one after the other in the same place."""
+        sizes = []
+        for i, block in enumerate(self.blocks):
+            for consumer in range(block.consumers - 1):
+                splits, slabs = self._splits(block, consumer), self._slabs(block, consumer)
+                sizes.append(splits * self.samples * block.growth * block.columns)
+                weights = block.below(consumer) * block.growth * 9
+                sizes.append(slabs * self.samples * weights)
+            if block.transition:
+                sizes.append(self.samples * block.channels * block.pooled_size)
+                slabs = self._transition_slabs(block)
+                sizes.append(slabs * self.samples * block.channels**2)
+            if i == 0:
+                sizes.append(block.inputs * block.columns)
+                sizes.append(self._stem_slabs(block) * self.link.stem.W.size)
+        self.parts = xp.zeros(max(sizes), dtype)
+
+    def _splits(self, block, consumer):
+        """Return into how many sums over channels a convolution is split."""
+        wanted = -(-_BLOCKS // (block.tiles * self.samples))
+        return max(1, min(wanted, block.below(consumer) // (4 * _READ)))
+
+    def _slabs(self, block, consumer):
+        """Return into how many sums over tiles the gradient of a convolution is split."""
+        groups = -(-block.below(consumer) // _GROUP)
+        return max(1, min(2 * _BLOCKS // (groups * self.samples), block.tiles))
+
+    def _stem_slabs(self, block):
+        return min(_BLOCKS, block.tiles)
+
+    def _transition_slabs(self, block):
+        return max(1, min(16, block.pooled_size // 512))
+
+    def add_losses(self, program, t):
+        """Add the kernels from x to the losses of all rows."""
+        link, samples = self.link, self.samples
+        for block in self.blocks:
+            program.add(
+                "connect",
+                (block.consumers + 1, samples),
+                (128,),
+                block.geometry,
+                self.structures,
+                block.rows,
+                block.counts,
+                block.live,
+            )
+        first = self.blocks[0]
+        program.add(
+            "stem",
+            (first.tiles, 1, 1),
+            (_STRIPS,),
+            first.geometry,
+            link.in_channels,
+            self._all,
+            self.x,
+            link.stem.W.array,
+            self.parts,
+        )
+        self._add_finish(program, first, 0, first.inputs, 1, shared=True)
+        for i, block in enumerate(self.blocks):
+            for consumer, conv in enumerate(block.block.convs):
+                splits = self._splits(block, consumer)
+                program.add(
+                    "layer",
+                    (block.tiles, splits, samples),
+                    (_STRIPS,),
+                    block.geometry,
+                    consumer,
+                    block.rows,
+                    block.counts,
+                    *block.seen(consumer),
+                    conv.W.array,
+                    self.parts,
+                )
+                self._add_finish(program, block, block.below(consumer), block.growth, splits)
+            last = block.consumers - 1
+            program.each(
+                "pool",
+                block.pooled_size,
+                block.geometry,
+                block.transition,
+                block.rows,
+                block.counts,
+                *block.seen(last),
+                block.pooled,
+                more=(block.channels, samples),
+            )
+            if block.transition:
+                W = block.block.transition.W.array
+                grid = -(-block.pooled_size // 64), -(-block.channels // 64), samples
+                program.add(
+                    "transition",
+                    grid,
+                    (256,),
+                    *block.lists,
+                    block.channels,
+                    block.pooled,
+                    W,
+                    self.parts,
+                )
+                self._add_finish(program, self.blocks[i + 1], 0, block.channels, 1)
+        program.add(
+            "classify_pooled",
+            (samples * self.images,),
+            (128,),
+            *block.lists,
+            link.classes,
+            block.pooled,
+            link.classifier.W.array,
+            link.classifier.b.array,
+            t,
+            1 / (samples * self.images),
+            self.row_losses,
+            self.gy,
+        )
+        for block in self.blocks:
+            norm = block.block.norms[0]
+            adjust = block.columns / max(block.columns - 1.0, 1.0)
+            program.each(
+                "running_statistics",
+                block.channels,
+                block.geometry,
+                samples,
+                norm.decay,
+                adjust,
+                block.mean,
+                block.var,
+                block.averages,
+                more=(block.consumers,),
+            )
+
+    def _add_finish(self, program, block, first, count, splits, shared=False):
+        """Add the kernels that put new feature maps in their place."""
+        program.add(
+            "finish",
+            (block.chunks, count, self.samples),
+            (256,),
+            block.geometry,
+            first,
+            splits,
+            shared,
+            self.parts,
+            block.features,
+            block.partial,
+        )
+        eps = block.block.norms[0].eps
+        program.each(
+            "combine",
+            count * self.samples,
+            block.geometry,
+            first,
+            count,
+            self.samples,
+            block.chunks,
+            block.partial,
+            eps,
+            block.mean,
+            block.var,
+            block.inv_std,
+        )
+
+    def add_update(self, program):
+        """Add the kernels from the losses to the new parameters."""
+        for block in self.blocks:
+            for array in (block.gfeatures, block.through):
+                words = array.nbytes // 4
+                program.each("clear", words, array.view(numpy.uint32), words)
+        following = None
+        for block in reversed(self.blocks):
+            self._add_exit_back(program, block, following)
+            for consumer in reversed(range(block.consumers - 1)):
+                self._add_layer_back(program, block, consumer)
+            following = block
+        link, first = self.link, self.blocks[0]
+        self._add_complete(program, first, 0, first.inputs, summed=True)
+        slabs = self._stem_slabs(first)
+        groups = -(-link.in_channels // self._group)
+        program.add(
+            "stem_weights",
+            (groups, slabs, 1),
+            (3 * self._group * 8,),
+            first.geometry,
+            link.in_channels,
+            self._all,
+            self.x,
+            first.gy,
+            self.parts,
+        )
+        gradient = self.flat.gradient_of(link.stem.W)
+        program.each("stem_sum", gradient.size, link.in_channels, slabs, self.parts, gradient)
+        flat = self.flat
+        program.each(
+            "nesterov",
+            flat.array.size,
+            flat.array,
+            flat.velocity,
+            flat.gradient,
+            flat.array.size,
+            *self.rates.arguments,
+        )
+
+    @property
+    def _group(self):
+        """Channels at once in the gradient of a convolution, WEIGHT_GROUP."""
+        return 4 if self.flat.array.dtype.itemsize > 4 else 8
+
+    def _add_complete(self, program, block, first, count, summed=False):
+        """Add the kernel that completes the gradient of feature maps, into gy."""
+        program.each(
+            "complete",
+            block.columns,
+            block.geometry,
+            first,
+            self.samples,
+            summed,
+            block.features,
+            block.mean,
+            block.inv_std,
+            block.through,
+            block.gfeatures,
+            block.gy,
+            more=(count, 1 if summed else self.samples),
+        )
+
+    def _add_normalisation_back(self, program, block, consumer, tiles):
+        norm = block.block.norms[consumer]
+        gradients = [self.flat.gradient_of(p) for p in (norm.gamma, norm.beta)]
+        program.add(
+            "normalisation_back",
+            (block.below(consumer),),
+            (64,),
+            block.geometry,
+            consumer,
+            self.samples,
+            tiles,
+            self.structures,
+            block.live,
+            block.sums,
+            block.inv_std,
+            norm.gamma.array,
+            block.through,
+            *gradients,
+        )
+
+    def _add_exit_back(self, program, block, following):
+        """Add the way back through the exit, from the next block or the classifier."""
+        samples, link = self.samples, self.link
+        if following is None:
+            classifier = link.classifier
+            gradients = [self.flat.gradient_of(p) for p in (classifier.W, classifier.b)]
+            program.each(
+                "classifier_gradient",
+                link.classes * (block.channels + 1),
+                block.geometry,
+                link.classes,
+                samples,
+                self.structures,
+                block.pooled,
+                self.gy,
+                *gradients,
+            )
+            program.each(
+                "classifier_back",
+                self.images,
+                *block.lists,
+                link.classes,
+                self.gy,
+                classifier.W.array,
+                block.gpooled,
+                more=(block.channels, samples),
+            )
+        else:
+            W, out = block.block.transition.W, block.channels
+            self._add_complete(program, following, 0, following.inputs)
+            slabs = self._transition_slabs(block)
+            grid = -(-block.channels // 32), -(-out // 32), slabs * samples
+            program.add(
+                "transition_weights",
+                grid,
+                (256,),
+                block.geometry,
+                block.counts,
+                out,
+                samples,
+                following.gy,
+                block.pooled,
+                self.parts,
+            )
+            gradient = self.flat.gradient_of(W)
+            program.each(
+                "transition_sum",
+                gradient.size,
+                block.geometry,
+                out,
+                samples,
+                slabs,
+                self.structures,
+                self.parts,
+                gradient,
+            )
+            grid = -(-block.pooled_size // 64), -(-block.channels // 64), samples
+            program.add(
+                "transition_back",
+                grid,
+                (256,),
+                *block.lists,
+                out,
+                following.gy,
+                W.array,
+                block.gpooled,
+            )
+        last = block.consumers - 1
+        program.add(
+            "exit_back",
+            (block.chunks, block.channels, samples),
+            (256,),
+            block.geometry,
+            block.transition,
+            block.rows,
+            block.counts,
+            *block.seen(last),
+            block.gpooled,
+            block.gfeatures,
+            block.sums,
+        )
+        self._add_normalisation_back(program, block, last, block.chunks)
+
+    def _add_layer_back(self, program, block, consumer):
+        """Add the way back through a layer."""
+        samples, below = self.samples, block.below(consumer)
+        conv = block.block.convs[consumer]
+        self._add_complete(program, block, below, block.growth)
+        own = block.geometry, consumer, block.rows, block.counts, block.live
+        slabs = self._slabs(block, consumer)
+        program.add(
+            "layer_weights",
+            (-(-below // self._group), slabs, samples),
+            (3 * self._group * 8,),
+            *own,
+            *block.seen(consumer),
+            block.gy,
+            self.parts,
+        )
+        gradient = self.flat.gradient_of(conv.W)
+        program.each(
+            "layer_sum",
+            gradient.size,
+            block.geometry,
+            consumer,
+            samples,
+            slabs,
+            self.structures,
+            block.live,
+            self.parts,
+            gradient,
+        )
+        program.add(
+            "layer_back",
+            (block.tiles, -(-below // _GROUP), samples),
+            (_STRIPS,),
+            *own,
+            *block.seen(consumer),
+            conv.W.array,
+            block.gy,
+            block.gfeatures,
+            block.sums,
+        )
+        self._add_normalisation_back(program, block, consumer, block.tiles)

@@ -1,0 +1,147 @@
+"""What every captured iteration has: the mini-batch, the structures, equation (7)."""
+
+import numpy
+
+from chainer_sno.cuda.kernels import MAX_SAMPLES, Program
+from chainer_sno.utility import cumulative_utilities
+
+# Words of the struct Progress of method.cu.
+_POSITION, _STRUCTURES, _AUGMENTATION, _DROPOUT, _LOSS, _LOSSES = range(6)
+
+
+class _Stream:
+    """A stream of random numbers that kernels draw from.
+
+    Args:
+        uniforms (chainer_sno.uniforms.Uniforms): whose position a snapshot keeps; None for no
+            stream.
+        rows (int): that an iteration takes.
+        word (int): where, in Progress, the kernels find the position.
+    """
+
+    def __init__(self, uniforms, rows, word):
+        self.uniforms, self.rows, self.word = uniforms, 0 if uniforms is None else rows, word
+
+
+class Iteration:
+    r"""An iteration of Algorithm 1, or of the training of a fixed network, as a program.
+
+    A network adds its kernels; see :class:`chainer_sno.cuda.mlp.MLPNetwork`.
+
+    Args:
+        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``method.cu``.
+        iterator (chainer_sno.ArrayIterator): over arrays on the device.
+        network (object): has ``samples``, :math:`\lambda`; ``structures``, an array of shape
+            (lambda, d), which is filled, or None; ``x``, what the mini-batch is written to;
+            ``row_losses``, float64 of shape (lambda, N); ``rates``; ``dropout``, None or the ratio
+            and the random numbers; and adds its kernels with ``add_losses(program, t)`` and
+            ``add_update(program)``.
+        bernoulli (chainer_sno.Bernoulli): the distribution; None for a fixed network.
+
+    Attributes:
+        losses (array): of each structure in the last iteration, float64, shape (lambda,).
+
+    Raises:
+        ValueError: more structures than the kernels have room for.
+    """
+
+    def __init__(self, kernels, iterator, network, bernoulli=None):
+        xp = kernels.xp
+        if network.samples > MAX_SAMPLES:
+            raise ValueError(f"the GPU's kernels take at most {MAX_SAMPLES} structures")
+        self.iterator, self.network, self.bernoulli = iterator, network, bernoulli
+        self.kernels = kernels
+        n, samples = iterator.batch_size, network.samples
+        dropout = network.dropout
+        drawn = bernoulli and bernoulli.uniforms, iterator.augmentation, dropout and dropout[1]
+        rows, words = (samples, n, n), (_STRUCTURES, _AUGMENTATION, _DROPOUT)
+        self._streams = [_Stream(*stream) for stream in zip(drawn, rows, words)]
+        self._progress = xp.zeros(6, numpy.int64)
+        self._orders = xp.zeros((2, iterator.size), numpy.int32)
+        self._orders_epoch = None
+        self.losses = xp.zeros(samples)
+        t = xp.zeros(n, numpy.int32)
+        self.program = program = Program(kernels)
+        iterator.add_batch(program, self._progress, self._orders, network.x, t)
+        d, theta, penalty, eta = 0, None, None, 0
+        factors = network.structures
+        if bernoulli is not None:
+            d, theta = len(bernoulli), bernoulli.theta
+            penalty, eta = bernoulli.penalty, bernoulli.eta
+            key = bernoulli.uniforms.key
+            program.each("sample", samples * d, *key, self._progress, theta, samples, d, factors)
+        if dropout is not None:
+            ratio, uniforms = dropout
+            program.each(
+                "drop",
+                factors.size,
+                *uniforms.key,
+                self._progress,
+                ratio,
+                1 / (1 - ratio),
+                *factors.shape,
+                factors,
+            )
+        network.add_losses(program, t)
+        cumulative = xp.asarray(cumulative_utilities(samples))
+        program.each(
+            "selection",
+            max(d, 1),
+            self._progress,
+            network.row_losses,
+            samples,
+            n,
+            factors,
+            d,
+            penalty,
+            eta,
+            cumulative,
+            *(stream.rows for stream in self._streams),
+            self.losses,
+            theta,
+        )
+        network.add_update(program)
+
+    def run(self):
+        """Do one iteration; nothing waits for it."""
+        epoch = self.iterator.epoch
+        if epoch != self._orders_epoch:
+            # This epoch's order, and the next one's, into which a mini-batch may cross.
+            for e in (epoch, epoch + 1):
+                self._orders[e % 2] = self.iterator.order(e)
+            self._orders_epoch = epoch
+        self.network.rates.refresh()
+        self.program()
+        self.iterator.skip()
+        for stream in self._streams:
+            if stream.uniforms is not None:
+                stream.uniforms.position += stream.rows
+
+    def take_loss(self):
+        """Return the mean loss since the last call, and start anew; waits for the device.
+
+        Returns:
+            float: NaN where there was no iteration.
+        """
+        progress = self._host_progress()
+        total = progress.view(numpy.float64)[_LOSS]
+        self._progress[_LOSS:] = 0
+        return float(total / progress[_LOSSES]) if progress[_LOSSES] else float("nan")
+
+    def _host_progress(self):
+        progress = self._progress
+        return progress.get() if hasattr(progress, "get") else progress.copy()
+
+    def serialize(self, serializer):
+        """Save or load the losses since the last report.
+
+        Where the training stands on the device is set from the iterator and the streams of random
+        numbers, so load those first.
+        """
+        progress = numpy.array(serializer("progress", self._host_progress()))
+        progress[_POSITION] = self.iterator.position
+        for stream in self._streams:
+            if stream.uniforms is not None:
+                progress[stream.word] = stream.uniforms.position
+        self._progress[...] = self.kernels.xp.asarray(progress)
+        self._orders_epoch = None

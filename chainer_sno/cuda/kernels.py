@@ -1,0 +1,221 @@
+"""The CUDA kernels: their source, their signatures, and launching them with CuPy."""
+
+import functools
+import re
+from pathlib import Path
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+
+#: The most structures of an iteration, and the most classes, that the kernels have room for.
+MAX_SAMPLES, MAX_CLASSES = 256, 1024
+#: Threads of a block where every thread does one thing.
+THREADS = 256
+
+_KERNEL = re.compile(
+    r'extern "C" __global__ void(?: __launch_bounds__\(\w+\))? (\w+)\(([^{]*)\)\s*\{'
+)
+_TYPES = {
+    "int": numpy.int32,
+    "word": numpy.uint32,
+    "long long": numpy.int64,
+    "float": numpy.float32,
+    "double": numpy.float64,
+    "unsigned char": numpy.uint8,
+}
+
+
+def source(*names):
+    """Return the text of source files of this directory, ``common.cuh`` in front.
+
+    Args:
+        names (str): file names without ``.cu``.
+
+    Returns:
+        str: C++ for CUDA that includes nothing.
+    """
+    files = ["common.cuh", *(f"{name}.cu" for name in names)]
+    return "\n".join((Path(__file__).parent / file).read_text() for file in files)
+
+
+def signatures(text):
+    """Return what each kernel of a source takes.
+
+    Args:
+        text (str): of :func:`source`.
+
+    Returns:
+        dict: from a kernel's name to a list of pairs, the C type of a parameter and whether it is
+        a pointer.
+    """
+    found = {}
+    for name, parameters in _KERNEL.findall(text):
+        found[name] = []
+        for parameter in parameters.split(","):
+            kind = " ".join(parameter.split()).removeprefix("const ").rpartition(" ")
+            found[name].append((kind[0], kind[2].startswith("*")))
+    return found
+
+
+class Kernels:
+    """The kernels of some source files, compiled for one dtype and launched on CuPy's device.
+
+    Args:
+        names (sequence of str): of the files, as :func:`source` takes them.
+        dtype (numpy.dtype): of the network, float32 or float64; ``real`` in the source.
+        definitions (dict): more names and their values for the source.
+
+    Raises:
+        TypeError: the dtype is another.
+    """
+
+    def __init__(self, names, dtype, definitions=None):
+        self.dtype = numpy.dtype(dtype)
+        if self.dtype not in (numpy.float32, numpy.float64):
+            raise TypeError(f"the kernels are for float32 and float64, not {self.dtype}")
+        self.source = source(*names)
+        self.signatures = signatures(self.source)
+        values = {
+            "REAL": "float" if self.dtype == numpy.float32 else "double",
+            "MAX_SAMPLES": MAX_SAMPLES,
+            "MAX_CLASSES": MAX_CLASSES,
+            **(definitions or {}),
+        }
+        self.options = ("-std=c++17", *(f"-D{name}={value}" for name, value in values.items()))
+
+    @property
+    def xp(self):
+        """The array module whose arrays the kernels take."""
+        return chainer.backends.cuda.cupy
+
+    @functools.cached_property
+    def _module(self):
+        return self.xp.RawModule(code=self.source, options=self.options)
+
+    @functools.cache  # noqa: B019  (lives as long as the training)
+    def _function(self, name):
+        return self._module.get_function(name)
+
+    def cast(self, name, arguments):
+        """Return the arguments of a kernel as it takes them, numbers in the type of the source.
+
+        Args:
+            name (str): the kernel.
+            arguments (sequence): an array, or None for a null pointer, where it takes a pointer,
+                otherwise a number.
+
+        Returns:
+            tuple: arrays and numpy scalars.
+
+        Raises:
+            TypeError: the number of arguments, a dtype or a layout is not the kernel's.
+        """
+        expected = self.signatures[name]
+        if len(arguments) != len(expected):
+            raise TypeError(f"{name} takes {len(expected)} arguments, not {len(arguments)}")
+        found = []
+        for place, ((kind, pointer), argument) in enumerate(zip(expected, arguments)):
+            dtype = self.dtype.type if kind == "real" else _TYPES.get(kind)
+            if not pointer:
+                found.append(dtype(argument))
+            elif argument is None:
+                # CuPy makes no null pointer of None.
+                found.append(numpy.uint64(0))
+            elif (dtype and argument.dtype != dtype) or not argument.flags.c_contiguous:
+                raise TypeError(
+                    f"argument {place} of {name} must be a contiguous array of {kind}, not "
+                    f"{argument.dtype} of shape {argument.shape}"
+                )
+            else:
+                found.append(argument)
+        return tuple(found)
+
+    def launch(self, name, grid, block, arguments):
+        """Launch a kernel on the current stream.
+
+        Args:
+            name (str): the kernel.
+            grid (tuple of int): blocks, up to three numbers.
+            block (tuple of int): threads of a block.
+            arguments (tuple): of :meth:`cast`.
+        """
+        self._function(name)(grid, block, arguments)
+
+    def each(self, name, size, *arguments):
+        """Launch a kernel with a thread for each of so many things; see :meth:`cast`."""
+        self.launch(name, (-(-size // THREADS),), (THREADS,), self.cast(name, arguments))
+
+    def capture(self, function):
+        """Return a CUDA graph of what a function launches, without running it.
+
+        Args:
+            function (callable): launches kernels on the current stream and nothing else.
+
+        Returns:
+            callable: runs all of it, on the current stream, with one launch.
+        """
+        stream = self.xp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                function()
+            finally:
+                graph = stream.end_capture()
+        return graph.launch
+
+
+@functools.cache
+def loaded(names, dtype):
+    """Return kernels that are compiled once for a process; the arguments are those of Kernels."""
+    return Kernels(names, dtype)
+
+
+class Program:
+    """A list of kernel launches with fixed arguments: all that an iteration does.
+
+    Nothing in it can look at a result, so nothing can wait for one.  Run once, it is launched
+    kernel by kernel; after that, as one CUDA graph.
+
+    Args:
+        kernels (Kernels): what launches them.
+
+    Attributes:
+        launches (list of tuple): name, grid, block and arguments of each.
+    """
+
+    def __init__(self, kernels):
+        self.kernels = kernels
+        self.launches = []
+        self._captured = None
+
+    def add(self, name, grid, block, *arguments):
+        """Append a launch; see :meth:`Kernels.launch` and :meth:`Kernels.cast`."""
+        self.launches.append((name, grid, block, self.kernels.cast(name, arguments)))
+
+    def each(self, name, size, *arguments, more=()):
+        """Append a launch of a thread for each of so many things.
+
+        Args:
+            name (str): the kernel.
+            size (int): how many.
+            arguments: of the kernel.
+            more (tuple of int): further dimensions of the grid.
+        """
+        self.add(name, (-(-size // THREADS), *more), (THREADS,), *arguments)
+
+    def run(self):
+        """Launch everything, kernel by kernel."""
+        for launch in self.launches:
+            self.kernels.launch(*launch)
+
+    def __call__(self):
+        """Launch everything: kernel by kernel the first time, later as one graph.
+
+        The first time loads the kernels, which must not happen while a graph is captured.
+        """
+        if self._captured is None:
+            self.run()
+            self._captured = self.kernels.capture(self.run)
+        else:
+            self._captured()

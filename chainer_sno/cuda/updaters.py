@@ -1,0 +1,119 @@
+"""Updaters of Chainer's trainer whose iteration is one launch of a CUDA graph."""
+
+from chainer_sno import links
+from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda.dense import DenseNetwork, definitions
+from chainer_sno.cuda.iteration import Iteration
+from chainer_sno.cuda.kernels import Kernels
+from chainer_sno.cuda.mlp import MLPNetwork
+from chainer_sno.updater import StructureUpdater
+
+
+def _mlp(layers, optimizer, iterator, make_kernels, samples=1, **options):
+    kernels = make_kernels(("method", "mlp"), layers[0].W.dtype)
+    return kernels, MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
+
+
+def _dense(link, optimizer, iterator, make_kernels, samples=1):
+    shape = iterator.arrays[0].shape[2:]
+    link.check(iterator.arrays[0], link.costs[None])
+    dtype = link.stem.W.dtype
+    names = definitions(link, shape, dtype)
+    kernels = make_kernels(("method", "dense"), dtype, names)
+    network = DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
+    return kernels, network
+
+
+class _Captured:
+    """What the two updaters share: they run an iteration, and look at it when they are asked to."""
+
+    def update_core(self):
+        """Do one iteration; nothing waits for it."""
+        optimizer = self.get_optimizer("main")
+        self.captured.run()
+        optimizer.t += 1
+        if self.auto_new_epoch and self.get_iterator("main").is_new_epoch:
+            optimizer.new_epoch(auto=True)
+
+    def synchronise(self):
+        """Wait for the device, and report ``loss``, the mean since the last time."""
+        optimizer = self.get_optimizer("main")
+        for parameter in optimizer.target.params():
+            parameter.update_rule.t = optimizer.t
+        chainer.report({"loss": self.captured.take_loss()}, optimizer.target)
+
+    def serialize(self, serializer):
+        """Save or load everything that the training needs to continue."""
+        super().serialize(serializer)
+        self.captured.serialize(serializer["captured"])
+
+
+class CapturedStructureUpdater(_Captured, StructureUpdater):
+    r"""Algorithm 1 on a GPU, an iteration at a launch.
+
+    The data, the parameters and the structures stay on the device, where structures are drawn,
+    mini-batches cut, :math:`\theta` moved and the optimizer's step done; the host waits once an
+    epoch, when the losses are asked for.  Extend the trainer with
+    :class:`chainer_sno.extensions.Synchronise`, which reports them.
+
+    The arithmetic is that of :class:`chainer_sno.StructureUpdater` with the softmax cross entropy,
+    Chainer's NesterovAG and WeightDecay, up to rounding.
+
+    Args:
+        iterator (chainer_sno.ArrayIterator): over examples and int32 classes on the device.
+        optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay; its target
+            is a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs are not under
+            selection, or a :class:`chainer_sno.links.PlainDenseNet`, on the device.
+        bernoulli (chainer_sno.Bernoulli): the distribution, on the device.
+        samples (int): :math:`\lambda`, at most 256.
+        make_kernels (callable): makes what launches the kernels;
+            :class:`chainer_sno.cuda.kernels.Kernels` by default.
+
+    Raises:
+        ValueError: an argument is not as above, or too large for the kernels.
+    """
+
+    def __init__(self, iterator, optimizer, bernoulli, samples=2, make_kernels=None):
+        super().__init__(iterator, optimizer, bernoulli, samples)
+        link = optimizer.target
+        arguments = optimizer, iterator, make_kernels or Kernels, samples
+        if isinstance(link, links.PlainDenseNet):
+            kernels, network = _dense(link, *arguments)
+        elif isinstance(link, links.MaskedMLP):
+            kernels, network = _mlp(link.fast_layers(), *arguments)
+        else:
+            raise ValueError("the GPU's fast path is for a MaskedMLP or a DenseNet")
+        self.captured = Iteration(kernels, iterator, network, bernoulli)
+
+
+class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
+    """The training of a network of fixed structure on a GPU, an iteration at a launch.
+
+    See :class:`CapturedStructureUpdater`.
+
+    Args:
+        iterator (chainer_sno.ArrayIterator): over examples and int32 classes on the device.
+        optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`
+            with ReLU, with or without Dropout, or a :class:`chainer_sno.links.FixedStructure` of a
+            DenseNet, on the device.
+        make_kernels (callable): makes what launches the kernels;
+            :class:`chainer_sno.cuda.kernels.Kernels` by default.
+
+    Raises:
+        ValueError: an argument is not as above, or too large for the kernels.
+    """
+
+    def __init__(self, iterator, optimizer, make_kernels=None):
+        super().__init__(iterator, optimizer)
+        link = optimizer.target
+        arguments = optimizer, iterator, make_kernels or Kernels
+        if isinstance(link, links.FixedStructure) and isinstance(link.link, links.PlainDenseNet):
+            kernels, network = _dense(link.link, *arguments)
+            network.structures[...] = link.xp.asarray(link.structure)[None]
+        elif isinstance(link, links.MLP):
+            dropout = (link.dropout_ratio, link.uniforms) if link.dropout_ratio else None
+            layers = link.fast_layers()
+            kernels, network = _mlp(layers, *arguments, selected=False, dropout=dropout)
+        else:
+            raise ValueError("the GPU's fast path is for an MLP or a fixed DenseNet")
+        self.captured = Iteration(kernels, iterator, network)

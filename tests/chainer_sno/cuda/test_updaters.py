@@ -1,0 +1,410 @@
+"""The captured iterations against the plain links, NesterovAG and WeightDecay."""
+
+import io
+import itertools
+
+import numpy
+import pytest
+
+from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, links, pass_arrays
+from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda import updaters
+from chainer_sno.cuda.dense import definitions
+from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
+from chainer_sno.uniforms import generator
+from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
+from tests.chainer_sno.cuda.conftest import needs_compiler
+from tests.chainer_sno.cuda.emulator import Backwards, Emulator
+from tests.chainer_sno.cuda.test_kernels import uniforms
+from tests.conftest import make_structures
+
+WIDTHS = (30, (25, 20, 15), 4)
+#: Height and width of images; 6 columns end in the middle of a strip of four, and 3 in a half of
+#: one, 36 need more than one tile.
+IMAGES = [(8, 8), (12, 6), (20, 36)]
+TO_CPU = chainer.backends.cuda.to_cpu
+
+
+def optimizer_of(link):
+    optimizer = chainer.optimizers.NesterovAG(0.05, 0.9).setup(link)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
+    return optimizer
+
+
+def initialW():
+    return chainer.initializers.HeNormal(rng=generator((3,)))
+
+
+def unit_arrays(dtype=numpy.uint8):
+    rng = numpy.random.default_rng(8)
+    x = rng.integers(0, 256, (50, 30)).astype(dtype)
+    return x, rng.integers(0, 4, 50).astype("i")
+
+
+def image_arrays(shape):
+    rng = numpy.random.default_rng(8)
+    x = rng.integers(0, 256, (10, 3, *shape), dtype=numpy.uint8)
+    return x, rng.integers(0, 5, 10).astype("i")
+
+
+def image_iterator(shape, device=None, batch_size=3, **options):
+    arrays = image_arrays(shape)
+    statistics = channel_statistics(arrays[0])
+    if device is not None:
+        arrays, statistics = (tuple(device.send(a) for a in part) for part in (arrays, statistics))
+    return ImageIterator(arrays, batch_size, Standardise(*statistics), seed=5, **options)
+
+
+def dense_net(kind=links.PlainDenseNet):
+    network = kind(10, 4, 2, 6, 5, initialW=initialW())
+    rng = generator((4,))
+    for link in network.links():
+        if isinstance(link, chainer.links.BatchNormalization):
+            link.gamma.array[...] = rng.uniform(0.5, 1.5, link.gamma.shape)
+            link.beta.array[...] = rng.normal(0, 0.3, link.beta.shape)
+    return network
+
+
+def bernoulli_of(link, theta=0.5):
+    return Bernoulli(link.costs, 0.5, eta=0.05, initial_theta=theta, seed=4)
+
+
+def captured(platform, link, iterator, samples=2, theta=0.5):
+    """Return an updater on the platform, its network and its distribution moved there."""
+    kind, device = platform
+    link.to_device(device)
+    optimizer = optimizer_of(link)
+    if not hasattr(link, "costs"):
+        return CapturedUpdater(iterator, optimizer, kind)
+    bernoulli = bernoulli_of(link, theta)
+    bernoulli.to_device(device)
+    return CapturedStructureUpdater(iterator, optimizer, bernoulli, samples, kind)
+
+
+def send(platform, arrays):
+    return tuple(platform[1].send(array) for array in arrays)
+
+
+def unit_iterator(platform, batch_size=8):
+    return ArrayIterator(send(platform, unit_arrays()), batch_size, seed=5, divisor=255)
+
+
+def compare(found, expected, dtype):
+    """Parameters, velocities and running statistics; relative to the largest of each array."""
+    tolerance = 1e-10 if dtype == numpy.float64 else 1e-4
+    targets = [u.get_optimizer("main").target for u in (found, expected)]
+    for (name, a), (_, b) in zip(*(target.namedparams() for target in targets)):
+        pairs = [(a.array, b.array), (a.update_rule.state["v"], b.update_rule.state["v"])]
+        for x, y in pairs:
+            x, y = TO_CPU(x), TO_CPU(y)
+            assert abs(x - y).max() <= tolerance * max(abs(y).max(), 1e-3), name
+    for (name, a), (_, b) in zip(*(target.namedlinks() for target in targets)):
+        if isinstance(a, chainer.links.BatchNormalization):
+            for x, y in ((a.avg_mean, b.avg_mean), (a.avg_var, b.avg_var)):
+                numpy.testing.assert_allclose(TO_CPU(x), TO_CPU(y), tolerance, tolerance, name)
+
+
+def run_beside(found, expected, iterations, make_x, dtype):
+    """Train both on what the first one draws; the losses and theta agree all the time."""
+    iterator = expected.get_iterator("main")
+    network = found.captured.network
+    for i in range(iterations):
+        found.captured.run()
+        structures = TO_CPU(network.structures).astype(bool)
+        order = numpy.concatenate([iterator.order(e) for e in range(3)])
+        at = i * iterator.batch_size
+        t = iterator.arrays[1][order[at : at + iterator.batch_size]]
+        losses = expected.step(make_x(network), t, structures)
+        numpy.testing.assert_allclose(
+            TO_CPU(found.captured.losses), losses, 1e-9 if dtype == numpy.float64 else 1e-4
+        )
+        if dtype == numpy.float64:
+            theta = TO_CPU(found.bernoulli.theta)
+            numpy.testing.assert_array_equal(theta, expected.bernoulli.theta)
+    compare(found, expected, dtype)
+
+
+def set_theta(updater, kind):
+    """Let nothing, or everything, be on in the next iteration."""
+    if kind != "random":
+        updater.bernoulli.theta[...] = 0 if kind == "empty" else 1
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["random", "empty", "full"])
+def test_masked_mlp(platform, dtype, samples, kind):
+    found = captured(
+        platform, links.MaskedMLP(*WIDTHS, initialW=initialW()), unit_iterator(platform), samples
+    )
+    link = links.MaskedMLP(*WIDTHS, initialW=initialW())
+    iterator = ArrayIterator(unit_arrays(), 8, seed=5, divisor=255)
+    expected = StructureUpdater(
+        iterator, optimizer_of(link), bernoulli_of(link), samples, converter=pass_arrays
+    )
+    for updater in (found, expected):
+        set_theta(updater, kind)
+    run_beside(found, expected, 10, lambda network: TO_CPU(network.x), dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples", "kind"),
+    [
+        *((shape, 2, "random") for shape in IMAGES),
+        ((8, 8), 1, "random"),
+        ((12, 6), 4, "random"),
+        ((8, 8), 2, "empty"),
+        ((12, 6), 2, "full"),
+    ],
+)
+def test_dense_net(platform, dtype, shape, samples, kind):
+    found = captured(platform, dense_net(), image_iterator(shape, platform[1]), samples)
+    link = dense_net()
+    expected = StructureUpdater(
+        image_iterator(shape),
+        optimizer_of(link),
+        bernoulli_of(link),
+        samples,
+        converter=pass_arrays,
+    )
+    for updater in (found, expected):
+        set_theta(updater, kind)
+
+    def images(network):
+        return TO_CPU(network.x).reshape(3, -1, *shape).transpose(1, 0, 2, 3)
+
+    run_beside(found, expected, 2, images, dtype)
+
+
+def loss_of(link):
+    return lambda x, t: chainer.functions.softmax_cross_entropy(link(x), t)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_mlp_and_its_dropout(platform, dtype, ratio, monkeypatch):
+    def make():
+        return links.MLP(*WIDTHS, dropout_ratio=ratio, seed=4, initialW=initialW())
+
+    found = captured(platform, make(), unit_iterator(platform))
+    link = make()
+    # The reference drops what the kernels dropped.
+    network = found.captured.network
+    monkeypatch.setattr(link, "dropout_factors", lambda n, dtype: TO_CPU(network.structures))
+    expected = chainer.training.updaters.StandardUpdater(
+        ArrayIterator(unit_arrays(), 8, seed=5, divisor=255),
+        optimizer_of(link),
+        pass_arrays,
+        loss_func=loss_of(link),
+    )
+    for _ in range(10):
+        found.update()
+        expected.update()
+    compare(found, expected, dtype)
+    if ratio:
+        drawn = uniforms(found.get_optimizer("main").target.uniforms.key, 72, 8, 60) >= ratio
+        numpy.testing.assert_array_equal(TO_CPU(network.structures), 2.0 * drawn)
+
+
+def test_fixed_dense_net(platform, dtype):
+    structure = make_structures("random", 1, len(dense_net().costs), generator((6,)))[0]
+    found = captured(
+        platform, links.FixedStructure(dense_net(), structure), image_iterator((8, 8), platform[1])
+    )
+    link = links.FixedStructure(dense_net(), structure)
+    optimizer = optimizer_of(link)
+    for i in range(2):
+        found.update()
+        x = TO_CPU(found.captured.network.x).reshape(3, -1, 8, 8).transpose(1, 0, 2, 3)
+        arrays = image_arrays((8, 8))
+        order = found.get_iterator("main").order(0)
+        optimizer.update(loss_of(link), x, arrays[1][order[i * 3 : i * 3 + 3]])
+    targets = found.get_optimizer("main").target, link
+    for (name, a), (_, b) in zip(*(target.namedparams() for target in targets)):
+        tolerance = 1e-10 if dtype == numpy.float64 else 1e-4
+        numpy.testing.assert_allclose(TO_CPU(a.array), b.array, tolerance, tolerance, name)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_images_are_those_of_the_iterator(platform, dtype, padded):
+    """Standardised, cropped and flipped as the plain code does with the same random numbers."""
+    shape = 8, 6
+    iterator = image_iterator(shape, platform[1], batch_size=5, augment=padded)
+    network = dense_net()
+    found = captured(platform, network, iterator)
+    plain = image_iterator(shape, batch_size=5, augment=False)
+    for i in range(3):
+        found.captured.run()
+        x, _ = plain.next()
+        if padded:
+            drawn = uniforms(iterator.augmentation.key, 5 * i, 5, 3)
+            x = crop_and_flip(x, (numpy.floor(drawn * 2**24) / 2**24).astype("f"))
+        images = TO_CPU(found.captured.network.x).reshape(3, 5, *shape).transpose(1, 0, 2, 3)
+        numpy.testing.assert_array_equal(images, x)
+
+
+@pytest.mark.parametrize("data_dtype", [numpy.uint8, numpy.float64])
+def test_mini_batches_are_those_of_the_iterator(platform, data_dtype):
+    """Across the ends of epochs, of bytes and of numbers."""
+    with chainer.using_config("dtype", numpy.dtype("d")):
+        arrays = unit_arrays(data_dtype)
+        link = links.MaskedMLP(*WIDTHS)
+        iterator = ArrayIterator(send(platform, arrays), 8, seed=5, divisor=255)
+        found = captured(platform, link, iterator)
+        plain = ArrayIterator(arrays, 8, seed=5, divisor=255)
+        for _ in range(20):
+            found.captured.run()
+            x, _ = plain.next()
+            numpy.testing.assert_array_equal(TO_CPU(found.captured.network.x), x)
+            assert (iterator.epoch, iterator.is_new_epoch) == (plain.epoch, plain.is_new_epoch)
+
+
+def cases(platform):
+    yield lambda: captured(
+        platform, links.MaskedMLP(*WIDTHS, initialW=initialW()), unit_iterator(platform)
+    )
+    yield lambda: captured(
+        platform,
+        links.MLP(*WIDTHS, dropout_ratio=0.5, seed=4, initialW=initialW()),
+        unit_iterator(platform),
+    )
+    yield lambda: captured(platform, dense_net(), image_iterator((8, 8), platform[1]))
+
+
+def arrays_of(updater):
+    content = chainer.serializers.DictionarySerializer()
+    updater.serialize(content)
+    return {name: TO_CPU(numpy.asarray(value)) for name, value in content.target.items()}
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_a_resumed_training_goes_on_to_the_bit(platform, case):
+    """In the middle of an epoch, with a learning rate that has changed."""
+    make = next(itertools.islice(cases(platform), case, None))
+    whole = make()
+    snapshot = None
+    for i in range(9):
+        if i == 4:
+            whole.get_optimizer("main").lr = 0.01
+            snapshot = io.BytesIO()
+            chainer.serializers.save_npz(snapshot, whole)
+        whole.update()
+    resumed = make()
+    resumed.update()
+    snapshot.seek(0)
+    chainer.serializers.load_npz(snapshot, resumed)
+    resumed.get_optimizer("main").lr = 0.01
+    for _ in range(5):
+        resumed.update()
+    expected, found = arrays_of(whole), arrays_of(resumed)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        numpy.testing.assert_array_equal(found[name], expected[name], name)
+    assert whole.captured.take_loss() == resumed.captured.take_loss()
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", range(3))
+def test_the_order_of_the_threads_does_not_matter(case):
+    """Where it does, a barrier is missing."""
+    found = []
+    for kind in (Emulator, Backwards):
+        updater = next(itertools.islice(cases((kind, chainer.get_device("@numpy"))), case, None))()
+        updater.update()
+        updater.update()
+        found.append(arrays_of(updater))
+    for name, value in found[0].items():
+        numpy.testing.assert_array_equal(value, found[1][name], name)
+
+
+def test_the_learning_rate_may_change(platform, dtype):
+    """At 0 there is only momentum: W moves by mu^2 v with v <- mu v."""
+    found = next(cases(platform))()
+    found.update()
+    optimizer = found.get_optimizer("main")
+    b = optimizer.target.output.b
+    before, v = TO_CPU(b.array).copy(), TO_CPU(b.update_rule.state["v"]).copy()
+    assert abs(v).min() > 0
+    optimizer.lr = 0.0
+    found.update()
+    expected = before + optimizer.momentum**3 * v
+    numpy.testing.assert_allclose(TO_CPU(b.array), expected, 1e-6)
+
+
+def test_the_loss_is_reported_when_it_is_asked_for(platform):
+    updater = next(cases(platform))()
+    reporter = chainer.Reporter()
+    target = updater.get_optimizer("main").target
+    reporter.add_observer("main", target)
+    losses = []
+    for _ in range(3):
+        updater.update()
+        losses.append(TO_CPU(updater.captured.losses).mean())
+    observation = {}
+    with reporter.scope(observation):
+        updater.synchronise()
+    numpy.testing.assert_allclose(observation["main/loss"], numpy.mean(losses), 1e-12)
+    assert numpy.isnan(updater.captured.take_loss())
+    assert next(target.params()).update_rule.t == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"select_inputs": True}, "selection of inputs"),
+        ({"activation": chainer.functions.tanh}, "ReLU"),
+    ],
+)
+def test_what_the_kernels_cannot_do_is_refused(platform, change, message):
+    with pytest.raises(ValueError, match=message):
+        captured(platform, links.MaskedMLP(*WIDTHS, **change), unit_iterator(platform))
+
+
+def test_too_many_structures_or_classes_are_refused(platform):
+    with pytest.raises(ValueError, match="256 structures"):
+        captured(platform, links.MaskedMLP(*WIDTHS), unit_iterator(platform), samples=257)
+    with pytest.raises(ValueError, match="1024 classes"):
+        captured(platform, links.MaskedMLP(30, (5,), 1025), unit_iterator(platform))
+
+
+def test_examples_that_do_not_fit_are_refused(platform):
+    arrays = send(platform, unit_arrays())
+    with pytest.raises(ValueError, match="do not fit"):
+        captured(platform, links.MaskedMLP(31, (5,), 4), ArrayIterator(arrays, 8))
+    long = arrays[0], arrays[1].astype("q")
+    with pytest.raises(ValueError, match="int32 classes"):
+        captured(platform, links.MaskedMLP(30, (5,), 4), ArrayIterator(long, 8))
+
+
+def test_images_too_wide_for_the_kernels_are_refused():
+    with pytest.raises(ValueError, match="256 pixels wide"):
+        definitions(links.PlainDenseNet(), (32, 512), "f")
+    with pytest.raises(ValueError, match="shared memory"):
+        definitions(links.PlainDenseNet(growth_rate=64), (32, 32), "f")
+
+
+def test_other_networks_are_refused(platform):
+    class Other(chainer.Chain):
+        costs = numpy.ones(3)
+
+    with pytest.raises(ValueError, match="MaskedMLP or a DenseNet"):
+        captured(platform, Other(), unit_iterator(platform))
+    with pytest.raises(ValueError, match="MLP or a fixed DenseNet"):
+        updaters.CapturedUpdater(unit_iterator(platform), optimizer_of(chainer.Chain()))
+
+
+@pytest.mark.gpu
+def test_the_papers_networks_train(platform):
+    """At full size, all methods, with the losses of the plain path for a while."""
+    rng = numpy.random.default_rng(0)
+    arrays = rng.integers(0, 256, (500, 784), dtype="u1"), rng.integers(0, 10, 500).astype("i")
+    link = links.MaskedMLP(784, (784,) * 3, 10)
+    iterator = ArrayIterator(send(platform, arrays), 32, seed=5, divisor=255)
+    found = captured(platform, link, iterator)
+    images = rng.integers(0, 256, (200, 3, 32, 32), dtype="u1"), arrays[1][:200]
+    standardise = Standardise(*(platform[1].send(a) for a in channel_statistics(images[0])))
+    dense = captured(
+        platform, links.DenseNet(), ImageIterator(send(platform, images), 32, standardise)
+    )
+    for updater in (found, dense):
+        for _ in range(30):
+            updater.update()
+        assert numpy.isfinite(updater.captured.take_loss())

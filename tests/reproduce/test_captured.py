@@ -1,0 +1,91 @@
+"""The trainings as a GPU runs them, with the kernels on the host where there is no GPU."""
+
+import dataclasses
+
+import numpy
+import pytest
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda import updaters
+from reproduce import training
+from reproduce.connection_selection import ConnectionTraining
+from reproduce.settings import ConnectionSelection, UnitSelection
+from reproduce.unit_selection import UnitTraining
+from tests.chainer_sno.cuda.conftest import needs_compiler
+from tests.chainer_sno.cuda.emulator import Emulator
+
+UNITS = UnitSelection(units=9, layers=2, epochs=2, epsilon0=0.5, eta_factor=30, examples=96)
+DENSE = ConnectionSelection(
+    depth=7, growth_rate=3, epochs=2, examples=96, test_examples=20, epsilon0=0.5, eta_factor=3
+)
+CASES = {
+    "sno": UNITS,
+    "fixed": dataclasses.replace(UNITS, method="fixed", width=7, epsilon0=None, eta_factor=None),
+    "connections": DENSE,
+}
+
+
+def dataset(settings):
+    rng = numpy.random.default_rng(1)
+    shape = (784,) if isinstance(settings, UnitSelection) else (3, 8, 8)
+    return tuple(
+        (rng.integers(0, 256, (n, *shape), dtype="u1"), rng.integers(0, 10, n).astype("i"))
+        for n in (96, 20)
+    )
+
+
+def make(settings, directory, plain=False):
+    kind = UnitTraining if isinstance(settings, UnitSelection) else ConnectionTraining
+    device = chainer.get_device("@numpy")
+    return kind(settings, dataset(settings), device, directory, plain)
+
+
+@pytest.fixture
+def on_the_host(monkeypatch):
+    monkeypatch.setattr(training, "path_of", lambda device, plain: "plain" if plain else "captured")
+    monkeypatch.setattr(updaters, "Kernels", Emulator)
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_reports_what_the_plain_path_reports(case, on_the_host, tmp_path):
+    """The random numbers of the structures differ; the first epoch of a fixed network does not."""
+    captured = make(CASES[case], tmp_path)
+    captured.trainer.run()
+    plain = make(CASES[case], tmp_path, plain=True)
+    plain.trainer.run()
+    assert captured.path == "captured"
+    found, expected = captured.log.log, plain.log.log
+    assert [set(entry) for entry in found] == [set(entry) for entry in expected]
+    assert [entry["iteration"] for entry in found] == [entry["iteration"] for entry in expected]
+    assert [entry["lr"] for entry in found] == [entry["lr"] for entry in expected]
+    assert captured.result().keys() == plain.result().keys()
+    if case == "fixed":
+        for name in ("main/loss", "validation/main/loss", "validation/main/error"):
+            numpy.testing.assert_allclose(
+                [entry[name] for entry in found], [entry[name] for entry in expected], rtol=1e-4
+            )
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_training_ends_with_the_same_bits(case, on_the_host, tmp_path):
+    whole = make(CASES[case], tmp_path)
+    whole.trainer.run()
+    first = make(CASES[case], tmp_path)
+    first.trainer.extend(
+        lambda trainer: first.stop_trigger.on_signal(15, None), "stop", (4, "iteration")
+    )
+    first.trainer.run()
+    chainer.serializers.save_npz(tmp_path / "snapshot.npz", first.trainer)
+    second = make(CASES[case], tmp_path)
+    chainer.serializers.load_npz(tmp_path / "snapshot.npz", second.trainer)
+    second.trainer.run()
+    expected, found = whole.arrays(), second.arrays()
+    assert expected.keys() == found.keys()
+    for name in expected:
+        numpy.testing.assert_array_equal(found[name], expected[name], name)
+    for a, b in zip(whole.log.log, second.log.log):
+        assert {k: v for k, v in a.items() if k != "elapsed_time"} == {
+            k: v for k, v in b.items() if k != "elapsed_time"
+        }
