@@ -28,9 +28,10 @@ reproduce: data
 test: data lint
 	$(BIN)/python -m pytest
 
-# PEERS=/path/to/python names an environment with torch and jax; CHECK=1 fails on a missed figure.
+# PEERS=/path/to/python names an environment with torch and jax; CHECK=1 fails on a missed figure;
+# DEVICE=0 times the GPU's side.
 benchmark: install
-	$(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS)) $(if $(CHECK),--check)
+	$(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS)) $(if $(CHECK),--check) $(if $(DEVICE),--device $(DEVICE))
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 Each case is a process pinned to one core with one thread.  A round times every case once, so that a
 ratio is taken between neighbours in time; the medians over the rounds are printed, a JSON line each
 and a table.  With ``--peers PYTHON``, an environment with torch and jax, those are timed as well.
+``--device 0`` times the GPU's side instead.
 """
 
 import argparse
@@ -15,7 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from reproduce import ReproduceError
 from reproduce.compare import format_table
+from reproduce.run import get_device
 
 HERE = Path(__file__).parent
 #: What two processes train side by side.
@@ -32,9 +35,10 @@ class Suite:
 
     Attributes:
         cases (tuple of str): of the worker, in the order of a round.
-        peers (dict): scripts, by the name of the case.
+        peers (dict): scripts and their options, by the name of the case.
         others (tuple of str): what the cases are set in relation to.
-        figures (tuple): of a case, another, and the most that their ratio may be.
+        figures (tuple): of a case, another, and the most that their ratio may be; with None for the
+            other, the most milliseconds.
         once (tuple of str): cases that are timed in the first round only, for they take long.
         rounds (int): how many.
         iterations (int): timed in each process.
@@ -63,7 +67,7 @@ UNITS = Suite(
         "plain link",
         "stock Chainer",
     ),
-    peers={"JAX": "jax_unit_selection.py", "PyTorch": "torch_unit_selection.py"},
+    peers={"JAX": ("jax_unit_selection.py",), "PyTorch": ("torch_unit_selection.py",)},
     others=("products, batch 64", "stock Chainer", "JAX", "PyTorch"),
     figures=(
         ("theta = 0.5", "JAX", 0.85),
@@ -81,7 +85,7 @@ CONNECTIONS = Suite(
         "DenseNet, theta = 1",
         "stock Chainer, DenseNet",
     ),
-    peers={"PyTorch": "torch_connection_selection.py"},
+    peers={"PyTorch": ("torch_connection_selection.py",)},
     others=("stock Chainer, DenseNet", "PyTorch"),
     figures=(
         ("DenseNet, theta = 0.5", "PyTorch", 0.40),
@@ -95,6 +99,52 @@ CONNECTIONS = Suite(
     warmup=1,
 )
 SUITES = {"unit-selection": UNITS, "connection-selection": CONNECTIONS}
+
+
+def _gpu_peers(script):
+    options = script, "--device=cuda"
+    return {"PyTorch": options, "PyTorch, compiled": (*options, "--compile")}
+
+
+#: The same on a GPU; what is in a graph is that of :mod:`chainer_sno.cuda`.
+GPU_SUITES = {
+    "unit-selection": Suite(
+        cases=(
+            "theta = 0.5",
+            "converged 92/31/24",
+            "fixed, batch 64",
+            "dropout, batch 64",
+            "products, batch 64",
+            "weights and velocities, read and written",
+            "plain link",
+            "stock Chainer",
+        ),
+        peers=_gpu_peers("torch_unit_selection.py"),
+        others=("products, batch 64", "stock Chainer", "PyTorch", "PyTorch, compiled"),
+        figures=(("theta = 0.5", None, 0.25), ("theta = 0.5", "PyTorch", 1 / 3)),
+        rounds=3,
+        iterations=1000,
+        warmup=50,
+    ),
+    "connection-selection": Suite(
+        cases=(
+            "DenseNet, theta = 0.5",
+            "DenseNet, theta = 0.16",
+            "DenseNet, theta = 1",
+            "eager, DenseNet, theta = 0.5",
+            "stock Chainer, DenseNet",
+        ),
+        peers=_gpu_peers("torch_connection_selection.py"),
+        others=("stock Chainer, DenseNet", "PyTorch", "PyTorch, compiled"),
+        figures=(
+            ("DenseNet, theta = 0.5", None, 10.0),
+            ("DenseNet, theta = 0.5", "PyTorch", 1 / 3),
+        ),
+        rounds=2,
+        iterations=50,
+        warmup=5,
+    ),
+}
 
 
 def start(command, core):
@@ -118,16 +168,17 @@ def finish(process):
     return json.loads(output.splitlines()[-1])
 
 
-def command_of(suite, case, peers=None):
+def command_of(suite, case, peers=None, device=-1):
     """Return the command that times a case."""
     if case in suite.peers:
-        script = str(HERE / "peers" / suite.peers[case])
-        return [peers, script, f"--iterations={suite.iterations}"]
+        script, *options = suite.peers[case]
+        path = str(HERE / "peers" / script)
+        return [peers, path, f"--iterations={suite.iterations}", *options]
     # The sparse cases are short: more iterations cost nothing.
     count = 5 * suite.iterations if case.startswith("converged") else suite.iterations
     count, warmup = (1, 0) if case in suite.once else (count, suite.warmup)
     worker = [sys.executable, "-m", "benchmarks.worker", case]
-    return [*worker, f"--iterations={count}", f"--warmup={warmup}"]
+    return [*worker, f"--iterations={count}", f"--warmup={warmup}", f"--device={device}"]
 
 
 def throughput(cores, suite):
@@ -149,13 +200,14 @@ def throughput(cores, suite):
     return statistics.median(found)
 
 
-def run(suite, cores, peers):
+def run(suite, cores, peers, device=-1):
     """Time a suite and print it.
 
     Args:
         suite (Suite): what to time.
         cores (list of int): those of this process; the last one is used.
         peers (str): the Python of an environment with the peers; None leaves them out.
+        device (int): a GPU, or -1 for the CPU.
 
     Returns:
         list of str: the figures that were missed.
@@ -166,7 +218,7 @@ def run(suite, cores, peers):
         rounds.append(dict(rounds[0]) if rounds else {})
         for case in cases:
             if number == 0 or case not in suite.once:
-                rounds[-1][case] = finish(start(command_of(suite, case, peers), cores[-1]))
+                rounds[-1][case] = finish(start(command_of(suite, case, peers, device), cores[-1]))
 
     def ratio(case, other):
         return statistics.median(found[case]["ms"] / found[other]["ms"] for found in rounds)
@@ -182,7 +234,8 @@ def run(suite, cores, peers):
         rows.append([case, f"{ms:.2f}", *(f"{r:.3f}" for r in ratios.values())])
     print()
     print(format_table(["one iteration", "ms", *(f"/ {other}" for other in others)], rows))
-    print(f"\nmedians of {suite.rounds} rounds; one core, one thread, float32, random images")
+    place = f"GPU {device}" if device >= 0 else "one core, one thread"
+    print(f"\nmedians of {suite.rounds} rounds; {place}, float32, random images")
     if suite.once:
         print(f"timed once, one iteration: {', '.join(suite.once)}")
     missed = []
@@ -193,9 +246,15 @@ def run(suite, cores, peers):
             missed.append(text)
 
     for case, other, limit in suite.figures:
-        if other in cases:
+        if other is None:
+            ms = statistics.median(found[case]["ms"] for found in rounds)
+            check(f"{case}, ms", ms, f"at most {limit}", ms <= limit)
+        elif other in cases:
             found = ratio(case, other)
-            check(f"{case} / {other}", found, f"at most {limit}", found <= limit)
+            check(f"{case} / {other}", found, f"at most {limit:.3g}", found <= limit)
+    if device >= 0:
+        print()
+        return missed
     if CONNECTIONS.cases == suite.cases:
         peak = max(rounds[0][case]["peak_mb"] for case in cases if case.startswith("DenseNet"))
         check("peak memory in MB, CIFAR included", peak, f"at most {MEMORY}", peak <= MEMORY)
@@ -214,16 +273,24 @@ def main():
     parser.add_argument("--peers", help="the Python of an environment with torch and jax")
     parser.add_argument("--rounds", type=int, help="how often each case is timed (5 and 3)")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a figure is missed")
+    parser.add_argument("--device", type=int, default=-1, help="a GPU (the CPU)")
     arguments = parser.parse_args()
+    suites = SUITES if arguments.device < 0 else GPU_SUITES
+    if arguments.device >= 0:
+        try:
+            get_device(arguments.device)
+        except ReproduceError as error:
+            sys.exit(f"benchmarks: {error}")
     cores = sorted(os.sched_getaffinity(0))
     missed = []
-    for name in arguments.suites or SUITES:
-        if name not in SUITES:
-            sys.exit(f"benchmarks: {name!r} is none of {', '.join(SUITES)}")
-        suite = SUITES[name]
+    for name in arguments.suites or suites:
+        if name not in suites:
+            sys.exit(f"benchmarks: {name!r} is none of {', '.join(suites)}")
+        suite = suites[name]
         suite = dataclasses.replace(suite, rounds=arguments.rounds) if arguments.rounds else suite
-        missed += run(suite, cores, arguments.peers)
+        missed += run(suite, cores, arguments.peers, arguments.device)
     return 1 if missed and arguments.check else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 A case trains a network of the paper on random images and prints the median time of an iteration,
 everything in it included (the mini-batch, the structures, the update of theta, the weights and the
-report), and the peak memory of the process.
+report), and the peak memory of the process.  On a GPU, with ``--device 0``, iterations are timed
+together, for the host does not wait for each of them: the median over ten parts of the iterations.
 """
 
 import argparse
@@ -17,9 +18,11 @@ import threadpoolctl
 import chainer_sno
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
 from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
+from reproduce.run import get_device
 
 WIDTHS = (784, (784, 784, 784), 10)
 D = 2352
@@ -35,6 +38,11 @@ CONNECTIONS = {
     "stock Chainer, DenseNet": 0.5,
 }
 
+
+#: On a GPU, what the fast path is compared with: Chainer's optimizer and CuPy's functions.
+EAGER = "eager, "
+#: Parts into which the iterations on a GPU are cut.
+PARTS = 10
 
 #: A training as it is, on the real images.
 MNIST = "theta = 0.5, MNIST"
@@ -58,88 +66,121 @@ class StockUpdater(chainer_sno.StructureUpdater):
                 h = h * functions.broadcast_to(chainer.as_variable(mask), h.shape)
                 start += h.shape[1]
             losses.append(functions.softmax_cross_entropy(link.output(h), t))
-        ranked = numpy.array([float(loss.array) for loss in losses])
+        ranked = link.xp.stack([loss.array for loss in losses]).astype("d")
         self.bernoulli.update(structures, chainer_sno.ranking_utility(ranked))
         (sum(losses) / len(losses)).backward()
         optimizer.update()
         return ranked
 
 
-def structure_updater(kind, batch, theta):
-    """Return an updater of the proposed method at a given theta."""
-    link = links.MaskedMLP(*WIDTHS)
-    bernoulli = chainer_sno.Bernoulli(link.costs, 2.0**-7, initial_theta=theta)
-    return kind(batch, _optimizer(link), bernoulli, converter=chainer_sno.pass_arrays)
+def structure_updater(kind, batch, theta, link=None, epsilon0=2.0**-7, lr=0.01):
+    """Return an updater of the proposed method at a given theta, on the device of the data."""
+    link = link or links.MaskedMLP(*WIDTHS)
+    bernoulli = chainer_sno.Bernoulli(link.costs, epsilon0, initial_theta=theta)
+    device = chainer.backend.get_device_from_array(batch.arrays[0])
+    bernoulli.to_device(device)
+    optimizer = _optimizer(link, lr, device)
+    if kind is CapturedStructureUpdater:
+        return kind(batch, optimizer, bernoulli)
+    return kind(batch, optimizer, bernoulli, converter=chainer_sno.pass_arrays)
 
 
-def _optimizer(link, lr=0.01):
+def _optimizer(link, lr=0.01, device=None):
+    if device is not None:
+        link.to_device(device)
     optimizer = chainer.optimizers.NesterovAG(lr, 0.9).setup(link)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
     return optimizer
 
 
-def _iterator(batch_size):
+def _iterator(batch_size, device):
     rng = numpy.random.default_rng(0)
     # No pixel is zero in a whole mini-batch, as none is in the peers' data: ours leaves such out.
     x = rng.integers(0, 256, (60000, 784), dtype=numpy.uint8)
     t = rng.integers(0, 10, 60000).astype("i")
-    return chainer_sno.ArrayIterator((x, t), batch_size, divisor=255)
+    return chainer_sno.ArrayIterator((device.send(x), device.send(t)), batch_size, divisor=255)
 
 
-def products(batch_size):
+def products(batch_size, device):
     """Return a function that does the matrix products of an iteration of the fixed network.
 
-    In the orientation that was faster, into arrays that are there: the floor.
+    In the orientation that was faster on a CPU, into arrays that are there: the floor.
     """
+    xp = device.xp
     rng = numpy.random.default_rng(0)
     widths = (784, 784, 784, 784, 10)
-    W = [rng.random((b, a), dtype="f") for a, b in zip(widths, widths[1:])]
-    h = [rng.random((a, batch_size), dtype="f") for a in widths]
-    out = [numpy.empty_like(a) for a in h]
-    gradients = [numpy.empty_like(a) for a in W]
+    W = [device.send(rng.random((b, a), dtype="f")) for a, b in zip(widths, widths[1:])]
+    h = [device.send(rng.random((a, batch_size), dtype="f")) for a in widths]
+    out = [xp.empty_like(a) for a in h]
+    gradients = [xp.empty_like(a) for a in W]
 
     def step():
         for k, weights in enumerate(W):
-            numpy.dot(weights, h[k], out=out[k + 1])
+            xp.dot(weights, h[k], out=out[k + 1])
         for k in reversed(range(len(W))):
-            numpy.dot(h[k + 1], h[k].T, out=gradients[k])
+            xp.dot(h[k + 1], h[k].T, out=gradients[k])
             if k:
-                numpy.dot(W[k].T, h[k + 1], out=out[k])
+                xp.dot(W[k].T, h[k + 1], out=out[k])
 
     return step
 
 
-def make_connection(case):
+def traffic(device):
+    """Return a function that moves the bytes that an iteration at least has to move.
+
+    Weights and velocities of section 4.1 are read and written once: two copies of so many numbers.
+    """
+    xp = device.xp
+    weights = sum(a * b for a, b in zip((784,) * 4, (784, 784, 784, 10)))
+    source, target = (xp.zeros(2 * weights, "f") for _ in range(2))
+
+    def step():
+        target[...] = source
+
+    return step
+
+
+def make_connection(case, device, captured):
     """Return a function that does one iteration of a case of section 4.2."""
     network = links.PlainDenseNet() if case == "stock Chainer, DenseNet" else links.DenseNet()
-    theta = CONNECTIONS[case]
+    theta = CONNECTIONS[case.removeprefix(EAGER)]
     rng = numpy.random.default_rng(0)
     images = rng.integers(0, 256, (50000, 3, 32, 32), dtype=numpy.uint8)
     labels = rng.integers(0, 10, 50000).astype("i")
-    standardise = Standardise(*channel_statistics(images))
-    bernoulli = chainer_sno.Bernoulli(network.costs, 2.0**-4, initial_theta=theta)
-    return chainer_sno.StructureUpdater(
-        ImageIterator((images, labels), 32, standardise),
-        _optimizer(network, 0.1),
-        bernoulli,
-        converter=chainer_sno.pass_arrays,
-    ).update
+    standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
+    iterator = ImageIterator((device.send(images), device.send(labels)), 32, standardise)
+    captured = captured and case.startswith("DenseNet")
+    kind = CapturedStructureUpdater if captured else chainer_sno.StructureUpdater
+    return structure_updater(kind, iterator, theta, network, 2.0**-4, 0.1).update
 
 
-def make(case):
-    """Return a function that does one iteration of a case."""
-    if case in CONNECTIONS:
-        return make_connection(case)
+def make(case, device=None, captured=False):
+    """Return a function that does one iteration of a case.
+
+    Args:
+        case (str): what.
+        device (chainer.backend.Device): where; the CPU by default.
+        captured (bool): the fast path is that of a GPU.
+    """
+    device = device or chainer.get_device("@numpy")
+    if case.removeprefix(EAGER) in CONNECTIONS:
+        return make_connection(case, device, captured)
     if case == "products, batch 64":
-        return products(64)
+        return products(64, device)
+    if case == "weights and velocities, read and written":
+        return traffic(device)
     if case in ("fixed, batch 64", "dropout, batch 64"):
         link = links.MLP(*WIDTHS, dropout_ratio=0.5 if case.startswith("dropout") else 0.0)
-        return FastStandardUpdater(_iterator(64), _optimizer(link), chainer_sno.pass_arrays).update
+        iterator = _iterator(64, device)
+        if captured:
+            return CapturedUpdater(iterator, _optimizer(link, device=device)).update
+        return FastStandardUpdater(iterator, _optimizer(link), chainer_sno.pass_arrays).update
     kinds = {
         "stock Chainer": StockUpdater,
         "plain link": chainer_sno.StructureUpdater,
     }
-    theta, iterator = 0.5, _iterator(32)
+    fast = CapturedStructureUpdater if captured else FastStructureUpdater
+    theta, iterator = 0.5, _iterator(32, device)
     if case == MNIST:
         iterator = chainer_sno.ArrayIterator(data.load("mnist")[0], 32, divisor=255)
     elif case in CONVERGED:
@@ -147,7 +188,31 @@ def make(case):
         theta = numpy.where(numpy.concatenate(on), 1 - 1 / D, 1 / D)
     elif case == "everything on":
         theta = 1.0
-    return structure_updater(kinds.get(case, FastStructureUpdater), iterator, theta).update
+    return structure_updater(kinds.get(case, fast), iterator, theta).update
+
+
+def times_of(step, iterations):
+    """Return the seconds of each of some iterations on a CPU."""
+    times = []
+    for _ in range(iterations):
+        begun = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def times_on_a_gpu(step, iterations, wait):
+    """Return the mean seconds of an iteration in each of some parts of the iterations."""
+    times = []
+    for _ in range(PARTS):
+        count = max(1, iterations // PARTS)
+        wait()
+        begun = time.perf_counter()
+        for _ in range(count):
+            step()
+        wait()
+        times.append((time.perf_counter() - begun) / count)
+    return times
 
 
 def main():
@@ -157,18 +222,23 @@ def main():
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--warmup", type=int, default=20, help="iterations before the timed ones")
     parser.add_argument("--start", type=float, default=0.0, help="when to begin, in Unix time")
+    parser.add_argument("--device", type=int, default=-1, help="a GPU, or -1 for the CPU")
     arguments = parser.parse_args()
     threadpoolctl.threadpool_limits(1, user_api="blas")
-    step = make(arguments.case)
+    device = get_device(arguments.device)
+    device.use()
+    gpu = arguments.device >= 0
+    step = make(arguments.case, device, gpu)
     for _ in range(arguments.warmup):
         step()
     time.sleep(max(0.0, arguments.start - time.time()))
-    times = []
-    for _ in range(arguments.iterations):
-        begun = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - begun)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if gpu:
+        wait = device.xp.cuda.Device().synchronize
+        times = times_on_a_gpu(step, arguments.iterations, wait)
+        peak = device.xp.get_default_memory_pool().total_bytes() / 2**20
+    else:
+        times = times_of(step, arguments.iterations)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     line = {"case": arguments.case, "ms": 1e3 * statistics.median(times), "peak_mb": peak}
     print(json.dumps(line))
 
