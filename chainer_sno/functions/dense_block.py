@@ -43,7 +43,10 @@ def _inside(height, width, columns, dtype):
 
 
 def _matmul(a, b, out):
-    return chainer.backend.get_array_module(a).matmul(a, b, out=out)
+    if isinstance(a, numpy.ndarray):
+        return numpy.matmul(a, b, out=out)
+    out[...] = a @ b  # CuPy writes products to contiguous arrays only
+    return out
 
 
 @dataclasses.dataclass
