@@ -23,6 +23,8 @@ setup(
         "cuda": ["cupy-cuda12x>=13"],
         # The fast path on a CPU.
         "fast": ["numba"],
+        # Networks for other runtimes.
+        "onnx": ["onnx"],
         "reproduce": [
             "jinja2",
             "jsonschema",
@@ -35,7 +37,15 @@ setup(
         ],
         # Sweeps on many machines.
         "cluster": ["distributed"],
-        "test": ["hypothesis", "playwright", "pytest", "pytest-xdist", "ruff"],
+        "test": [
+            "hypothesis",
+            "onnx",
+            "onnxruntime",
+            "playwright",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",
