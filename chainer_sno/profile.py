@@ -62,7 +62,7 @@ def count(network, shape):
     }
 
 
-def milliseconds(network, shape, batch_size, seconds=1.0, least=5):
+def milliseconds(network, shape, batch_size, seconds=0.3, least=5):
     """Return how long a forward pass takes on this machine, as it is now.
 
     Args:
@@ -88,7 +88,7 @@ def milliseconds(network, shape, batch_size, seconds=1.0, least=5):
     return 1000 * statistics.median(times)
 
 
-def describe(network, shape, batch_sizes=(1, 64), seconds=1.0):
+def describe(network, shape, batch_sizes=(1, 64), seconds=0.3):
     """Return what a plain network costs.
 
     Args:
