@@ -24,6 +24,8 @@ setup(
         "cuda": ["cupy-cuda12x>=13"],
         # The fast path on a CPU.
         "fast": ["numba"],
+        # Networks for other runtimes.
+        "onnx": ["onnx"],
         "reproduce": [
             "jinja2",
             "jsonschema",
@@ -39,6 +41,8 @@ setup(
         "test": [
             "hypothesis",
             "nvidia-cuda-nvrtc-cu12",
+            "onnx",
+            "onnxruntime",
             "playwright",
             "pytest",
             "pytest-xdist",

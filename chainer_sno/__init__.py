@@ -10,6 +10,9 @@ from chainer_sno import complexity, extensions, functions, links
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
+from chainer_sno.onnx_export import save_onnx
+from chainer_sno.profile import describe
+from chainer_sno.saving import load_compact, save_compact
 from chainer_sno.updater import StructureUpdater
 from chainer_sno.utility import ranking_utility
 
@@ -21,9 +24,13 @@ __all__ = [
     "StructureUpdater",
     "compact",
     "complexity",
+    "describe",
     "extensions",
     "functions",
     "links",
+    "load_compact",
     "pass_arrays",
     "ranking_utility",
+    "save_compact",
+    "save_onnx",
 ]

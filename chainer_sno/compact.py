@@ -1,21 +1,23 @@
 """From a structure to the smaller plain network that computes the same function."""
 
 
-def compact(link, structure):
+def compact(link, structure=None):
     """Return the plain network that remains when a structure's absent parts are deleted.
 
     Args:
         link (chainer.Link): a trained searchable link with a method ``compact``, such as
-            :class:`chainer_sno.links.MaskedMLP`.
-        structure (array): bits, shape (d,); the mode of the distribution after a training.
+            :class:`chainer_sno.links.MaskedMLP` and :class:`chainer_sno.links.DenseNet`, or a
+            :class:`chainer_sno.links.FixedStructure` of one.
+        structure (array): bits, shape (d,); the mode of the distribution after a training.  A
+            fixed structure has its own.
 
     Returns:
-        chainer.Link: a plain network, from x to outputs.
+        chainer.Link: a plain network, from x to outputs; in evaluation mode the link's.
 
     Raises:
         ValueError: nothing of the network remains.
-        TypeError: the link has no such method.
+        TypeError: the link has no such method, or the structure is missing or one too many.
     """
     if not hasattr(link, "compact"):
         raise TypeError(f"{type(link).__name__} does not say what remains of it: no compact()")
-    return link.compact(structure)
+    return link.compact() if structure is None else link.compact(structure)

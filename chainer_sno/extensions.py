@@ -95,7 +95,7 @@ class StructureEvaluator(ErrorEvaluator):
         mode = self.bernoulli.mode()
         # Where there is a smaller network that computes the same, ask that.
         network = None
-        if hasattr(link, "compact"):
+        if hasattr(link, "compact") and getattr(link, "evaluate_compact", True):
             with contextlib.suppress(ValueError):
                 network = link.compact(mode)
 

@@ -329,6 +329,27 @@ def _figures(arguments):
         print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
 
 
+def _add_export(commands):
+    parser = commands.add_parser(
+        "export",
+        help="the trained network of a record, without what its structure leaves out",
+        description="Write the trained network of a record as a small plain one, and print what it "
+        "costs beside the full network.  The weights are those that the run has left beside its "
+        "record, or else those in results/networks.",
+    )
+    add = parser.add_argument
+    add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
+    add("--format", choices=("chainer", "onnx"), required=True, help="of the file")
+    add("--out", metavar="FILE", help="gets the network (the record's name, .npz or .onnx, here)")
+    parser.set_defaults(call=_export)
+
+
+def _export(arguments):
+    from reproduce import export
+
+    export.export(arguments.record, arguments.format, arguments.out)
+
+
 def _add_regress(commands):
     parser = commands.add_parser(
         "regress",
@@ -435,6 +456,7 @@ def make_parser():
     _add_compare(commands)
     _add_report(commands)
     _add_figures(commands)
+    _add_export(commands)
     _add_regress(commands)
     return parser
 

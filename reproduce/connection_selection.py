@@ -11,8 +11,31 @@ from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.training import CLASSES, Training
 
+#: Channels, height and width of an image.
+IMAGE = (3, 32, 32)
 #: Test images classified at once; more would need more memory than the training.
 TEST_BATCH = 100
+
+
+def make_network(settings, kind=links.DenseNet, initialW=None):
+    """Return the DenseNet of settings, with all its connections under selection.
+
+    Args:
+        settings (reproduce.settings.ConnectionSelection): of a run.
+        kind (type): a searchable DenseNet.
+        initialW (initializer): of the weights.
+
+    Returns:
+        chainer.Link: on the CPU.
+    """
+    return kind(
+        settings.depth,
+        settings.growth_rate,
+        settings.BLOCKS,
+        classes=CLASSES,
+        in_channels=IMAGE[0],
+        initialW=initialW,
+    )
 
 
 class _Reestimating:
@@ -76,13 +99,7 @@ class ConnectionTraining(Training):
         """Return the DenseNet, at a random structure for ``random``."""
         settings = self.settings
         kind = links.PlainDenseNet if self.path == "plain" else links.DenseNet
-        network = kind(
-            settings.depth,
-            settings.growth_rate,
-            settings.BLOCKS,
-            classes=CLASSES,
-            initialW=initialW,
-        )
+        network = make_network(settings, kind, initialW)
         if settings.method == "sno":
             return network
         return links.FixedStructure(network, self._random_structure(network.costs))

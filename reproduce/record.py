@@ -12,8 +12,8 @@ import threadpoolctl
 
 import chainer_sno
 from chainer_sno._import_chainer import chainer
+from chainer_sno.files import write_bytes
 from reproduce import ROOT, ReproduceError, schemas
-from reproduce.files import write_bytes
 from reproduce.settings import from_dict
 
 #: The version of the form of a record; a change that readers must know raises it.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jinja2
 
+from chainer_sno.files import write_bytes
 from reproduce import claims, compare, costs, figures
-from reproduce.files import write_bytes
 from reproduce.settings import EXPERIMENTS, fraction_of_paper, from_dict
 
 _TEMPLATES = Path(__file__).parent / "templates"

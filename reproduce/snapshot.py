@@ -1,15 +1,11 @@
 """Snapshots that survive a kill at any moment, and the return to the newest good one."""
 
 import json
-import zipfile
-import zlib
 from pathlib import Path
 
-import numpy
-
 from chainer_sno._import_chainer import chainer
+from chainer_sno.files import DAMAGE, read_npz, write_npz
 from reproduce import ReproduceError
-from reproduce.files import write_npz
 
 _PATTERN = "snapshot_iter_*.npz"
 
@@ -62,8 +58,7 @@ def snapshots(directory):
 
 def _read(path):
     """Return the content of a snapshot, with every checksum in it verified."""
-    with numpy.load(path, allow_pickle=False) as file:
-        content = {name: file[name] for name in file.files}
+    content = read_npz(path)
     return json.loads(str(content.pop("identity")[()])), content
 
 
@@ -86,7 +81,7 @@ def resume(trainer, directory, identity, say=print):
     for number, path in enumerate(found):
         try:
             saved, content = _read(path)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGE as error:
             older = found[number + 1].name if number + 1 < len(found) else "the beginning"
             say(f"{path.name} is damaged ({error}): going back to {older}")
             continue

@@ -10,9 +10,9 @@ import numpy
 import chainer_sno
 from chainer_sno import extensions, fast
 from chainer_sno._import_chainer import chainer
+from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
-from reproduce.files import write_npz
 
 CLASSES = 10
 #: Parts of [0, 1] in the histograms of theta in the log.

@@ -11,6 +11,28 @@ INPUTS = 784
 TEST_BATCH = 1000
 
 
+def make_link(settings, initialW=None):
+    """Return the masked network of settings, or a plain one of the fixed widths.
+
+    Args:
+        settings (reproduce.settings.UnitSelection): of a run.
+        initialW (initializer): of the weights.
+
+    Returns:
+        chainer.Link: on the CPU.
+    """
+    if settings.method == "sno":
+        return links.MaskedMLP(INPUTS, settings.widths, CLASSES, initialW=initialW)
+    return links.MLP(
+        INPUTS,
+        settings.widths,
+        CLASSES,
+        settings.dropout_ratio or 0.0,
+        settings.seed,
+        initialW=initialW,
+    )
+
+
 class UnitTraining(Training):
     """A training of section 4.1: the proposed method, a fixed structure, or Dropout."""
 
@@ -25,17 +47,7 @@ class UnitTraining(Training):
 
     def make_link(self, initialW):
         """Return the masked network, or a plain one of the fixed widths."""
-        settings = self.settings
-        if settings.method == "sno":
-            return links.MaskedMLP(INPUTS, settings.widths, CLASSES, initialW=initialW)
-        return links.MLP(
-            INPUTS,
-            settings.widths,
-            CLASSES,
-            settings.dropout_ratio or 0.0,
-            settings.seed,
-            initialW=initialW,
-        )
+        return make_link(self.settings, initialW)
 
     def make_updater(self, iterator, optimizer):
         """Return the updater of the method and the path."""

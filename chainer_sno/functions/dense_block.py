@@ -191,17 +191,13 @@ class DenseBlockFunction(chainer.FunctionNode):
     def _start(self, bits, x, previous):
         """Return the pass of a structure with the block's input in its place."""
         xp = self.xp
-        rows, live = [], [False] * len(self.widths)
-        live[-1] = True
-        consumers = list(self.block.consumers())
-        for own, widths in consumers:
-            rows.append(xp.asarray(numpy.flatnonzero(bits[own].repeat(widths))))
-        for consumer in reversed(range(len(consumers))):
-            for source in numpy.flatnonzero(bits[consumers[consumer][0]][1:]):
-                live[source] |= live[consumer]
+        rows = [
+            xp.asarray(numpy.flatnonzero(bits[own].repeat(widths)))
+            for own, widths in self.block.consumers()
+        ]
         features = xp.empty((self.channels, self.size), self.dtype)
         statistics = [xp.empty(self.channels, self.dtype) for _ in range(3)]
-        own = _Pass(rows, live, features, *statistics)
+        own = _Pass(rows, self.block.live(bits), features, *statistics)
         features[: self.widths[0]] = x.reshape(-1, self.size)
         if previous is None:
             self._moments(own, 0, self.widths[0])

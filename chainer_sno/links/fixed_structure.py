@@ -3,6 +3,7 @@
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno.compact import compact
 
 
 class FixedStructure(chainer.Chain):
@@ -35,3 +36,15 @@ class FixedStructure(chainer.Chain):
             chainer.Variable: what the link returns for one structure.
         """
         return self.link(x, self.structure[None])[0]
+
+    def compact(self):
+        """Return the plain network that remains at the structure.
+
+        Returns:
+            chainer.Link: the smaller network; see :func:`chainer_sno.compact`.
+
+        Raises:
+            ValueError: nothing of the network remains.
+            TypeError: the link does not say what remains of it.
+        """
+        return compact(self.link, self.structure)

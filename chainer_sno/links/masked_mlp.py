@@ -160,6 +160,7 @@ class MaskedMLP(chainer.Chain):
                 activation=self.hidden[0].activation,
                 initialW=chainer.initializers.Zero(),
                 inputs=kept[0] if self.select_inputs else None,
+                columns=self.widths[0],
             )
         for layer, linear, columns, rows in zip(network.layers, source, kept, kept[1:]):
             W = chainer.backends.cuda.to_cpu(linear.W.array)

@@ -5,6 +5,12 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, Uniforms
 
+#: Activations that have a name in files.
+ACTIVATIONS = {
+    name: getattr(chainer.functions, name)
+    for name in ("relu", "tanh", "sigmoid", "elu", "leaky_relu", "softplus")
+}
+
 
 def check_widths(in_size, hidden_sizes, out_size):
     """Return the widths of all layers.
@@ -39,13 +45,15 @@ class MLP(chainer.Chain):
         dropout_ratio (float): the probability with which a hidden unit is dropped while
             training, 0 for none; the others are scaled by 1/(1 - ratio).
         seed (int): the seed of the dropped units, which a snapshot keeps in step.
-        activation (callable): of the hidden units.
+        activation (callable or str): of the hidden units; a name is a key of ``ACTIVATIONS``.
         initialW (initializer): that of the weights, Chainer's HeNormal by default.
         inputs (array): the columns of x that the network looks at, in_size of them; by default
             x has just those.
+        columns (int): columns of x; by default it ends with the last that the network looks at.
 
     Raises:
-        ValueError: a width is not positive or the ratio not in [0, 1).
+        ValueError: a width is not positive, the ratio not in [0, 1), the activation has a name
+            that is none, or the inputs are not in_size of the columns.
     """
 
     #: The columns of x that the network looks at; None for all.
@@ -61,15 +69,26 @@ class MLP(chainer.Chain):
         activation=chainer.functions.relu,
         initialW=None,
         inputs=None,
+        columns=None,
     ):
         super().__init__()
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio must lie in [0, 1), not {dropout_ratio}")
         self.widths = check_widths(in_size, hidden_sizes, out_size)
         self.dropout_ratio = dropout_ratio
+        if isinstance(activation, str):
+            if activation not in ACTIVATIONS:
+                raise ValueError(f"activation {activation!r} is none of {', '.join(ACTIVATIONS)}")
+            activation = ACTIVATIONS[activation]
         self.activation = activation
+        self.columns = in_size if columns is None else columns
         if inputs is not None:
-            self.add_persistent("inputs", numpy.asarray(inputs))
+            inputs = numpy.asarray(inputs)
+            if columns is None:
+                self.columns = int(inputs.max(initial=-1)) + 1
+            if inputs.shape != (in_size,) or not ((inputs >= 0) & (inputs < self.columns)).all():
+                raise ValueError(f"inputs must be {in_size} of {self.columns} columns")
+            self.add_persistent("inputs", inputs)
         self.uniforms = Uniforms(sum(self.widths[1:-1]), seed, Stream.DROPOUT, numpy.float32)
         initialW = initialW or chainer.initializers.HeNormal()
         with self.init_scope():
@@ -79,6 +98,31 @@ class MLP(chainer.Chain):
                     for a, b in zip(self.widths, self.widths[1:])
                 )
             )
+
+    @property
+    def geometry(self):
+        """The arguments of the constructor, but for ``initialW``, such as JSON can hold.
+
+        Raises:
+            ValueError: the activation has no name.
+        """
+        names = [name for name, function in ACTIVATIONS.items() if function is self.activation]
+        if not names:
+            raise ValueError(
+                f"the activation {self.activation!r} has no name; those that have one are "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+        inputs = self.inputs
+        return {
+            "in_size": self.widths[0],
+            "hidden_sizes": list(self.widths[1:-1]),
+            "out_size": self.widths[-1],
+            "dropout_ratio": self.dropout_ratio,
+            "seed": self.uniforms.seed,
+            "activation": names[0],
+            "inputs": None if inputs is None else chainer.backends.cuda.to_cpu(inputs).tolist(),
+            "columns": self.columns,
+        }
 
     def device_resident_accept(self, visitor):
         """Move the random numbers with the parameters."""

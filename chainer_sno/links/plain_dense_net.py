@@ -3,6 +3,7 @@
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno.links.compact_dense_net import ONES, CompactDenseNet
 
 F, L = chainer.functions, chainer.links
 
@@ -48,6 +49,60 @@ class DenseBlock(chainer.Chain):
             yield slice(first, first + inputs), self.widths[:inputs]
             first += inputs
 
+    def live(self, bits):
+        """Return which consumers the exit depends on.
+
+        Args:
+            bits (numpy.ndarray): the block's bits, bool.
+
+        Returns:
+            list of bool: of the layers and, last, of the exit itself, which is always true.
+        """
+        consumers = list(self.consumers())
+        live = [False] * len(self.convs) + [True]
+        for consumer in reversed(range(len(consumers))):
+            for source in numpy.flatnonzero(bits[consumers[consumer][0]][1:]):
+                live[source] |= live[consumer]
+        return live
+
+    def remaining(self, bits):
+        """Return what remains of the block at a structure.
+
+        A layer remains if the exit depends on it and it has an input; without one it outputs
+        zeros, and its consumers take a constant in its place.
+
+        Args:
+            bits (numpy.ndarray): the block's bits, bool.
+
+        Returns:
+            dict: for the number of each consumer that remains, the inputs of a consumer of
+            :class:`~chainer_sno.links.CompactDenseNet`; and, as arrays of booleans, which of its
+            channels those inputs have, and which are those of feature maps that are zero.
+
+        Raises:
+            ValueError: no path leads from the block's input to its exit.
+        """
+        reached, numbers, found = [True], {0: 0}, {}
+        live = self.live(bits)
+        for i, (own, widths) in enumerate(self.consumers()):
+            taken = bits[own]
+            reached.append(bool((taken & reached).any()))
+            if live[i] and taken.any():
+                kept = taken & [source in numbers for source in range(len(taken))]
+                zero = taken & ~kept
+                inputs = [numbers[source] for source in numpy.flatnonzero(kept)]
+                found[i] = (
+                    inputs + [ONES] * bool(zero.any()),
+                    kept.repeat(widths),
+                    zero.repeat(widths),
+                )
+                numbers[i + 1] = len(found)
+        if not reached[-1]:
+            raise ValueError(
+                "no path leads through every block: the outputs do not depend on the images"
+            )
+        return found
+
 
 class PlainDenseNet(chainer.Chain):
     """DenseNet whose layers and exits select among their inputs; one forward pass a structure.
@@ -76,6 +131,9 @@ class PlainDenseNet(chainer.Chain):
         ValueError: an argument is not a positive integer, or the layers do not spread evenly
             over the blocks.
     """
+
+    #: DenseNet computes one structure as cheaply as the compact network, and the two must agree.
+    evaluate_compact = False
 
     def __init__(
         self,
@@ -146,6 +204,47 @@ class PlainDenseNet(chainer.Chain):
         structure = chainer.backends.cuda.to_cpu(structure)
         stem = self.stem.W.size
         return float((stem + (structure * self.costs).sum()) / (stem + self.costs.sum()))
+
+    def compact(self, structure):
+        """Return the plain network that remains when absent connections are deleted.
+
+        Layers that lead nowhere are gone as well, and those without inputs, which output zeros.
+        In evaluation mode it computes what this network computes at the structure.  While
+        training, its constants are weights like others.
+
+        Args:
+            structure (array): bits, shape (d,).
+
+        Returns:
+            chainer_sno.links.CompactDenseNet: on the device and of the dtype of this one.
+
+        Raises:
+            ValueError: no path leads from the images to the classifier, or the structure has
+                another length.
+        """
+        structure = chainer.backends.cuda.to_cpu(structure).astype(bool)
+        if structure.shape != self.costs.shape:
+            raise ValueError(f"the network has {len(self.costs)} bits, not {structure.shape}")
+        remaining = [
+            block.remaining(structure[group])
+            for block, group in zip(self.blocks, self.groups.values())
+        ]
+        with chainer.using_config("dtype", self.stem.W.dtype):
+            network = CompactDenseNet(
+                [[inputs for inputs, _, _ in found.values()] for found in remaining],
+                [block.widths[0] for block in self.blocks],
+                self.growth_rate,
+                self.classes,
+                self.in_channels,
+                initialW=chainer.initializers.Zero(),
+            )
+        network.stem.W.array[...] = chainer.backends.cuda.to_cpu(self.stem.W.array)
+        for block, small, found in zip(self.blocks, network.blocks, remaining):
+            for (i, (_, kept, zero)), consumer in zip(found.items(), small):
+                layers = [*block.convs, getattr(block, "transition", self.classifier)]
+                consumer.take(block.norms[i], layers[i], kept, zero)
+        network.to_device(self.device)
+        return network
 
     def check(self, x, structures):
         """Check that images and structures have the shapes that :meth:`forward` takes.

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy
 import PIL.Image
 
+from chainer_sno.files import write_bytes
 from reproduce import ReproduceError
 from reproduce.data.base import (
     ArrayUnpickler,
@@ -22,7 +23,7 @@ from reproduce.data.base import (
     find,
     run_command,
 )
-from reproduce.files import write_bytes, write_json
+from reproduce.files import write_json
 
 #: The digests of arrays whose own are not published.
 SUMS = "sha256.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy
 
+from chainer_sno.files import write_bytes
 from reproduce import ReproduceError
 from reproduce.data.base import (
     ArrayUnpickler,
@@ -21,7 +22,6 @@ from reproduce.data.base import (
     find,
     run_command,
 )
-from reproduce.files import write_bytes
 
 #: The names of the canonical files.
 NAMES = {

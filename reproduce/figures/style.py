@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from reproduce.files import replacing
+from chainer_sno.files import replacing
 from reproduce.settings import format_epsilon0, from_dict
 
 #: Inches; the width of a column of text, so that the letters are printed as large as they are.

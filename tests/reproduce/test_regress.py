@@ -72,7 +72,7 @@ MUTATIONS = {
         "connections,connections-plain",
         (
             "chainer_sno/links/dense_net.py",
-            "        self._check(x, structures)\n",
+            "        self.check(x, structures)\n",
             "        return super().forward(x, structures)\n",
         ),
         (

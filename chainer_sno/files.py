@@ -1,0 +1,87 @@
+"""Files that are whole or absent: written beside their target, then renamed."""
+
+import contextlib
+import io
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy
+
+#: The ending of a file that is being written; a killed process may leave one behind.
+UNFINISHED = ".unfinished"
+
+
+@contextlib.contextmanager
+def replacing(path, durable=True):
+    """Open a binary file that takes the place of ``path`` when the block ends without an error.
+
+    Args:
+        path (pathlib.Path): the target, which stays as it was after an error or a kill.
+        durable (bool): wait until the content is on the disk, so that a power cut leaves either
+            file too.
+
+    Yields:
+        file: open for writing.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=UNFINISHED, dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def write_bytes(path, content, durable=True):
+    """Write a file in one step; see :func:`replacing`."""
+    with replacing(path, durable) as file:
+        file.write(content)
+
+
+def write_npz(path, arrays):
+    """Write arrays as an uncompressed npz file in one step.
+
+    Args:
+        path (pathlib.Path): the target.
+        arrays (dict): by name.
+    """
+    # Into memory first: an archive that a full disk cuts short complains when it is collected.
+    content = io.BytesIO()
+    numpy.savez(content, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+#: What reading an npz file that is damaged or none can raise; RuntimeError where a bit says that it
+#: is encrypted or compressed by an unknown method.
+DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def read_npz(path):
+    """Read all arrays of an npz file, whose checksums are verified before what it holds is used.
+
+    Args:
+        path (pathlib.Path): the file.
+
+    Returns:
+        dict: arrays by name.
+
+    Raises:
+        OSError, ...: it is damaged or none; see :data:`DAMAGE`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return {
+            name.removesuffix(".npy"): numpy.lib.format.read_array(
+                io.BytesIO(archive.read(name)), allow_pickle=False
+            )
+            for name in archive.namelist()
+        }

@@ -1,0 +1,132 @@
+"""What a plain network costs: weights and operations, counted, and milliseconds, measured."""
+
+import contextlib
+import statistics
+import time
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+
+#: The links whose weights and operations are counted.
+COUNTED = (chainer.links.Linear, chainer.links.Convolution2D)
+
+
+class _Counter(chainer.LinkHook):
+    """Count the weights and the operations of the layers that a forward pass goes through."""
+
+    name = "count"
+
+    def __init__(self):
+        self.weights, self.flops = {}, 0
+
+    def forward_postprocess(self, args):
+        if isinstance(args.link, COUNTED):
+            W = args.link.W
+            self.weights[id(W)] = W.size
+            # Each output channel, a row of W, is computed once a sample and pixel.
+            self.flops += 2 * W.size * (args.out.size // len(W))
+
+
+def count(network, shape):
+    """Return the weights, parameters and operations of a plain network.
+
+    A weight costs a multiplication and an addition wherever it is used, in the padding too.
+    Biases, activations, batch normalisation and pooling are left out of weights and operations.
+
+    Args:
+        network (chainer.Link): from x to outputs; of :class:`chainer.links.Linear` and
+            :class:`chainer.links.Convolution2D`, and of links without weights.
+        shape (tuple of int): of one sample.
+
+    Returns:
+        dict: ``weights``; ``parameters``, all that is trained, biases and BN too; and ``flops``,
+        floating-point operations of one sample's forward pass.
+
+    Raises:
+        ValueError: there are other weights, or some that take no part.
+    """
+    counter = _Counter()
+    with _evaluation(network), counter:
+        network(_samples(network, 1, shape))
+    for path, parameter in network.namedparams():
+        if parameter.ndim > 1 and id(parameter) not in counter.weights:
+            raise ValueError(
+                f"{path} is no weight of a link Linear or Convolution2D that takes part in the "
+                "forward pass: its operations cannot be counted"
+            )
+    return {
+        "weights": sum(counter.weights.values()),
+        "parameters": sum(parameter.size for parameter in network.params()),
+        "flops": counter.flops,
+    }
+
+
+def milliseconds(network, shape, batch_size, seconds=0.3, least=5):
+    """Return how long a forward pass takes on this machine, as it is now.
+
+    Args:
+        network (chainer.Link): from x to outputs.
+        shape (tuple of int): of one sample.
+        batch_size (int): samples.
+        seconds (float): repeat for so long.
+        least (int): but do at least so many passes.
+
+    Returns:
+        float: the median of the passes, the first one left out, in evaluation mode.
+    """
+    times = []
+    with _evaluation(network):
+        x = _samples(network, batch_size, shape)
+        network(x)
+        _wait(network)
+        while len(times) < least or sum(times) < seconds:
+            begun = time.perf_counter()
+            network(x)
+            _wait(network)
+            times.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(times)
+
+
+def describe(network, shape, batch_sizes=(1, 64), seconds=0.3):
+    """Return what a plain network costs.
+
+    Args:
+        network (chainer.Link): from x to outputs; see :func:`count`.
+        shape (tuple of int): of one sample.
+        batch_sizes (sequence of int): sizes of mini-batches to be timed.
+        seconds (float): for how long to repeat the passes of each.
+
+    Returns:
+        dict: what :func:`count` returns, and ``milliseconds``, a dictionary from each batch size
+        to the median time of a forward pass.  That is this machine's, and of the moment.
+
+    Raises:
+        ValueError: the operations cannot be counted.
+    """
+    return {
+        **count(network, shape),
+        "milliseconds": {n: milliseconds(network, shape, n, seconds) for n in batch_sizes},
+    }
+
+
+def _evaluation(network):
+    """Return a context without training and gradients, on the device of the network."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(chainer.using_config("train", False))
+    stack.enter_context(chainer.no_backprop_mode())
+    stack.enter_context(chainer.using_device(network.device))
+    return stack
+
+
+def _samples(network, batch_size, shape):
+    """Return samples at random, of the dtype and on the device of the network."""
+    dtype = next(network.params()).dtype
+    x = numpy.random.default_rng(0).standard_normal((batch_size, *shape)).astype(dtype)
+    return network.device.send(x)
+
+
+def _wait(network):
+    """Wait for a GPU to finish what was begun on it."""
+    if network.xp is not numpy:
+        network.xp.cuda.get_current_stream().synchronize()

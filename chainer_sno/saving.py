@@ -1,0 +1,99 @@
+"""Plain networks in files that hold their geometry beside their weights."""
+
+import json
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.files import DAMAGE, read_npz, write_npz
+from chainer_sno.links import MLP, CompactDenseNet
+
+serialize = chainer.serializers.npz.serialize
+
+#: The version of the form of a file; a change that readers must know raises it.
+FORMAT = 1
+#: The networks that a file can hold.
+KINDS = {kind.__name__: kind for kind in (MLP, CompactDenseNet)}
+
+
+def save_compact(path, network):
+    """Save a plain network so that :func:`load_compact` needs nothing but the file.
+
+    The file is an uncompressed npz archive of the arrays that Chainer's serializer saves and of
+    ``description``, a text in JSON: the kind of the network, its geometry and its dtype.  It is
+    written in one step: it is whole, or what was there before.
+
+    Args:
+        path (str or pathlib.Path): the file, by custom with the ending ``.npz``.
+        network (chainer.Link): a :class:`~chainer_sno.links.MLP` or a
+            :class:`~chainer_sno.links.CompactDenseNet`, such as :func:`chainer_sno.compact`
+            returns.
+
+    Raises:
+        TypeError: it is another link.
+        ValueError: the activation of its units has no name.
+        OSError: the file cannot be written.
+    """
+    if type(network) not in KINDS.values():
+        raise TypeError(f"{type(network).__name__} is none of {', '.join(KINDS)}: compact it first")
+    description = {
+        "format": FORMAT,
+        "kind": type(network).__name__,
+        "geometry": network.geometry,
+        "dtype": next(network.params()).dtype.name,
+    }
+    write_npz(path, {"description": json.dumps(description), **serialize(network)})
+
+
+def load_compact(path):
+    """Return a network that :func:`save_compact` saved, on the CPU.
+
+    Args:
+        path (str or pathlib.Path): the file.
+
+    Returns:
+        chainer.Link: with the weights and statistics of the saved one.
+
+    Raises:
+        ValueError: the file is damaged or holds no such network; the message is one line.
+        OSError: it cannot be read.
+    """
+    try:
+        arrays = read_npz(path)
+        description = json.loads(str(arrays.pop("description")))
+        if description["format"] != FORMAT:
+            raise ValueError(f"its format is {description['format']}, not {FORMAT}")
+        with chainer.using_config("dtype", numpy.dtype(description["dtype"])):
+            network = KINDS[description["kind"]](
+                **description["geometry"], initialW=chainer.initializers.Zero()
+            )
+        load_arrays(network, arrays)
+    except OSError:
+        raise
+    except (*DAMAGE, AttributeError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{str(path)!r} holds no compact network ({reason})") from error
+    return network
+
+
+def load_arrays(link, arrays):
+    """Load arrays into a link that has just those.
+
+    Chainer's own deserializer takes an array of another shape where it can be broadcast, and
+    leaves alone what the link does not ask for.
+
+    Args:
+        link (chainer.Link): gets them.
+        arrays (dict): by name, as Chainer's serializer saves them.
+
+    Raises:
+        ValueError: a name, a shape or a dtype differs.
+    """
+    own = serialize(link)
+    for name in sorted(own.keys() ^ arrays.keys())[:1]:
+        raise ValueError(f"{name} is {'missing' if name in own else 'one too many'}")
+    for name, array in own.items():
+        expected, found = (f"{a.dtype} of shape {a.shape}" for a in (array, arrays[name]))
+        if expected != found:
+            raise ValueError(f"{name} is {found}, not {expected}")
+    chainer.serializers.NpzDeserializer(arrays).load(link)

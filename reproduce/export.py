@@ -1,0 +1,172 @@
+"""The trained network of a record as a small plain one, for others to use."""
+
+from pathlib import Path
+
+import numpy
+import threadpoolctl
+
+import chainer_sno
+from chainer_sno import links
+from chainer_sno._import_chainer import chainer
+from chainer_sno.files import DAMAGE, read_npz
+from chainer_sno.saving import load_arrays, load_compact
+from reproduce import ROOT, ReproduceError, connection_selection, record, unit_selection
+from reproduce.settings import from_dict
+from reproduce.training import CLASSES
+
+#: Compact networks of committed records, by the names of the records.
+NETWORKS = ROOT / "results" / "networks"
+#: The ending and the writer of each format.
+FORMATS = {"chainer": (".npz", chainer_sno.save_compact), "onnx": (".onnx", chainer_sno.save_onnx)}
+#: The shape of a sample, and what the network takes, by experiment.
+INPUTS = {
+    "unit-selection": ((unit_selection.INPUTS,), "the pixels of an image, row by row, from 0 to 1"),
+    "connection-selection": (
+        connection_selection.IMAGE,
+        "images less the training set's mean of each channel, over its standard deviation",
+    ),
+}
+
+
+def export(path, format, out=None, say=print):
+    """Write the trained network of a record, and say what it costs beside the full one.
+
+    Args:
+        path (str or pathlib.Path): the record of a finished run.
+        format (str): ``chainer``, for :func:`chainer_sno.load_compact`, or ``onnx``.
+        out (str or pathlib.Path): the file; by default the record's name, in this directory.
+        say (callable): takes a line for the user.
+
+    Raises:
+        ReproduceError: there is no such record, no weights of it or damaged ones, nothing that
+            remains of the network, no package for the format, or no way to write the file.
+    """
+    found = record.read(path)
+    settings = from_dict(found["settings"])
+    network = trained_network(found, Path(path).parent)
+    ending, save = FORMATS[format]
+    out = Path(out or found["name"] + ending)
+    try:
+        save(out, network)
+    except ImportError as error:
+        raise ReproduceError(str(error)) from error
+    except OSError as error:
+        raise ReproduceError(
+            f"cannot write {str(out)!r} ({error.strerror or error}): name another --out"
+        ) from error
+    result = found["result"]
+    say(f"{out}: {found['name']}, test error {result['test_error']:.2%}")
+    say(f"It takes {INPUTS[settings.experiment][1]}; it gives what is before the softmax.\n")
+    say("\n".join(_costs(network, settings)))
+
+
+def trained_network(found, directory):
+    """Return the trained network of a record without what its structure leaves out.
+
+    Args:
+        found (dict): the record.
+        directory (pathlib.Path): where the record lies, and the directory of its run.
+
+    Returns:
+        chainer.Link: a plain network, on the CPU: from the weights that the run left, or else
+        from those in ``results/networks``.
+
+    Raises:
+        ReproduceError: there are no weights, or they are damaged or another run's; or no path
+            leads through the network.
+    """
+    name, settings, result = found["name"], from_dict(found["settings"]), found["result"]
+    if result.get("dead") or 0 in result.get("units", ()):
+        raise ReproduceError(
+            f"{name} is dead: no path leads through its structure, nothing remains of the network"
+        )
+    model, kept = directory / name / "model.npz", NETWORKS / f"{name}.npz"
+    source = model if model.exists() else kept
+    try:
+        network = _of_run(read_npz(model), settings) if source == model else load_compact(kept)
+        if network.geometry != _untrained(settings, result).geometry:
+            raise ValueError("its structure is not the record's")
+    except FileNotFoundError as error:
+        raise ReproduceError(
+            f"there are no weights of {name}, neither {str(model)!r} nor {str(kept)!r}: train it "
+            "again, or copy the directory of its run beside the record"
+        ) from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise ReproduceError(f"{str(source)!r} is damaged or another run's ({reason})") from error
+    return network
+
+
+def _of_run(arrays, settings):
+    """Return the plain network of the arrays that a run has left."""
+
+    def part(name):
+        return {key[len(name) :]: a for key, a in arrays.items() if key.startswith(name)}
+
+    if settings.experiment == "unit-selection":
+        link = unit_selection.make_link(settings)
+    else:
+        link = _dense_net(settings)
+        if settings.method != "sno":
+            link = links.FixedStructure(link, numpy.zeros(settings.bits))
+    load_arrays(link, part("link/"))
+    if settings.method == "sno":
+        bernoulli = chainer_sno.Bernoulli(link.costs, seed=settings.seed)
+        load_arrays(bernoulli, part("bernoulli/"))
+        return chainer_sno.compact(link, bernoulli.mode())
+    return chainer_sno.compact(link) if hasattr(link, "compact") else link
+
+
+def _dense_net(settings):
+    """Return the whole DenseNet of settings, which needs no compiler to be compacted."""
+    return connection_selection.make_network(settings, links.PlainDenseNet)
+
+
+def _untrained(settings, result):
+    """Return a plain network of the structure in a result, with weights at random."""
+    if settings.experiment == "connection-selection":
+        return chainer_sno.compact(
+            _dense_net(settings), numpy.array(list(result["structure"])) == "1"
+        )
+    if settings.method == "sno":
+        return links.MLP(unit_selection.INPUTS, result["units"], CLASSES)
+    return unit_selection.make_link(settings)
+
+
+def _full(settings):
+    """Return a plain network of everything that was under selection, with weights at random."""
+    if settings.experiment == "connection-selection":
+        return chainer_sno.compact(_dense_net(settings), numpy.ones(settings.bits))
+    return links.MLP(unit_selection.INPUTS, (settings.units,) * settings.layers, CLASSES)
+
+
+def _short(number):
+    """Return a number of three digits, or of all before the point."""
+    return f"{number:#.3g}" if number < 100 else f"{number:,.0f}"
+
+
+def _costs(network, settings):
+    """Return lines that hold what a network costs against the full one."""
+    shape, _ = INPUTS[settings.experiment]
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        costs = [chainer_sno.describe(each, shape) for each in (network, _full(settings))]
+    rows = [("", "this network", "full network", "")]
+    counted = {"weights": "weights", "parameters": "parameters", "flops": "operations a sample"}
+    for name, label in counted.items():
+        mine, full = (cost[name] for cost in costs)
+        rows.append((label, f"{mine:,}", f"{full:,}", f"{mine / full:.1%}"))
+    for batch, mine in costs[0]["milliseconds"].items():
+        full = costs[1]["milliseconds"][batch]
+        label = f"ms for {batch} sample{'s' * (batch > 1)}"
+        rows.append((label, _short(mine), _short(full), f"{mine / full:.1%}"))
+    processor = record.machine(chainer.get_device("@numpy"))["processor"]
+    return [
+        *(
+            f"{label:<20}{mine:>14}{full:>14}{ratio:>8}".rstrip()
+            for label, mine, full, ratio in rows
+        ),
+        "",
+        "Weights and operations are counted.  Milliseconds are the median forward pass in Chainer,",
+        f"one thread of BLAS, on this machine ({processor})",
+        "as busy as it was just now; another machine's are others.",
+    ]
