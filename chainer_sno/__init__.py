@@ -6,7 +6,7 @@ Bernoulli distribution over structures, with a penalty that sets how large the n
 """
 
 from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
-from chainer_sno import complexity, extensions, functions, links
+from chainer_sno import complexity, extensions, functions, links, testing
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
@@ -26,4 +26,5 @@ __all__ = [
     "links",
     "pass_arrays",
     "ranking_utility",
+    "testing",
 ]

@@ -4,6 +4,9 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 
+#: What :func:`costs` counts.
+CRITERIA = ("units", "weights", "flops")
+
 
 def check_costs(costs):
     """Return complexity coefficients as a float64 array on the CPU.
