@@ -6,10 +6,11 @@ Bernoulli distribution over structures, with a penalty that sets how large the n
 """
 
 from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
-from chainer_sno import complexity, extensions, functions, links, testing
+from chainer_sno import complexity, extensions, functions, links, plots, testing
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
+from chainer_sno.summary import StructureSummary
 from chainer_sno.updater import StructureUpdater
 from chainer_sno.utility import ranking_utility
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayIterator",
     "Bernoulli",
+    "StructureSummary",
     "StructureUpdater",
     "compact",
     "complexity",
@@ -25,6 +27,7 @@ __all__ = [
     "functions",
     "links",
     "pass_arrays",
+    "plots",
     "ranking_utility",
     "testing",
 ]

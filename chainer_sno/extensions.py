@@ -10,6 +10,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno.iterators import convert, pass_arrays
+from chainer_sno.summary import StructureSummary
 from chainer_sno.uniforms import Stream, Uniforms
 
 
@@ -206,13 +207,16 @@ class StructureReport(chainer.training.Extension):
 
     def __call__(self, trainer):
         """Report the mode's size."""
-        mode = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
-        report = {"structure/usage_rate": self.bernoulli.usage_rate()}
-        if hasattr(self.link, "weight_ratio"):
-            report["structure/weight_ratio"] = self.link.weight_ratio(mode)
-        for name, group in getattr(self.link, "groups", {}).items():
-            report[f"structure/{name}"] = int(mode[group].sum())
+        summary = StructureSummary(self.link, self.bernoulli)
+        report: dict[str, float] = {"structure/usage_rate": summary.usage_rate}
+        if summary.weight_ratio is not None:
+            report["structure/weight_ratio"] = summary.weight_ratio
+        report.update({f"structure/{name}": on for name, (on, _) in summary.groups.items()})
         chainer.report(report)
+
+    def __repr__(self) -> str:
+        summary = StructureSummary(self.link, self.bernoulli)
+        return f"<StructureReport of {summary.link}, in {summary.criterion}>"
 
 
 class StepSchedule(chainer.training.Extension):

@@ -54,6 +54,13 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         self.bernoulli = bernoulli
         self.samples = samples
 
+    def __repr__(self) -> str:
+        link = type(self.get_optimizer("main").target).__name__
+        return (
+            f"<{type(self).__name__} of {link}: {self.samples} structures an iteration, "
+            f"{self.iteration} iterations done, {self.bernoulli!r}>"
+        )
+
     def update_core(self):
         """Do one iteration of Algorithm 1."""
         iterator = self.get_iterator("main")

@@ -27,11 +27,14 @@ class MaskedMLP(chainer.Chain):
     Attributes:
         widths (tuple of int): units per layer, inputs first and outputs last.
         costs (numpy.ndarray): c, ones, shape (d,), float64.
+        criterion (str): what the costs count, units.
         groups (dict): the slices of the bits of ``inputs``, ``hidden_1``, ``hidden_2``, ...
 
     Raises:
         ValueError: a width is not a positive integer, or there is no hidden layer.
     """
+
+    criterion = "units"
 
     def __init__(
         self,
@@ -63,6 +66,17 @@ class MaskedMLP(chainer.Chain):
         }
         self.costs = numpy.ones(ends[-1])
 
+    @property
+    def printable_specs(self):
+        """The constructor's arguments, for ``repr``; ``str`` is Chainer's tree of the links."""
+        yield "in_size", self.widths[0]
+        yield "hidden_sizes", self.widths[1:-1]
+        yield "out_size", self.widths[-1]
+        yield "select_inputs", self.select_inputs
+
+    def __repr__(self) -> str:
+        return str(chainer.Link.__str__(self))
+
     def forward(self, x, structures):
         """Return the outputs of every structure, before the softmax.
 
@@ -88,6 +102,28 @@ class MaskedMLP(chainer.Chain):
         for layer, layer_bits in zip(self.hidden, bits):
             h = layer(h, layer_bits)
         return self.output(h, n_batch_axes=2)
+
+    def costs_of(self, criterion, x_shape=None):
+        """Return what each unit costs by a criterion.
+
+        A unit costs the weights that lead into it plus those that lead out of it in the full
+        network, biases left out, or the floating-point operations of those, two a weight.  An
+        input has only weights that lead out of it.
+
+        Args:
+            criterion (str): ``"weights"`` or ``"flops"``, see :func:`chainer_sno.complexity.costs`.
+            x_shape (tuple of int): of one example; not needed.
+
+        Returns:
+            numpy.ndarray: c, shape (d,), float64.
+
+        Raises:
+            ValueError: the criterion is another.
+        """
+        fans = [a + b for a, b in zip((0, *self.widths), self.widths[1:])]
+        first = 0 if self.select_inputs else 1
+        weights = numpy.repeat(fans[first:], self.widths[first:-1])
+        return complexity.per_weight(criterion) * weights
 
     def kept_widths(self, structure):
         """Return how many units of each layer a structure keeps.

@@ -2,6 +2,7 @@
 
 import numpy
 
+from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 
 F, L = chainer.functions, chainer.links
@@ -70,12 +71,15 @@ class PlainDenseNet(chainer.Chain):
     Attributes:
         costs (numpy.ndarray): c, the number of weights of each connection (R2), shape (d,),
             float64.
+        criterion (str): what the costs count, weights.
         groups (dict): the slices of the bits of ``block_1``, ``block_2``, ...
 
     Raises:
         ValueError: an argument is not a positive integer, or the layers do not spread evenly
             over the blocks.
     """
+
+    criterion = "weights"
 
     def __init__(
         self,
@@ -122,6 +126,19 @@ class PlainDenseNet(chainer.Chain):
         bits = len(self.costs) // blocks
         self.groups = {f"block_{i + 1}": slice(i * bits, (i + 1) * bits) for i in range(blocks)}
 
+    @property
+    def printable_specs(self):
+        """The constructor's arguments, for ``repr``; ``str`` is Chainer's tree of the links."""
+        yield "depth", 4 + sum(len(block.convs) for block in self.blocks)
+        yield "growth_rate", self.growth_rate
+        yield "blocks", len(self.blocks)
+        yield "first_channels", self.stem.out_channels
+        yield "classes", self.classes
+        yield "in_channels", self.in_channels
+
+    def __repr__(self) -> str:
+        return str(chainer.Link.__str__(self))
+
     def _block_costs(self, block):
         """Return the weights of each connection of a block, in the order of the bits."""
         outputs = [9 * self.growth_rate] * len(block.convs)
@@ -132,6 +149,32 @@ class PlainDenseNet(chainer.Chain):
                 for weights, (_, widths) in zip(outputs, block.consumers())
             ]
         )
+
+    def costs_of(self, criterion, x_shape=None):
+        """Return what each connection costs by a criterion.
+
+        Args:
+            criterion (str): ``"weights"`` or ``"flops"``, see :func:`chainer_sno.complexity.costs`.
+                A weight of a convolution is used once a pixel of the block's image, one of the
+                classifier once.
+            x_shape (tuple of int): of an image, (channels, H, W); for FLOPs.
+
+        Returns:
+            numpy.ndarray: c, shape (d,), float64.
+
+        Raises:
+            ValueError: the criterion is another, or FLOPs without ``x_shape``.
+        """
+        if criterion == "flops" and x_shape is None:
+            raise ValueError("FLOPs depend on the size of the images: give x")
+        found = []
+        pixels = x_shape[1] * x_shape[2] if criterion == "flops" else 1
+        for i, block in enumerate(self.blocks):
+            per_weight = numpy.full(len(self.costs) // len(self.blocks), pixels // 4**i, "d")
+            if not hasattr(block, "transition"):
+                per_weight[-len(block.widths) :] = 1
+            found.append(per_weight)
+        return complexity.per_weight(criterion) * numpy.concatenate(found) * self.costs
 
     def weight_ratio(self, structure):
         """Return the fraction of the weights that a structure keeps.

@@ -92,15 +92,14 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_right_link_passes_and_stays_as_it_is(name, seed, rng):
+def test_a_right_link_passes_and_stays_as_it_is(name, rng):
     make, data = GOOD[name]
     link, x = make(), data(rng)
     content = chainer.serializers.DictionarySerializer()
     content.save(link)
     before = {key: numpy.array(value) for key, value in content.target.items()}
     state = numpy.random.get_state()[1].copy()
-    report = testing.check_searchable(link, x, seed=seed)
+    report = testing.check_searchable(link, x)
     assert report.ok
     assert {"costs", "outputs", "batching", "gradients", "bits"} <= {*report.passed}
     assert ("compact" in report.passed) == hasattr(link, "compact")
