@@ -16,6 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["chainer_sno", "chainer_sno.*"]),
+    package_data={"chainer_sno": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["chainer==7.8.1", "numpy>=1.26"],
     extras_require={
@@ -35,7 +36,7 @@ setup(
         ],
         # Sweeps on many machines.
         "cluster": ["distributed"],
-        "test": ["hypothesis", "playwright", "pytest", "pytest-xdist", "ruff"],
+        "test": ["hypothesis", "mypy", "playwright", "pytest", "pytest-xdist", "ruff"],
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",

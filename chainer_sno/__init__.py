@@ -6,7 +6,7 @@ Bernoulli distribution over structures, with a penalty that sets how large the n
 """
 
 from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
-from chainer_sno import complexity, extensions, functions, links, plots, testing
+from chainer_sno import complexity, extensions, functions, links, plots, prediction, testing
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
@@ -28,6 +28,7 @@ __all__ = [
     "links",
     "pass_arrays",
     "plots",
+    "prediction",
     "ranking_utility",
     "testing",
 ]

@@ -7,10 +7,14 @@ resumed training continues with the same numbers, and one launch on a GPU serves
 """
 
 import enum
+from collections.abc import Sequence
+from typing import Any
 
 import numpy
+from numpy.typing import DTypeLike
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array, ArrayModule
 
 #: Numbers drawn at once, about: large enough that drawing them is efficient on a GPU.
 CHUNK_SIZE = 1 << 20
@@ -28,7 +32,7 @@ class Stream(enum.IntEnum):
     FIXED_STRUCTURE = 6
 
 
-def generator(xp, key):
+def generator(xp: ArrayModule, key: Sequence[int]) -> Any:
     """Return a generator of the array module that is a pure function of ``key``.
 
     Args:
@@ -58,7 +62,13 @@ class Uniforms(chainer.DeviceResident):
         position (int): rows taken so far; with the seed, the whole state.
     """
 
-    def __init__(self, size, seed=0, stream=Stream.STRUCTURES, dtype=numpy.float64):
+    def __init__(
+        self,
+        size: int,
+        seed: int = 0,
+        stream: Stream = Stream.STRUCTURES,
+        dtype: DTypeLike = numpy.float64,
+    ) -> None:
         super().__init__()
         self.size = size
         self.seed = seed
@@ -66,15 +76,15 @@ class Uniforms(chainer.DeviceResident):
         self.dtype = numpy.dtype(dtype)
         self.position = 0
         self._rows = max(1, CHUNK_SIZE // size)
-        self._chunk = None
+        self._chunk: Any = None
         self._chunk_index = -1
 
-    def device_resident_accept(self, visitor):
+    def device_resident_accept(self, visitor: Any) -> None:
         """Forget the numbers drawn on the device that is left."""
         super().device_resident_accept(visitor)
         self._chunk_index = -1
 
-    def _read(self, row, count):
+    def _read(self, row: int, count: int) -> Array:
         index, start = divmod(row, self._rows)
         if index != self._chunk_index:
             xp = self.device.xp
@@ -84,7 +94,7 @@ class Uniforms(chainer.DeviceResident):
             self._chunk_index = index
         return self._chunk[start : start + count]
 
-    def take(self, count):
+    def take(self, count: int) -> Array:
         """Return the next rows.
 
         Args:
@@ -99,7 +109,7 @@ class Uniforms(chainer.DeviceResident):
             return rows
         return self.device.xp.concatenate((rows, self.take(count - len(rows))))
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the position.
 
         Raises:

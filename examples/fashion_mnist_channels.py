@@ -92,10 +92,9 @@ class SearchableConvNet(ConvNet):
         for conv, group in zip(self.convs, self.groups.values()):
             h = F.relu(conv(h))
             h = F.reshape(h, (-1, n, *h.shape[1:]))
-            h = F.broadcast_to(h, (samples, *h.shape[1:]))
             # Behind the bias and the ReLU: an absent channel is zero, and nothing of it is left.
-            mask = structures[:, None, group, None, None].astype(h.dtype)
-            h = F.reshape(h * F.broadcast_to(mask, h.shape), (samples * n, *h.shape[2:]))
+            h = h * structures[:, None, group, None, None].astype(h.dtype)
+            h = F.reshape(h, (samples * n, *h.shape[2:]))
         return F.reshape(self.output(h), (samples, n, CLASSES))
 
     def costs_of(self, criterion, x_shape=None):

@@ -1,9 +1,13 @@
 """The network of section 4.1: units of a fully connected network under selection."""
 
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import numpy
 
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.functions import mask_units
 from chainer_sno.links.masked_linear import MaskedLinear
 from chainer_sno.links.mlp import MLP, check_widths
@@ -38,13 +42,13 @@ class MaskedMLP(chainer.Chain):
 
     def __init__(
         self,
-        in_size,
-        hidden_sizes,
-        out_size,
-        select_inputs=False,
-        activation=chainer.functions.relu,
-        initialW=None,
-    ):
+        in_size: int,
+        hidden_sizes: Sequence[int],
+        out_size: int,
+        select_inputs: bool = False,
+        activation: Callable[[Any], Any] = chainer.functions.relu,
+        initialW: Any = None,
+    ) -> None:
         super().__init__()
         self.widths = check_widths(in_size, hidden_sizes, out_size)
         self.select_inputs = select_inputs
@@ -67,7 +71,7 @@ class MaskedMLP(chainer.Chain):
         self.costs = numpy.ones(ends[-1])
 
     @property
-    def printable_specs(self):
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
         """The constructor's arguments, for ``repr``; ``str`` is Chainer's tree of the links."""
         yield "in_size", self.widths[0]
         yield "hidden_sizes", self.widths[1:-1]
@@ -77,7 +81,7 @@ class MaskedMLP(chainer.Chain):
     def __repr__(self) -> str:
         return str(chainer.Link.__str__(self))
 
-    def forward(self, x, structures):
+    def forward(self, x: Any, structures: Array) -> Any:
         """Return the outputs of every structure, before the softmax.
 
         Args:
@@ -103,7 +107,7 @@ class MaskedMLP(chainer.Chain):
             h = layer(h, layer_bits)
         return self.output(h, n_batch_axes=2)
 
-    def costs_of(self, criterion, x_shape=None):
+    def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
         """Return what each unit costs by a criterion.
 
         A unit costs the weights that lead into it plus those that lead out of it in the full
@@ -125,7 +129,7 @@ class MaskedMLP(chainer.Chain):
         weights = numpy.repeat(fans[first:], self.widths[first:-1])
         return complexity.per_weight(criterion) * weights
 
-    def kept_widths(self, structure):
+    def kept_widths(self, structure: Array) -> tuple[int, ...]:
         """Return how many units of each layer a structure keeps.
 
         Args:
@@ -139,7 +143,7 @@ class MaskedMLP(chainer.Chain):
             kept.insert(0, self.widths[0])
         return (*kept, self.widths[-1])
 
-    def weight_ratio(self, structure):
+    def weight_ratio(self, structure: Array) -> float:
         """Return the fraction of the weights that a structure keeps.
 
         Args:
@@ -150,7 +154,7 @@ class MaskedMLP(chainer.Chain):
         """
         return complexity.fully_connected_weight_ratio(self.kept_widths(structure), self.widths)
 
-    def compact(self, structure):
+    def compact(self, structure: Array) -> MLP:
         """Return the plain network that remains when the units of a structure are deleted.
 
         Args:

@@ -1,9 +1,13 @@
 """The network of section 4.2, DenseNet with connections under selection: the plain reference."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy
 
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 
 F, L = chainer.functions, chainer.links
 
@@ -25,7 +29,9 @@ class DenseBlock(chainer.Chain):
         widths (list of int): channels of the inputs that a consumer selects among.
     """
 
-    def __init__(self, in_channels, layers, growth_rate, transition, initialW):
+    def __init__(
+        self, in_channels: int, layers: int, growth_rate: int, transition: bool, initialW: Any
+    ) -> None:
         super().__init__()
         self.widths = [in_channels] + [growth_rate] * layers
         ends = numpy.cumsum(self.widths).tolist()
@@ -42,7 +48,7 @@ class DenseBlock(chainer.Chain):
                     ends[-1], ends[-1], 1, nobias=True, initialW=initialW
                 )
 
-    def consumers(self):
+    def consumers(self) -> Iterator[tuple[slice, list[int]]]:
         """Yield the slice of the block's bits and the widths of the inputs, per consumer."""
         first = 0
         for inputs in range(1, len(self.widths) + 1):
@@ -83,14 +89,14 @@ class PlainDenseNet(chainer.Chain):
 
     def __init__(
         self,
-        depth=40,
-        growth_rate=12,
-        blocks=3,
-        first_channels=16,
-        classes=10,
-        in_channels=3,
-        initialW=None,
-    ):
+        depth: int = 40,
+        growth_rate: int = 12,
+        blocks: int = 3,
+        first_channels: int = 16,
+        classes: int = 10,
+        in_channels: int = 3,
+        initialW: Any = None,
+    ) -> None:
         super().__init__()
         arguments = {
             "depth": depth,
@@ -127,7 +133,7 @@ class PlainDenseNet(chainer.Chain):
         self.groups = {f"block_{i + 1}": slice(i * bits, (i + 1) * bits) for i in range(blocks)}
 
     @property
-    def printable_specs(self):
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
         """The constructor's arguments, for ``repr``; ``str`` is Chainer's tree of the links."""
         yield "depth", 4 + sum(len(block.convs) for block in self.blocks)
         yield "growth_rate", self.growth_rate
@@ -139,7 +145,7 @@ class PlainDenseNet(chainer.Chain):
     def __repr__(self) -> str:
         return str(chainer.Link.__str__(self))
 
-    def _block_costs(self, block):
+    def _block_costs(self, block: DenseBlock) -> Array:
         """Return the weights of each connection of a block, in the order of the bits."""
         outputs = [9 * self.growth_rate] * len(block.convs)
         outputs.append(sum(block.widths) if hasattr(block, "transition") else self.classes)
@@ -150,7 +156,7 @@ class PlainDenseNet(chainer.Chain):
             ]
         )
 
-    def costs_of(self, criterion, x_shape=None):
+    def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
         """Return what each connection costs by a criterion.
 
         Args:
@@ -165,18 +171,20 @@ class PlainDenseNet(chainer.Chain):
         Raises:
             ValueError: the criterion is another, or FLOPs without ``x_shape``.
         """
-        if criterion == "flops" and x_shape is None:
-            raise ValueError("FLOPs depend on the size of the images: give x")
-        found = []
-        pixels = x_shape[1] * x_shape[2] if criterion == "flops" else 1
-        for i, block in enumerate(self.blocks):
-            per_weight = numpy.full(len(self.costs) // len(self.blocks), pixels // 4**i, "d")
+        if x_shape is None:
+            if criterion == "flops":
+                raise ValueError("FLOPs depend on the size of the images: give x")
+            x_shape = self.in_channels, 1, 1
+        found = numpy.empty(len(self.costs))
+        for i, (block, group) in enumerate(zip(self.blocks, self.groups.values())):
+            pixels = x_shape[1] * x_shape[2] // 4**i  # a transition halves both sides
+            found[group] = complexity.per_weight(criterion, pixels)
             if not hasattr(block, "transition"):
-                per_weight[-len(block.widths) :] = 1
-            found.append(per_weight)
-        return complexity.per_weight(criterion) * numpy.concatenate(found) * self.costs
+                classifier = slice(group.stop - len(block.widths), group.stop)
+                found[classifier] = complexity.per_weight(criterion)
+        return found * self.costs
 
-    def weight_ratio(self, structure):
+    def weight_ratio(self, structure: Array) -> float:
         """Return the fraction of the weights that a structure keeps.
 
         Args:
@@ -190,7 +198,7 @@ class PlainDenseNet(chainer.Chain):
         stem = self.stem.W.size
         return float((stem + (structure * self.costs).sum()) / (stem + self.costs.sum()))
 
-    def _check(self, x, structures):
+    def _check(self, x: Any, structures: Array) -> None:
         """Raise ValueError if the images or the structures have another shape than expected."""
         factor = 2 ** (len(self.blocks) - 1)
         if x.ndim != 4 or x.shape[1] != self.in_channels or any(n % factor for n in x.shape[2:]):
@@ -204,7 +212,7 @@ class PlainDenseNet(chainer.Chain):
                 f"structures must have the shape (lambda, {d}), not {structures.shape}"
             )
 
-    def forward(self, x, structures):
+    def forward(self, x: Any, structures: Array) -> Any:
         """Return the outputs of every structure, before the softmax.
 
         Args:
@@ -222,7 +230,7 @@ class PlainDenseNet(chainer.Chain):
         self._check(x, structures)
         return F.stack([self._forward_one(x, structure) for structure in structures])
 
-    def _forward_one(self, x, structure):
+    def _forward_one(self, x: Any, structure: Array) -> Any:
         h = self.stem(x)
         for block, group in zip(self.blocks, self.groups.values()):
             bits = structure[group]

@@ -1,5 +1,7 @@
 """Right links pass; each that is wrong in one way gets the one finding that it deserves."""
 
+import textwrap
+
 import numpy
 import pytest
 
@@ -426,3 +428,10 @@ def test_a_link_that_stays_on_the_cpu_is_found_out_on_a_gpu(rng):
     assert "device" in found(Units(), rows(rng)).passed
     (finding,) = found(OnCpu(), rows(rng)).findings
     assert finding.check == "device"
+
+
+def test_the_example_of_the_contract_is_searchable(rng):
+    code = links.__doc__.split("in short::\n")[1]
+    names = {"chainer": chainer, "numpy": numpy}
+    exec(textwrap.dedent(code), names)
+    testing.check_searchable(names["Gated"](), rng.random((3, 784)).astype("f"), bits=5)
