@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy
+import threadpoolctl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -184,6 +185,8 @@ def draw(link, bernoulli, log, path):
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
+# A core is enough for products of this size, and the sums are the same however many there are.
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def main(arguments=None):
     """Train, print the result and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
