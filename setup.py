@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["chainer_sno", "chainer_sno.*"]),
-    package_data={"chainer_sno.cuda": ["*.cu", "*.cuh"]},
+    package_data={"chainer_sno": ["py.typed"], "chainer_sno.cuda": ["*.cu", "*.cuh"]},
     python_requires=">=3.10",
     install_requires=["chainer==7.8.1", "numpy>=1.26"],
     extras_require={
@@ -40,6 +40,7 @@ setup(
         "cluster": ["distributed"],
         "test": [
             "hypothesis",
+            "mypy",
             "nvidia-cuda-nvrtc-cu12",
             "onnx",
             "onnxruntime",

@@ -6,13 +6,14 @@ Bernoulli distribution over structures, with a penalty that sets how large the n
 """
 
 from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
-from chainer_sno import complexity, extensions, functions, links
+from chainer_sno import complexity, extensions, functions, links, plots, prediction, testing
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
 from chainer_sno.onnx_export import save_onnx
 from chainer_sno.profile import describe
 from chainer_sno.saving import load_compact, save_compact
+from chainer_sno.summary import StructureSummary
 from chainer_sno.updater import StructureUpdater
 from chainer_sno.utility import ranking_utility
 
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayIterator",
     "Bernoulli",
+    "StructureSummary",
     "StructureUpdater",
     "compact",
     "complexity",
@@ -30,7 +32,10 @@ __all__ = [
     "links",
     "load_compact",
     "pass_arrays",
+    "plots",
+    "prediction",
     "ranking_utility",
     "save_compact",
     "save_onnx",
+    "testing",
 ]

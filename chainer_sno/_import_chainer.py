@@ -18,6 +18,8 @@ import contextlib
 import sys
 import types
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy
 
@@ -33,23 +35,23 @@ _SCTYPES = {
 
 
 @contextlib.contextmanager
-def _old_numpy():
+def _old_numpy() -> Iterator[None]:
     """Provide ``numpy.sctypes`` where NumPy has none."""
     if "sctypes" in vars(numpy):
         yield
         return
-    numpy.sctypes = _SCTYPES
+    numpy.sctypes = _SCTYPES  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        del numpy.sctypes
+        del numpy.sctypes  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
-def _no_environment_check():
+def _no_environment_check() -> Iterator[None]:
     """Put a check that finds nothing in the place of Chainer's."""
     stub = types.ModuleType(_CHECK)
-    stub.check = lambda: None
+    stub.check = lambda: None  # type: ignore[attr-defined]
     sys.modules[_CHECK] = stub
     try:
         yield
@@ -57,7 +59,7 @@ def _no_environment_check():
         sys.modules.pop(_CHECK, None)
 
 
-def import_chainer():
+def import_chainer() -> Any:
     """Return the module ``chainer``, imported with the two patches if it is not there yet.
 
     Raises:

@@ -1,9 +1,13 @@
 """The distribution over structures and its update, equation (7)."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy
 
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array, ArrayLike
 from chainer_sno.cuda.kernels import loaded
 from chainer_sno.uniforms import Uniforms
 
@@ -17,28 +21,43 @@ class Bernoulli(chainer.Link):
 
     Args:
         costs (array): c, the complexity coefficients, shape (d,), none negative, one positive.
-            A searchable link states them as its ``costs``.
+            A searchable link states them as its ``costs``; for others by criterion see
+            :func:`chainer_sno.complexity.costs`.
         epsilon0 (float): :math:`\epsilon_0`; the penalty coefficient is
             :math:`\epsilon = \epsilon_0/\max(c)`.  Negative values favour large structures.
         eta (float): :math:`\eta_\theta`, the learning rate of :math:`\theta`; 1/d by default.
         initial_theta (float or array): :math:`\theta^{(0)}`, clamped to [1/d, 1 - 1/d].
         seed (int): the seed of the structures.
+        criterion (str): what the costs count, such as ``"flops"``, for reports; needed only where
+            they are not those of the link.
 
     Attributes:
         theta (array): :math:`\theta`, shape (d,), float64 whatever the dtype of the network.
             One step of the penalty moves a bit by :math:`\epsilon\theta(1-\theta)/d`, at
             :math:`2^{-9}` and d = 2352 at most 2e-7, which float32 would round by up to a half.
         costs (array): c, shape (d,), float64.
+        criterion (str): what the costs count, None where that was not said.
 
     Raises:
         ValueError: a shape or a value is not as above, or d < 2 (the range of
             :math:`\theta`, [1/d, 1 - 1/d], would be empty).
     """
 
-    def __init__(self, costs, epsilon0=0.0, eta=None, initial_theta=0.5, seed=0):
+    theta: Array
+    costs: Array
+
+    def __init__(
+        self,
+        costs: ArrayLike,
+        epsilon0: float = 0.0,
+        eta: float | None = None,
+        initial_theta: ArrayLike = 0.5,
+        seed: int = 0,
+        criterion: str | None = None,
+    ) -> None:
         super().__init__()
-        costs = complexity.check_costs(costs)
-        d = len(costs)
+        c = complexity.check_costs(costs)
+        d = len(c)
         if d < 2:
             raise ValueError(f"theta needs at least 2 bits to have a range [1/d, 1-1/d], not {d}")
         if not numpy.isfinite(epsilon0):
@@ -51,21 +70,36 @@ class Bernoulli(chainer.Link):
         self.epsilon0 = float(epsilon0)
         self.eta = 1.0 / d if eta is None else float(eta)
         self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d))
-        self.add_persistent("costs", costs)
+        self.add_persistent("costs", c)
         # The step eta * epsilon * c of the penalty, without theta (1 - theta).
-        self.add_persistent("_penalty", self.epsilon0 / costs.max() * costs)
+        self.add_persistent("_penalty", self.epsilon0 / c.max() * c)
+        self.criterion = criterion
         self.uniforms = Uniforms(d, seed)
 
-    def device_resident_accept(self, visitor):
+    @property
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
+        """What ``str`` shows of it, as of Chainer's links."""
+        yield "d", len(self)
+        yield "epsilon0", self.epsilon0
+        yield "eta", f"{self.eta:.6g}"
+        yield "seed", self.uniforms.seed
+        if self.criterion:
+            yield "criterion", repr(self.criterion)
+
+    def __repr__(self) -> str:
+        theta, on = self.theta, int(self.mode().sum())
+        return f"<{self}: {on} bits on, theta {theta.min():.3g} to {theta.max():.3g}>"
+
+    def device_resident_accept(self, visitor: Any) -> None:
         """Move the random numbers with the arrays."""
         super().device_resident_accept(visitor)
         self.uniforms.device_resident_accept(visitor)
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Return d."""
         return len(self.theta)
 
-    def sample(self, samples):
+    def sample(self, samples: int) -> Array:
         r"""Draw structures :math:`M_1, \dots, M_\lambda \sim p(M|\theta)` on the device.
 
         Args:
@@ -76,7 +110,7 @@ class Bernoulli(chainer.Link):
         """
         return self.uniforms.take(samples) < self.theta
 
-    def update(self, structures, utilities):
+    def update(self, structures: Array, utilities: Array) -> None:
         r"""Take one step of equation (7) and clamp :math:`\theta` to [1/d, 1 - 1/d].
 
         .. math::
@@ -112,11 +146,11 @@ class Bernoulli(chainer.Link):
         xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)
 
     @property
-    def penalty(self):
+    def penalty(self) -> Any:
         r""":math:`\epsilon c`, shape (d,), float64."""
         return self._penalty
 
-    def mode(self):
+    def mode(self) -> Array:
         r"""Return :math:`M^*`, the most probable structure: bit i is on where theta is >= 0.5.
 
         Returns:
@@ -124,7 +158,7 @@ class Bernoulli(chainer.Link):
         """
         return self.theta >= 0.5
 
-    def usage_rate(self):
+    def usage_rate(self) -> float:
         """Return the usage rate of the mode (reading R1).
 
         Returns:
@@ -132,7 +166,7 @@ class Bernoulli(chainer.Link):
         """
         return complexity.usage_rate(self.mode(), self.costs)
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load theta, the costs and the state of the random numbers."""
         super().serialize(serializer)
         self.uniforms.serialize(serializer["uniforms"])

@@ -1,7 +1,11 @@
 """From a structure to the smaller plain network that computes the same function."""
 
+from typing import Any
 
-def compact(link, structure=None):
+from chainer_sno._types import Array
+
+
+def compact(link: Any, structure: Array | None = None) -> Any:
     """Return the plain network that remains when a structure's absent parts are deleted.
 
     Args:

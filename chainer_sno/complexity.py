@@ -1,11 +1,108 @@
-"""What a structure costs: complexity coefficients, usage rate, weight ratio, FLOPs."""
+"""What a structure costs: complexity coefficients, usage rate, weight ratio, FLOPs.
+
+The paper takes c to be ones for units and the number of weights for connections, and leaves other
+criteria to future work.  :func:`costs` offers three for any link that states them; a vector of
+one's own, such as measured seconds, goes to :class:`chainer_sno.Bernoulli` as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array, ArrayLike
+
+#: What :func:`costs` knows for the links of this library.
+CRITERIA = ("units", "weights", "flops")
 
 
-def check_costs(costs):
+def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
+    """Return the complexity coefficients of a searchable link by a criterion.
+
+    =============  ================================================================================
+    ``"units"``    every bit costs 1, whatever it switches; any link has this one
+    ``"weights"``  the weights that are gone when this bit alone is off, biases left out; of a unit
+                   its fan-in plus its fan-out in the full network
+    ``"flops"``    the floating-point operations of those weights for one example: two for each use
+                   of a weight, so a convolution's count once a pixel of its output
+    =============  ================================================================================
+
+    A weight between two units goes with either, so the coefficients of units add up to more than
+    the weights of the network; those of connections, which own their weights, add up to them.
+
+    A link says what its bits cost with ``link.costs_of(criterion, x_shape)``, an array of shape
+    (d,); ``x_shape`` is the shape of one example, or None.  It raises ValueError for a criterion
+    that it does not know, and may know others than these.
+
+    Args:
+        link (chainer.Link): a searchable link.
+        criterion (str): one of the above, or another that the link knows.
+        x (array): a mini-batch that it takes, for the shape of an example; FLOPs of convolutions
+            need it.
+
+    Returns:
+        numpy.ndarray: c, shape (d,), float64.
+
+    Raises:
+        TypeError: the link has no ``costs_of``.
+        ValueError: the link does not know the criterion, or not without ``x``; or what it says
+            are no costs of its bits.
+    """
+    d = len(link.costs)
+    if criterion == "units":
+        return numpy.ones(d)
+    if not hasattr(link, "costs_of"):
+        raise TypeError(
+            f"{type(link).__name__} does not say what its bits cost in {criterion}: give it a "
+            "method costs_of(criterion, x_shape), or hand costs of your own to Bernoulli"
+        )
+    found = check_costs(link.costs_of(criterion, None if x is None else x.shape[1:]))
+    if len(found) != d:
+        raise ValueError(f"costs_of gives {len(found)} costs for the {d} bits of the link")
+    return found
+
+
+def per_weight(criterion: str, pixels: int = 1) -> float:
+    """Return what one weight costs, for a link's ``costs_of``.
+
+    Args:
+        criterion (str): ``"weights"`` or ``"flops"``.
+        pixels (int): how often the weight is used for one example: once in a fully connected
+            layer, once a pixel of the output in a convolution.
+
+    Returns:
+        float: 1 in weights; in FLOPs two for each use, a multiplication and an addition.
+
+    Raises:
+        ValueError: the criterion is another.
+    """
+    if criterion not in CRITERIA[1:]:
+        raise ValueError(f"criterion {criterion!r} is none of {', '.join(CRITERIA)}")
+    return 2.0 * pixels if criterion == "flops" else 1.0
+
+
+def criterion_of(link: Any, bernoulli: Any) -> str:
+    """Return what the costs of a distribution count, in a word, for reports.
+
+    Args:
+        link (chainer.Link): a searchable link, which may state the criterion of its costs as
+            ``criterion``.
+        bernoulli (chainer_sno.Bernoulli): the distribution.
+
+    Returns:
+        str: the criterion that the distribution was given, else the link's, where the costs are
+        the link's, else ``"own costs"``.
+    """
+    if bernoulli.criterion:
+        return str(bernoulli.criterion)
+    mine, its = (chainer.backends.cuda.to_cpu(owner.costs) for owner in (bernoulli, link))
+    if numpy.array_equal(mine, its):
+        return str(getattr(link, "criterion", "costs of the link"))
+    return "own costs"
+
+
+def check_costs(costs: ArrayLike) -> Array:
     """Return complexity coefficients as a float64 array on the CPU.
 
     Args:
@@ -17,16 +114,16 @@ def check_costs(costs):
     Raises:
         ValueError: not one-dimensional, empty, negative, not finite, or all zero.
     """
-    costs = chainer.backends.cuda.to_cpu(costs) if hasattr(costs, "get") else costs
-    costs = numpy.array(costs, dtype=numpy.float64)
-    if costs.ndim != 1 or costs.size == 0:
-        raise ValueError(f"costs must have the shape (d,), d >= 1, not {costs.shape}")
-    if not (numpy.isfinite(costs).all() and (costs >= 0).all() and costs.max() > 0):
+    on_cpu = chainer.backends.cuda.to_cpu(costs) if hasattr(costs, "get") else costs
+    found = numpy.array(on_cpu, dtype=numpy.float64)
+    if found.ndim != 1 or found.size == 0:
+        raise ValueError(f"costs must have the shape (d,), d >= 1, not {found.shape}")
+    if not (numpy.isfinite(found).all() and (found >= 0).all() and found.max() > 0):
         raise ValueError("costs must be finite, none negative and at least one positive")
-    return costs
+    return found
 
 
-def usage_rate(structure, costs):
+def usage_rate(structure: Array, costs: Array) -> float:
     r"""Return :math:`\sum c_i m_i / \sum c_i`, the usage rate of the tables (reading R1).
 
     In unit selection, where every c is 1, it is the fraction of units; the fraction of weights
@@ -43,8 +140,13 @@ def usage_rate(structure, costs):
 
 
 def random_structure(
-    costs, rate, rng, tolerance=0.005, attempts=1_000_000, accept=lambda structure: True
-):
+    costs: ArrayLike,
+    rate: float,
+    rng: numpy.random.Generator,
+    tolerance: float = 0.005,
+    attempts: int = 1_000_000,
+    accept: Callable[[Array], bool] = lambda structure: True,
+) -> Array:
     """Draw structures until one meets a usage rate: the random selection of section 4.2 (R12).
 
     Args:
@@ -74,7 +176,7 @@ def random_structure(
     )
 
 
-def fully_connected_weights(widths):
+def fully_connected_weights(widths: Sequence[int]) -> int:
     """Return the number of weights, biases left out, of a fully connected network.
 
     Args:
@@ -86,7 +188,7 @@ def fully_connected_weights(widths):
     return sum(int(a) * int(b) for a, b in zip(widths, widths[1:]))
 
 
-def fully_connected_weight_ratio(widths, full_widths):
+def fully_connected_weight_ratio(widths: Sequence[int], full_widths: Sequence[int]) -> float:
     """Return the weights that remain as a fraction of those of the full network.
 
     Args:
@@ -99,7 +201,7 @@ def fully_connected_weight_ratio(widths, full_widths):
     return fully_connected_weights(widths) / fully_connected_weights(full_widths)
 
 
-def fully_connected_flops(widths):
+def fully_connected_flops(widths: Sequence[int]) -> int:
     """Return the floating-point operations of one forward pass of one sample.
 
     A weight costs a multiplication and an addition; biases and activations are left out.

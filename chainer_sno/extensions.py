@@ -5,11 +5,17 @@ docstrings.
 """
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy
 
+from chainer_sno import prediction
 from chainer_sno._import_chainer import chainer
-from chainer_sno.iterators import convert, pass_arrays
+from chainer_sno._types import Array, DeviceSpec
+from chainer_sno.bernoulli import Bernoulli
+from chainer_sno.iterators import pass_arrays
+from chainer_sno.summary import StructureSummary
 from chainer_sno.uniforms import Stream, Uniforms
 
 
@@ -27,10 +33,16 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
         device (device specifier): where to send the mini-batches.
     """
 
-    def __init__(self, iterator, target, converter=pass_arrays, device=None):
+    def __init__(
+        self,
+        iterator: Any,
+        target: Any,
+        converter: Callable[..., Any] = pass_arrays,
+        device: DeviceSpec = None,
+    ) -> None:
         super().__init__(iterator, target, converter, device)
 
-    def predictors(self):
+    def predictors(self) -> dict[str, Callable[[Array], Array]]:
         """Return what is evaluated, a dictionary from a suffix of the names to functions.
 
         Returns:
@@ -39,29 +51,20 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
         link = self.get_target("main")
         return {"": lambda x: chainer.functions.log_softmax(link(x)).array}
 
-    def evaluate(self):
+    def evaluate(self) -> dict[str, float]:
         """Return the observation of one pass over the data."""
         link = self.get_target("main")
-        iterator = self.get_iterator("main")
-        iterator.reset()
         predictors = self.predictors()
-        loss = dict.fromkeys(predictors, 0)
-        wrong = dict.fromkeys(predictors, 0)
-        examples = 0
-        with chainer.using_config("train", False), chainer.no_backprop_mode():
-            for batch in iterator:
-                x, t = convert(self.converter, batch, self.device)
-                examples += len(t)
-                for name, predict in predictors.items():
-                    log_p = predict(x)
-                    xp = chainer.backend.get_array_module(log_p)
-                    loss[name] -= log_p[xp.arange(len(t)), t].sum(dtype="d")
-                    wrong[name] += (log_p.argmax(axis=1) != t).sum()
-        observation = {}
+        measured = prediction.measure(
+            lambda x: {name: predict(x) for name, predict in predictors.items()},
+            self.get_iterator("main"),
+            self.converter,
+            self.device,
+        )
+        observation: dict[str, float] = {}
         with chainer.reporter.report_scope(observation):
-            for name in predictors:
-                chainer.report({name + "loss": float(loss[name]) / examples}, link)
-                chainer.report({name + "error": float(wrong[name]) / examples}, link)
+            for name, (loss, error) in measured.items():
+                chainer.report({name + "loss": loss, name + "error": error}, link)
         return observation
 
 
@@ -83,46 +86,46 @@ class StructureEvaluator(ErrorEvaluator):
         device (device specifier): where to send the mini-batches.
     """
 
-    def __init__(self, iterator, target, bernoulli, samples=0, converter=pass_arrays, device=None):
+    def __init__(
+        self,
+        iterator: Any,
+        target: Any,
+        bernoulli: Bernoulli,
+        samples: int = 0,
+        converter: Callable[..., Any] = pass_arrays,
+        device: DeviceSpec = None,
+    ) -> None:
         super().__init__(iterator, target, converter, device)
         self.bernoulli = bernoulli
         self.samples = samples
         self.uniforms = Uniforms(len(bernoulli), bernoulli.uniforms.seed, Stream.EVALUATION)
 
-    def predictors(self):
+    def predictors(self) -> dict[str, Callable[[Array], Array]]:
         """Return the deterministic and, with samples, the stochastic prediction."""
         link = self.get_target("main")
-        mode = self.bernoulli.mode()
-        # Where there is a smaller network that computes the same, ask that.
-        network = None
-        if hasattr(link, "compact") and getattr(link, "evaluate_compact", True):
-            with contextlib.suppress(ValueError):
-                network = link.compact(mode)
-
-        def deterministic(x):
-            y = link(x, mode[None])[0] if network is None else network(x)
-            return chainer.functions.log_softmax(y).array
-
-        found = {"": deterministic}
+        outputs = prediction.deterministic(link, self.bernoulli)
+        found: dict[str, Callable[[Array], Array]] = {
+            "": lambda x: chainer.functions.log_softmax(outputs(x)).array
+        }
         if self.samples:
-            self.uniforms.to_device(self.bernoulli.device)
-            structures = self.uniforms.take(self.samples) < self.bernoulli.theta
+            structures = prediction.structures_of(self.bernoulli, self.samples, self.uniforms)
 
-            def stochastic(x):
-                outputs = [chainer.functions.softmax(y).array for y in link(x, structures)]
-                xp = chainer.backend.get_array_module(outputs[0])
-                return xp.log(sum(outputs) / len(outputs))
+            def stochastic(x: Array) -> Array:
+                ((_, mean),) = prediction.mean_probabilities(link, x, structures)
+                return prediction.log(mean)
 
             found["stochastic_"] = stochastic
         return found
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the state of the random numbers."""
         self.uniforms.serialize(serializer["uniforms"])
 
 
 @contextlib.contextmanager
-def reestimated_statistics(link, forward, batches):
+def reestimated_statistics(
+    link: Any, forward: Callable[[Array], Any], batches: Iterable[Array]
+) -> Iterator[None]:
     """Give batch normalisations the statistics of some mini-batches while the block runs.
 
     The running statistics of a searchable link mix those of the structures that were drawn last;
@@ -163,11 +166,11 @@ class ThetaReport(chainer.training.Extension):
     trigger = 1, "epoch"
     priority = chainer.training.PRIORITY_WRITER
 
-    def __init__(self, bernoulli, bins=0):
+    def __init__(self, bernoulli: Bernoulli, bins: int = 0) -> None:
         self.bernoulli = bernoulli
         self.bins = bins
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Report the statistics of theta."""
         theta = chainer.backends.cuda.to_cpu(self.bernoulli.theta)
         entropy = -(theta * numpy.log2(theta) + (1 - theta) * numpy.log2(1 - theta))
@@ -200,19 +203,22 @@ class StructureReport(chainer.training.Extension):
     trigger = 1, "epoch"
     priority = chainer.training.PRIORITY_WRITER
 
-    def __init__(self, link, bernoulli):
+    def __init__(self, link: Any, bernoulli: Bernoulli) -> None:
         self.link = link
         self.bernoulli = bernoulli
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Report the mode's size."""
-        mode = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
-        report = {"structure/usage_rate": self.bernoulli.usage_rate()}
-        if hasattr(self.link, "weight_ratio"):
-            report["structure/weight_ratio"] = self.link.weight_ratio(mode)
-        for name, group in getattr(self.link, "groups", {}).items():
-            report[f"structure/{name}"] = int(mode[group].sum())
+        summary = StructureSummary(self.link, self.bernoulli)
+        report: dict[str, float] = {"structure/usage_rate": summary.usage_rate}
+        if summary.weight_ratio is not None:
+            report["structure/weight_ratio"] = summary.weight_ratio
+        report.update({f"structure/{name}": on for name, (on, _) in summary.groups.items()})
         chainer.report(report)
+
+    def __repr__(self) -> str:
+        summary = StructureSummary(self.link, self.bernoulli)
+        return f"<StructureReport of {summary.link}, in {summary.criterion}>"
 
 
 class StepSchedule(chainer.training.Extension):
@@ -232,19 +238,25 @@ class StepSchedule(chainer.training.Extension):
     priority = chainer.training.PRIORITY_WRITER
 
     def __init__(
-        self, iterations, initial_lr=None, divisor=10, milestones=(0.5, 0.75), optimizer=None
-    ):
+        self,
+        iterations: int,
+        initial_lr: float | None = None,
+        divisor: float = 10,
+        milestones: Sequence[float] = (0.5, 0.75),
+        optimizer: Any = None,
+    ) -> None:
         self.initial_lr = initial_lr
         self.divisor = divisor
         # The iterations after which the rate falls, rounded down like the iterations (R10).
         self.milestones = [int(iterations * fraction) for fraction in milestones]
         self.optimizer = optimizer
 
-    def learning_rate(self, iteration):
+    def learning_rate(self, iteration: int) -> float:
         """Return the rate with which the iteration after ``iteration`` finished ones is done."""
+        assert self.initial_lr is not None, "initialize() sets it"
         return self.initial_lr / self.divisor ** sum(iteration >= m for m in self.milestones)
 
-    def initialize(self, trainer):
+    def initialize(self, trainer: Any) -> None:
         """Set the rate of the first iteration, or of the first after a resume."""
         if self.optimizer is None:
             self.optimizer = trainer.updater.get_optimizer("main")
@@ -252,12 +264,12 @@ class StepSchedule(chainer.training.Extension):
             self.initial_lr = self.optimizer.lr
         self.optimizer.lr = self.learning_rate(trainer.updater.iteration)
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Set the rate of the next iteration where it changes."""
         if trainer.updater.iteration in self.milestones:
             self.optimizer.lr = self.learning_rate(trainer.updater.iteration)
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the initial rate, since the optimizer's has changed by then."""
         if self.initial_lr is not None or not isinstance(serializer, chainer.Serializer):
             self.initial_lr = float(serializer("initial_lr", self.initial_lr or 0.0))
@@ -275,12 +287,12 @@ class EpochTrigger:
         epochs (int): fire at every so many epochs.
     """
 
-    def __init__(self, examples, batch_size, epochs=1):
+    def __init__(self, examples: int, batch_size: int, epochs: int = 1) -> None:
         self.examples = examples
         self.batch_size = batch_size
         self.epochs = epochs
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> bool:
         """Return whether the iteration just finished is the last whole one of an epoch."""
         # Iteration i is floor(e n / N) for some e exactly where [i N, (i + 1) N) holds an e n.
         start = trainer.updater.iteration * self.batch_size
@@ -299,6 +311,6 @@ class Synchronise(chainer.training.Extension):
     # Ahead of evaluators and whatever else reports values.
     priority = chainer.training.PRIORITY_WRITER + 100
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Synchronise the updater's network."""
         trainer.updater.synchronise()

@@ -6,16 +6,20 @@ import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
+
+from chainer_sno._types import Array
 
 #: The ending of a file that is being written; a killed process may leave one behind.
 UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
-def replacing(path, durable=True):
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Any]:
     """Open a binary file that takes the place of ``path`` when the block ends without an error.
 
     Args:
@@ -42,13 +46,13 @@ def replacing(path, durable=True):
         raise
 
 
-def write_bytes(path, content, durable=True):
+def write_bytes(path: str | Path, content: bytes, durable: bool = True) -> None:
     """Write a file in one step; see :func:`replacing`."""
     with replacing(path, durable) as file:
         file.write(content)
 
 
-def write_npz(path, arrays):
+def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as an uncompressed npz file in one step.
 
     Args:
@@ -66,7 +70,7 @@ def write_npz(path, arrays):
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def read_npz(path):
+def read_npz(path: str | Path) -> dict[str, Array]:
     """Read all arrays of an npz file, whose checksums are verified before what it holds is used.
 
     Args:

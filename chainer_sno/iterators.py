@@ -1,8 +1,12 @@
 """Mini-batches cut from arrays, with a state of three integers."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.uniforms import Stream, generator
 
 
@@ -36,7 +40,15 @@ class ArrayIterator(chainer.dataset.Iterator):
     #: The random numbers of an augmentation that kernels draw; a subclass may have some.
     augmentation = None
 
-    def __init__(self, arrays, batch_size, repeat=True, shuffle=True, seed=0, divisor=None):
+    def __init__(
+        self,
+        arrays: Sequence[Array],
+        batch_size: int,
+        repeat: bool = True,
+        shuffle: bool = True,
+        seed: int = 0,
+        divisor: float | None = None,
+    ) -> None:
         lengths = {len(array) for array in arrays}
         if len(lengths) != 1:
             raise ValueError(f"the arrays must be of one length, not {sorted(lengths)}")
@@ -51,33 +63,33 @@ class ArrayIterator(chainer.dataset.Iterator):
         self.divisor = divisor
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Start again at the first mini-batch of the first epoch."""
         self.position = 0
         self._previous = -1
         self._order_epoch = -1
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """Finished epochs."""
         return self.position // self.size
 
     @property
-    def is_new_epoch(self):
+    def is_new_epoch(self) -> bool:
         """Whether the last mini-batch finished an epoch."""
         return max(self._previous, 0) // self.size < self.epoch
 
     @property
-    def epoch_detail(self):
+    def epoch_detail(self) -> float:
         """Finished epochs with the fraction of the current one."""
         return self.position / self.size
 
     @property
-    def previous_epoch_detail(self):
+    def previous_epoch_detail(self) -> float | None:
         """The same before the last mini-batch, None before the first."""
         return None if self._previous < 0 else self._previous / self.size
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> Array:
         """Return the order of an epoch.
 
         Args:
@@ -90,19 +102,19 @@ class ArrayIterator(chainer.dataset.Iterator):
             return numpy.arange(self.size)
         return generator((self.seed, Stream.ORDER, epoch)).permutation(self.size)
 
-    def _order(self, epoch):
+    def _order(self, epoch: int) -> Array:
         if epoch != self._order_epoch:
             xp = chainer.backend.get_array_module(self.arrays[0])
             self._current_order = xp.asarray(self.order(epoch))
             self._order_epoch = epoch
         return self._current_order
 
-    def skip(self):
+    def skip(self) -> None:
         """Pass over the next mini-batch, which somebody has cut out by other means."""
         self._previous = self.position
         self.position += self.batch_size
 
-    def add_batch(self, program, progress, orders, x, t):
+    def add_batch(self, program: Any, progress: Array, orders: Array, x: Array, t: Array) -> None:
         """Add the kernel that cuts the next mini-batch out of arrays on a GPU.
 
         Args:
@@ -138,7 +150,7 @@ class ArrayIterator(chainer.dataset.Iterator):
             t,
         )
 
-    def _pair(self):
+    def _pair(self) -> Any:
         """Return examples and targets.
 
         Raises:
@@ -148,7 +160,7 @@ class ArrayIterator(chainer.dataset.Iterator):
             raise ValueError("the arrays must be examples and their int32 classes")
         return self.arrays
 
-    def __next__(self):
+    def __next__(self) -> tuple[Array, ...]:
         """Return the next mini-batch, a tuple of arrays."""
         if not self.repeat and self.position >= self.size:
             raise StopIteration
@@ -178,7 +190,7 @@ class ArrayIterator(chainer.dataset.Iterator):
 
     next = __next__
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the position.
 
         Raises:
@@ -196,7 +208,7 @@ class ArrayIterator(chainer.dataset.Iterator):
 
 
 @chainer.dataset.converter()
-def pass_arrays(batch, device=None):
+def pass_arrays(batch: tuple[Array, ...], device: Any = None) -> tuple[Array, ...]:
     """Convert a mini-batch of :class:`ArrayIterator` for an updater: there is nothing to stack.
 
     Args:
@@ -211,7 +223,7 @@ def pass_arrays(batch, device=None):
     return tuple(device.send(array) for array in batch)
 
 
-def convert(converter, batch, device):
+def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:
     """Call a converter as Chainer's updaters do, one of the old style with the number of a GPU.
 
     Args:

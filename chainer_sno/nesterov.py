@@ -1,9 +1,12 @@
 """Chainer's NesterovAG with WeightDecay, for code that does its step itself."""
 
+from typing import Any
+
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 
 
-def weight_decay(optimizer):
+def weight_decay(optimizer: Any) -> float:
     """Return the weight decay of an optimizer whose step the project's own code can do.
 
     Args:
@@ -23,7 +26,7 @@ def weight_decay(optimizer):
     return sum(hook.rate for hook in decays)
 
 
-def velocity(parameter):
+def velocity(parameter: Any) -> Array:
     """Return the velocity of a parameter, made where there is none yet.
 
     Args:
@@ -53,13 +56,13 @@ class DeviceRates:
         ValueError: see :func:`weight_decay`.
     """
 
-    def __init__(self, optimizer, xp, dtype):
+    def __init__(self, optimizer: Any, xp: Any, dtype: Any) -> None:
         self.optimizer = optimizer
         self._lr = xp.full(1, optimizer.lr, dtype)
         self._known = optimizer.lr
         self.arguments = self._lr, optimizer.momentum, weight_decay(optimizer)
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Bring the learning rate to the device if it has changed."""
         if self.optimizer.lr != self._known:
             self._lr.fill(self.optimizer.lr)
@@ -81,7 +84,7 @@ class FlatParameters:
         array, velocity, gradient (array): of all parameters, shape (size,).
     """
 
-    def __init__(self, parameters, xp):
+    def __init__(self, parameters: Any, xp: Any) -> None:
         sizes = [parameter.size for parameter in parameters]
         dtype = parameters[0].dtype
         self.array, self.velocity, self.gradient = (xp.zeros(sum(sizes), dtype) for _ in range(3))
@@ -100,6 +103,6 @@ class FlatParameters:
             parameter.update_rule.state["v"] = self.velocity[own].reshape(shape)
             self._gradients[id(parameter)] = self.gradient[own].reshape(shape)
 
-    def gradient_of(self, parameter):
+    def gradient_of(self, parameter: Any) -> Array:
         """Return where the gradient of a parameter belongs, an array of its shape."""
         return self._gradients[id(parameter)]

@@ -1,5 +1,8 @@
 """Plain networks as ONNX models, for other runtimes."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy
 
 import chainer_sno
@@ -20,7 +23,7 @@ ACTIVATIONS = {
 }
 
 
-def save_onnx(path, network):
+def save_onnx(path: str | Path, network: Any) -> None:
     """Write a plain network as an ONNX model, in one step.
 
     Args:
@@ -35,7 +38,7 @@ def save_onnx(path, network):
     write_bytes(path, to_onnx(network).SerializeToString())
 
 
-def to_onnx(network):
+def to_onnx(network: Any) -> Any:
     """Return a plain network as an ONNX model.
 
     Its input ``x`` and its output ``y``, before the softmax, have a first axis of any length, the
@@ -93,10 +96,12 @@ class _Graph:
         onnx (module): the package.
     """
 
-    def __init__(self, onnx):
-        self.onnx, self.nodes, self.weights = onnx, [], []
+    def __init__(self, onnx: Any) -> None:
+        self.onnx = onnx
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
 
-    def add(self, operator, *inputs, output=None, **attributes):
+    def add(self, operator: Any, *inputs: Any, output: Any = None, **attributes: Any) -> Any:
         """Add a node and return the name of its output.
 
         Args:
@@ -111,7 +116,7 @@ class _Graph:
         self.nodes.append(node)
         return output
 
-    def _weight(self, array):
+    def _weight(self, array: Any) -> Any:
         name = f"weight_{len(self.weights)}"
         array = array.array if isinstance(array, chainer.Variable) else array
         array = numpy.ascontiguousarray(chainer.backends.cuda.to_cpu(array))
@@ -119,7 +124,7 @@ class _Graph:
         return name
 
 
-def _mlp(graph, network):
+def _mlp(graph: Any, network: Any) -> Any:
     """Add an MLP; return the axes of a sample and the number of outputs."""
     operator, attributes = ACTIVATIONS[network.geometry["activation"]]
     h = "x"
@@ -134,7 +139,7 @@ def _mlp(graph, network):
     return [network.columns], network.widths[-1]
 
 
-def _dense_net(graph, network):
+def _dense_net(graph: Any, network: Any) -> Any:
     """Add a compact DenseNet; return the axes of an image and the number of outputs."""
     h = graph.add("Conv", "x", network.stem.W, pads=[1] * 4)
     for block in network.blocks:
@@ -157,7 +162,7 @@ def _dense_net(graph, network):
     return [geometry["in_channels"], "height", "width"], geometry["classes"]
 
 
-def _activations(graph, features, consumer):
+def _activations(graph: Any, features: Any, consumer: Any) -> Any:
     """Add BN and ReLU of the feature maps that a consumer takes."""
     taken = [features[i] for i in consumer.sources]
     h = graph.add("Concat", *taken, axis=1) if len(taken) > 1 else taken[0]
@@ -166,7 +171,7 @@ def _activations(graph, features, consumer):
     return graph.add("Relu", graph.add("BatchNormalization", h, *statistics, epsilon=norm.eps))
 
 
-def _ones(graph, h, network):
+def _ones(graph: Any, h: Any, network: Any) -> Any:
     """Add a channel that is 1 everywhere, as large as a feature map."""
     batch, image = graph.add("Shape", h, start=0, end=1), graph.add("Shape", h, start=2)
     shape = graph.add("Concat", batch, numpy.array([1]), image, axis=0)

@@ -3,6 +3,8 @@
 import contextlib
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy
 
@@ -17,10 +19,11 @@ class _Counter(chainer.LinkHook):
 
     name = "count"
 
-    def __init__(self):
-        self.weights, self.flops = {}, 0
+    def __init__(self) -> None:
+        self.weights: dict[int, int] = {}
+        self.flops = 0
 
-    def forward_postprocess(self, args):
+    def forward_postprocess(self, args: Any) -> None:
         if isinstance(args.link, COUNTED):
             W = args.link.W
             self.weights[id(W)] = W.size
@@ -28,7 +31,7 @@ class _Counter(chainer.LinkHook):
             self.flops += 2 * W.size * (args.out.size // len(W))
 
 
-def count(network, shape):
+def count(network: Any, shape: Sequence[int]) -> dict[str, int]:
     """Return the weights, parameters and operations of a plain network.
 
     A weight costs a multiplication and an addition wherever it is used, in the padding too.
@@ -62,7 +65,9 @@ def count(network, shape):
     }
 
 
-def milliseconds(network, shape, batch_size, seconds=0.3, least=5):
+def milliseconds(
+    network: Any, shape: Any, batch_size: int, seconds: float = 0.3, least: int = 5
+) -> Any:
     """Return how long a forward pass takes on this machine, as it is now.
 
     Args:
@@ -75,7 +80,7 @@ def milliseconds(network, shape, batch_size, seconds=0.3, least=5):
     Returns:
         float: the median of the passes, the first one left out, in evaluation mode.
     """
-    times = []
+    times: list[float] = []
     with _evaluation(network):
         x = _samples(network, batch_size, shape)
         network(x)
@@ -88,7 +93,9 @@ def milliseconds(network, shape, batch_size, seconds=0.3, least=5):
     return 1000 * statistics.median(times)
 
 
-def describe(network, shape, batch_sizes=(1, 64), seconds=0.3):
+def describe(
+    network: Any, shape: Sequence[int], batch_sizes: Sequence[int] = (1, 64), seconds: float = 0.3
+) -> dict[str, Any]:
     """Return what a plain network costs.
 
     Args:
@@ -110,7 +117,7 @@ def describe(network, shape, batch_sizes=(1, 64), seconds=0.3):
     }
 
 
-def _evaluation(network):
+def _evaluation(network: Any) -> Any:
     """Return a context without training and gradients, on the device of the network."""
     stack = contextlib.ExitStack()
     stack.enter_context(chainer.using_config("train", False))
@@ -119,14 +126,14 @@ def _evaluation(network):
     return stack
 
 
-def _samples(network, batch_size, shape):
+def _samples(network: Any, batch_size: int, shape: Any) -> Any:
     """Return samples at random, of the dtype and on the device of the network."""
     dtype = next(network.params()).dtype
     x = numpy.random.default_rng(0).standard_normal((batch_size, *shape)).astype(dtype)
     return network.device.send(x)
 
 
-def _wait(network):
+def _wait(network: Any) -> None:
     """Wait for a GPU to finish what was begun on it."""
     if network.xp is not numpy:
         network.xp.cuda.get_current_stream().synchronize()

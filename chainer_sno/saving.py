@@ -1,6 +1,8 @@
 """Plain networks in files that hold their geometry beside their weights."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -16,7 +18,7 @@ FORMAT = 1
 KINDS = {kind.__name__: kind for kind in (MLP, CompactDenseNet)}
 
 
-def save_compact(path, network):
+def save_compact(path: str | Path, network: Any) -> None:
     """Save a plain network so that :func:`load_compact` needs nothing but the file.
 
     The file is an uncompressed npz archive of the arrays that Chainer's serializer saves and of
@@ -45,7 +47,7 @@ def save_compact(path, network):
     write_npz(path, {"description": json.dumps(description), **serialize(network)})
 
 
-def load_compact(path):
+def load_compact(path: str | Path) -> Any:
     """Return a network that :func:`save_compact` saved, on the CPU.
 
     Args:
@@ -76,7 +78,7 @@ def load_compact(path):
     return network
 
 
-def load_arrays(link, arrays):
+def load_arrays(link: Any, arrays: Any) -> None:
     """Load arrays into a link that has just those.
 
     Chainer's own deserializer takes an array of another shape where it can be broadcast, and

@@ -8,10 +8,14 @@ the same numbers.  The numbers of a CPU and those of a GPU differ.
 """
 
 import enum
+from collections.abc import Sequence
+from typing import Any
 
 import numpy
+from numpy.typing import DTypeLike
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import loaded
 
 #: Numbers drawn at once on a CPU, about.
@@ -30,7 +34,7 @@ class Stream(enum.IntEnum):
     FIXED_STRUCTURE = 6
 
 
-def generator(key):
+def generator(key: Sequence[int]) -> Any:
     """Return a generator that is a pure function of ``key``.
 
     Args:
@@ -55,7 +59,13 @@ class Uniforms(chainer.DeviceResident):
         position (int): rows taken so far; with the seed, the whole state.
     """
 
-    def __init__(self, size, seed=0, stream=Stream.STRUCTURES, dtype=numpy.float64):
+    def __init__(
+        self,
+        size: int,
+        seed: int = 0,
+        stream: Stream = Stream.STRUCTURES,
+        dtype: DTypeLike = numpy.float64,
+    ) -> None:
         super().__init__()
         self.size = size
         self.seed = seed
@@ -63,21 +73,22 @@ class Uniforms(chainer.DeviceResident):
         self.dtype = numpy.dtype(dtype)
         self.position = 0
         self._rows = max(1, CHUNK_SIZE // size)
-        self._chunk = None
+        self._chunk: Any = None
         self._chunk_index = -1
 
-    def device_resident_accept(self, visitor):
+    def device_resident_accept(self, visitor: Any) -> None:
         """Forget the numbers drawn on the device that is left."""
         super().device_resident_accept(visitor)
         self._chunk_index = -1
 
     @property
-    def key(self):
+    def key(self) -> tuple[int, int]:
         """The key of the stream on a GPU, two integers of 32 bits."""
         sequence = numpy.random.SeedSequence((self.seed, self.stream))
-        return tuple(int(word) for word in sequence.generate_state(2, numpy.uint32))
+        first, second = sequence.generate_state(2, numpy.uint32).tolist()
+        return first, second
 
-    def _draw(self, row, count):
+    def _draw(self, row: Any, count: Any) -> Any:
         """Return rows drawn on a GPU."""
         xp = self.device.xp
         with chainer.using_device(self.device):
@@ -89,7 +100,7 @@ class Uniforms(chainer.DeviceResident):
                 rows = (xp.floor(rows * 2**24) / 2**24).astype(self.dtype)
         return rows
 
-    def _read(self, row, count):
+    def _read(self, row: int, count: int) -> Array:
         if self.device.xp is not numpy:
             return self._draw(row, count)
         index, start = divmod(row, self._rows)
@@ -99,7 +110,7 @@ class Uniforms(chainer.DeviceResident):
             self._chunk_index = index
         return self._chunk[start : start + count]
 
-    def take(self, count):
+    def take(self, count: int) -> Array:
         """Return the next rows.
 
         Args:
@@ -114,7 +125,7 @@ class Uniforms(chainer.DeviceResident):
             return rows
         return self.device.xp.concatenate((rows, self.take(count - len(rows))))
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the position.
 
         Raises:

@@ -1,6 +1,11 @@
 """Algorithm 1 of the paper as an updater of Chainer's trainer."""
 
+from collections.abc import Callable
+from typing import Any
+
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array, DeviceSpec
+from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.iterators import convert
 from chainer_sno.utility import ranking_utility
 
@@ -31,16 +36,18 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
             than the link.
     """
 
+    iteration: int
+
     def __init__(
         self,
-        iterator,
-        optimizer,
-        bernoulli,
-        samples=2,
-        loss_func=chainer.functions.softmax_cross_entropy,
-        converter=chainer.dataset.concat_examples,
-        device=None,
-    ):
+        iterator: Any,
+        optimizer: Any,
+        bernoulli: Bernoulli,
+        samples: int = 2,
+        loss_func: Callable[..., Any] = chainer.functions.softmax_cross_entropy,
+        converter: Callable[..., Any] = chainer.dataset.concat_examples,
+        device: DeviceSpec = None,
+    ) -> None:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         if len(bernoulli) != len(optimizer.target.costs):
@@ -54,7 +61,14 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         self.bernoulli = bernoulli
         self.samples = samples
 
-    def update_core(self):
+    def __repr__(self) -> str:
+        link = type(self.get_optimizer("main").target).__name__
+        return (
+            f"<{type(self).__name__} of {link}: {self.samples} structures an iteration, "
+            f"{self.iteration} iterations done, {self.bernoulli!r}>"
+        )
+
+    def update_core(self) -> None:
         """Do one iteration of Algorithm 1."""
         iterator = self.get_iterator("main")
         optimizer = self.get_optimizer("main")
@@ -65,7 +79,7 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         if self.auto_new_epoch and iterator.is_new_epoch:
             optimizer.new_epoch(auto=True)
 
-    def step(self, x, t, structures):
+    def step(self, x: Array, t: Array, structures: Array) -> Array:
         """Update theta and the weights with one mini-batch and given structures.
 
         Args:
@@ -86,7 +100,7 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         optimizer.update()
         return ranked
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
         super().serialize(serializer)
         self.bernoulli.serialize(serializer["bernoulli"])

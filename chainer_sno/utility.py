@@ -5,10 +5,11 @@ import functools
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 
 
 @functools.lru_cache(maxsize=64)
-def cumulative_utilities(samples):
+def cumulative_utilities(samples: int) -> Array:
     """Return the sums of the utilities of the best 0, 1, ..., samples ranks.
 
     Args:
@@ -25,7 +26,7 @@ def cumulative_utilities(samples):
     return numpy.concatenate(([0.0], numpy.cumsum(utilities)))
 
 
-def ranking_utility(losses):
+def ranking_utility(losses: Array) -> Array:
     r"""Turn losses into utilities, invariant to order-preserving transformations.
 
     With :math:`\lambda` losses the best :math:`\lceil\lambda/4\rceil` get +1, the worst

@@ -1,7 +1,10 @@
 """DenseNet with connections under selection as a program of kernels: section 4.2 on a GPU."""
 
+from typing import Any
+
 import numpy
 
+from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES
 from chainer_sno.nesterov import DeviceRates, FlatParameters
 
@@ -13,13 +16,13 @@ _BLOCKS = 264
 _SHARED = 48 * 1024
 
 
-def _tile(width):
+def _tile(width: Any) -> Any:
     """Return the rows of a tile, and the numbers that it needs with its borders."""
     rows = _STRIPS // -(-width // _STRIP)
     return rows, (rows + 3) * (width + 2)
 
 
-def definitions(link, image_shape, dtype):
+def definitions(link: Any, image_shape: Any, dtype: Any) -> Any:
     """Return what ``dense.cu`` must know of a network when it is compiled.
 
     Args:
@@ -56,7 +59,17 @@ def definitions(link, image_shape, dtype):
 class _Block:
     """A block's buffers and the arguments that many of its kernels share."""
 
-    def __init__(self, kernels, block, bits, first_bit, images, height, width, samples):
+    def __init__(
+        self,
+        kernels: Any,
+        block: Any,
+        bits: int,
+        first_bit: Any,
+        images: Any,
+        height: Any,
+        width: Any,
+        samples: int,
+    ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
         self.block, self.inputs, self.samples = block, block.widths[0], samples
         self.growth = block.widths[-1]
@@ -98,7 +111,7 @@ class _Block:
         self.pooled, self.gpooled = (xp.zeros((*maps, self.pooled_size), dtype) for _ in range(2))
         self._averages(xp, dtype)
 
-    def _averages(self, xp, dtype):
+    def _averages(self, xp: Any, dtype: Any) -> None:
         """Put the running statistics of all consumers into one array of which theirs are views."""
         self.averages = xp.zeros((self.consumers, 2, self.channels), dtype)
         for own, norm in zip(self.averages, self.block.norms):
@@ -106,12 +119,12 @@ class _Block:
                 row[: norm.gamma.size] = getattr(norm, name)
                 setattr(norm, name, row[: norm.gamma.size])
 
-    def seen(self, consumer):
+    def seen(self, consumer: int) -> Any:
         """Return how a consumer sees the feature maps."""
         norm = self.block.norms[consumer]
         return self.features, self.mean, self.inv_std, norm.gamma.array, norm.beta.array
 
-    def below(self, consumer):
+    def below(self, consumer: int) -> Any:
         """Return the channels below a consumer."""
         return self.inputs + consumer * self.growth
 
@@ -138,7 +151,15 @@ class DenseNetwork:
 
     dropout = None
 
-    def __init__(self, kernels, link, optimizer, batch_size, image_shape, samples=1):
+    def __init__(
+        self,
+        kernels: Any,
+        link: Any,
+        optimizer: Any,
+        batch_size: int,
+        image_shape: Any,
+        samples: int = 1,
+    ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
         if link.classes > MAX_CLASSES:
             raise ValueError(f"the GPU's kernels take at most {MAX_CLASSES} classes")
@@ -158,7 +179,7 @@ class DenseNetwork:
         self._all = xp.arange(link.in_channels, dtype=numpy.int32)
         self._prepare_parts(xp, dtype)
 
-    def _prepare_parts(self, xp, dtype):
+    def _prepare_parts(self, xp: Any, dtype: Any) -> None:
         """Make room for the largest parts of sums, one after the other in the same place."""
         sizes = []
         for i, block in enumerate(self.blocks):
@@ -176,23 +197,23 @@ class DenseNetwork:
                 sizes.append(self._stem_slabs(block) * self.link.stem.W.size)
         self.parts = xp.zeros(max(sizes), dtype)
 
-    def _splits(self, block, consumer):
+    def _splits(self, block: Any, consumer: int) -> Any:
         """Return into how many sums over channels a convolution is split."""
         wanted = -(-_BLOCKS // (block.tiles * self.samples))
         return max(1, min(wanted, block.below(consumer) // (4 * _READ)))
 
-    def _slabs(self, block, consumer):
+    def _slabs(self, block: Any, consumer: int) -> Any:
         """Return into how many sums over tiles the gradient of a convolution is split."""
         groups = -(-block.below(consumer) // _GROUP)
         return max(1, min(2 * _BLOCKS // (groups * self.samples), block.tiles))
 
-    def _stem_slabs(self, block):
+    def _stem_slabs(self, block: Any) -> Any:
         return min(_BLOCKS, block.tiles)
 
-    def _transition_slabs(self, block):
+    def _transition_slabs(self, block: Any) -> Any:
         return max(1, min(16, block.pooled_size // 512))
 
-    def add_losses(self, program, t):
+    def add_losses(self, program: Any, t: Array) -> None:
         """Add the kernels from x to the losses of all rows."""
         link, samples = self.link, self.samples
         for block in self.blocks:
@@ -291,7 +312,9 @@ class DenseNetwork:
                 more=(block.consumers,),
             )
 
-    def _add_finish(self, program, block, first, count, splits, shared=False):
+    def _add_finish(
+        self, program: Any, block: Any, first: Any, count: Any, splits: Any, shared: bool = False
+    ) -> None:
         """Add the kernels that put new feature maps in their place."""
         program.add(
             "finish",
@@ -321,7 +344,7 @@ class DenseNetwork:
             block.inv_std,
         )
 
-    def add_update(self, program):
+    def add_update(self, program: Any) -> None:
         """Add the kernels from the losses to the new parameters."""
         for block in self.blocks:
             for array in (block.gfeatures, block.through):
@@ -362,11 +385,13 @@ class DenseNetwork:
         )
 
     @property
-    def _group(self):
+    def _group(self) -> Any:
         """Channels at once in the gradient of a convolution, WEIGHT_GROUP."""
         return 4 if self.flat.array.dtype.itemsize > 4 else 8
 
-    def _add_complete(self, program, block, first, count, summed=False):
+    def _add_complete(
+        self, program: Any, block: Any, first: Any, count: Any, summed: bool = False
+    ) -> None:
         """Add the kernel that completes the gradient of feature maps, into gy."""
         program.each(
             "complete",
@@ -384,7 +409,7 @@ class DenseNetwork:
             more=(count, 1 if summed else self.samples),
         )
 
-    def _add_normalisation_back(self, program, block, consumer, tiles):
+    def _add_normalisation_back(self, program: Any, block: Any, consumer: int, tiles: Any) -> None:
         norm = block.block.norms[consumer]
         gradients = [self.flat.gradient_of(p) for p in (norm.gamma, norm.beta)]
         program.add(
@@ -404,7 +429,7 @@ class DenseNetwork:
             *gradients,
         )
 
-    def _add_exit_back(self, program, block, following):
+    def _add_exit_back(self, program: Any, block: Any, following: Any) -> None:
         """Add the way back through the exit, from the next block or the classifier."""
         samples, link = self.samples, self.link
         if following is None:
@@ -487,7 +512,7 @@ class DenseNetwork:
         )
         self._add_normalisation_back(program, block, last, block.chunks)
 
-    def _add_layer_back(self, program, block, consumer):
+    def _add_layer_back(self, program: Any, block: Any, consumer: int) -> None:
         """Add the way back through a layer."""
         samples, below = self.samples, block.below(consumer)
         conv = block.block.convs[consumer]

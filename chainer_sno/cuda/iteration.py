@@ -1,5 +1,7 @@
 """What every captured iteration has: the mini-batch, the structures, equation (7)."""
 
+from typing import Any
+
 import numpy
 
 from chainer_sno.cuda.kernels import MAX_SAMPLES, Program
@@ -19,7 +21,7 @@ class _Stream:
         word (int): where, in Progress, the kernels find the position.
     """
 
-    def __init__(self, uniforms, rows, word):
+    def __init__(self, uniforms: Any, rows: Any, word: Any) -> None:
         self.uniforms, self.rows, self.word = uniforms, 0 if uniforms is None else rows, word
 
 
@@ -45,7 +47,7 @@ class Iteration:
         ValueError: more structures than the kernels have room for.
     """
 
-    def __init__(self, kernels, iterator, network, bernoulli=None):
+    def __init__(self, kernels: Any, iterator: Any, network: Any, bernoulli: Any = None) -> None:
         xp = kernels.xp
         if network.samples > MAX_SAMPLES:
             raise ValueError(f"the GPU's kernels take at most {MAX_SAMPLES} structures")
@@ -102,7 +104,7 @@ class Iteration:
         )
         network.add_update(program)
 
-    def run(self):
+    def run(self) -> None:
         """Do one iteration; nothing waits for it."""
         epoch = self.iterator.epoch
         if epoch != self._orders_epoch:
@@ -117,7 +119,7 @@ class Iteration:
             if stream.uniforms is not None:
                 stream.uniforms.position += stream.rows
 
-    def take_loss(self):
+    def take_loss(self) -> float:
         """Return the mean loss since the last call, and start anew; waits for the device.
 
         Returns:
@@ -128,11 +130,11 @@ class Iteration:
         self._progress[_LOSS:] = 0
         return float(total / progress[_LOSSES]) if progress[_LOSSES] else float("nan")
 
-    def _host_progress(self):
+    def _host_progress(self) -> Any:
         progress = self._progress
         return progress.get() if hasattr(progress, "get") else progress.copy()
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the losses since the last report.
 
         Where the training stands on the device is set from the iterator and the streams of random

@@ -2,7 +2,9 @@
 
 import functools
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -26,7 +28,7 @@ _TYPES = {
 }
 
 
-def source(*names):
+def source(*names: str) -> str:
     """Return the text of source files of this directory, ``common.cuh`` in front.
 
     Args:
@@ -39,7 +41,7 @@ def source(*names):
     return "\n".join((Path(__file__).parent / file).read_text() for file in files)
 
 
-def signatures(text):
+def signatures(text: str) -> dict[str, list[tuple[str, bool]]]:
     """Return what each kernel of a source takes.
 
     Args:
@@ -49,7 +51,7 @@ def signatures(text):
         dict: from a kernel's name to a list of pairs, the C type of a parameter and whether it is
         a pointer.
     """
-    found = {}
+    found: dict[str, list[tuple[str, bool]]] = {}
     for name, parameters in _KERNEL.findall(text):
         found[name] = []
         for parameter in parameters.split(","):
@@ -70,7 +72,9 @@ class Kernels:
         TypeError: the dtype is another.
     """
 
-    def __init__(self, names, dtype, definitions=None):
+    def __init__(
+        self, names: Sequence[str], dtype: Any, definitions: Mapping[str, int] | None = None
+    ) -> None:
         self.dtype = numpy.dtype(dtype)
         if self.dtype not in (numpy.float32, numpy.float64):
             raise TypeError(f"the kernels are for float32 and float64, not {self.dtype}")
@@ -85,19 +89,19 @@ class Kernels:
         self.options = ("-std=c++17", *(f"-D{name}={value}" for name, value in values.items()))
 
     @property
-    def xp(self):
+    def xp(self) -> Any:
         """The array module whose arrays the kernels take."""
         return chainer.backends.cuda.cupy
 
     @functools.cached_property
-    def _module(self):
+    def _module(self) -> Any:
         return self.xp.RawModule(code=self.source, options=self.options)
 
     @functools.cache  # noqa: B019  (lives as long as the training)
-    def _function(self, name):
+    def _function(self, name: str) -> Any:
         return self._module.get_function(name)
 
-    def cast(self, name, arguments):
+    def cast(self, name: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Return the arguments of a kernel as it takes them, numbers in the type of the source.
 
         Args:
@@ -116,7 +120,7 @@ class Kernels:
             raise TypeError(f"{name} takes {len(expected)} arguments, not {len(arguments)}")
         found = []
         for place, ((kind, pointer), argument) in enumerate(zip(expected, arguments)):
-            dtype = self.dtype.type if kind == "real" else _TYPES.get(kind)
+            dtype: Any = self.dtype.type if kind == "real" else _TYPES.get(kind)
             if not pointer:
                 found.append(dtype(argument))
             elif argument is None:
@@ -131,7 +135,9 @@ class Kernels:
                 found.append(argument)
         return tuple(found)
 
-    def launch(self, name, grid, block, arguments):
+    def launch(
+        self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]
+    ) -> None:
         """Launch a kernel on the current stream.
 
         Args:
@@ -142,11 +148,11 @@ class Kernels:
         """
         self._function(name)(grid, block, arguments)
 
-    def each(self, name, size, *arguments):
+    def each(self, name: str, size: int, *arguments: Any) -> None:
         """Launch a kernel with a thread for each of so many things; see :meth:`cast`."""
         self.launch(name, (-(-size // THREADS),), (THREADS,), self.cast(name, arguments))
 
-    def capture(self, function):
+    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
         """Return a CUDA graph of what a function launches, without running it.
 
         Args:
@@ -166,7 +172,7 @@ class Kernels:
 
 
 @functools.cache
-def loaded(names, dtype):
+def loaded(names: Sequence[str], dtype: Any) -> Kernels:
     """Return kernels that are compiled once for a process; the arguments are those of Kernels."""
     return Kernels(names, dtype)
 
@@ -184,16 +190,18 @@ class Program:
         launches (list of tuple): name, grid, block and arguments of each.
     """
 
-    def __init__(self, kernels):
+    def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
-        self.launches = []
-        self._captured = None
+        self.launches: list[tuple[Any, ...]] = []
+        self._captured: Callable[[], None] | None = None
 
-    def add(self, name, grid, block, *arguments):
+    def add(
+        self, name: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any
+    ) -> None:
         """Append a launch; see :meth:`Kernels.launch` and :meth:`Kernels.cast`."""
         self.launches.append((name, grid, block, self.kernels.cast(name, arguments)))
 
-    def each(self, name, size, *arguments, more=()):
+    def each(self, name: str, size: int, *arguments: Any, more: tuple[int, ...] = ()) -> None:
         """Append a launch of a thread for each of so many things.
 
         Args:
@@ -204,12 +212,12 @@ class Program:
         """
         self.add(name, (-(-size // THREADS), *more), (THREADS,), *arguments)
 
-    def run(self):
+    def run(self) -> None:
         """Launch everything, kernel by kernel."""
         for launch in self.launches:
             self.kernels.launch(*launch)
 
-    def __call__(self):
+    def __call__(self) -> None:
         """Launch everything: kernel by kernel the first time, later as one graph.
 
         The first time loads the kernels, which must not happen while a graph is captured.

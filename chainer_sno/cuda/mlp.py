@@ -1,5 +1,8 @@
 """Fully connected networks as programs of kernels: section 4.1 on a GPU."""
 
+from typing import Any
+
+from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES
 from chainer_sno.nesterov import DeviceRates, velocity
 
@@ -28,14 +31,14 @@ class MLPNetwork:
 
     def __init__(
         self,
-        kernels,
-        layers,
-        optimizer,
-        batch_size,
-        samples=1,
-        selected=True,
-        dropout=None,
-    ):
+        kernels: Any,
+        layers: Any,
+        optimizer: Any,
+        batch_size: int,
+        samples: int = 1,
+        selected: bool = True,
+        dropout: Any = None,
+    ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
         self.samples, self.dropout = samples, dropout
         self.layers, self.batch_size = layers, batch_size
@@ -60,7 +63,7 @@ class MLPNetwork:
         self._z = [xp.zeros((n, out), dtype) for n, (out, _) in zip(rows, self.shapes)]
         self._dz = [xp.zeros((self.rows, out), dtype) for out, _ in self.shapes]
 
-    def _activations(self, k):
+    def _activations(self, k: Any) -> Any:
         """Return what the kernels take to read the inputs of layer k."""
         if k == 0:
             return self.x, self.batch_size, None, 1, 0
@@ -71,7 +74,7 @@ class MLPNetwork:
             mask = mask.reshape(-1)[first:]
         return self._z[k - 1], len(self._z[k - 1]), mask, self._repeat, self._stride
 
-    def add_losses(self, program, t):
+    def add_losses(self, program: Any, t: Array) -> None:
         """Add the kernels from x to the losses of all rows."""
         last = len(self.layers) - 1
         for k, (layer, (out, size)) in enumerate(zip(self.layers, self.shapes)):
@@ -107,7 +110,7 @@ class MLPNetwork:
             self._dz[last],
         )
 
-    def add_update(self, program):
+    def add_update(self, program: Any) -> None:
         """Add the kernels from the losses to the new parameters."""
         for k in reversed(range(len(self.layers))):
             layer, (out, size) = self.layers[k], self.shapes[k]

@@ -1,5 +1,8 @@
 """Updaters of Chainer's trainer whose iteration is one launch of a CUDA graph."""
 
+from collections.abc import Callable
+from typing import Any
+
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda.dense import DenseNetwork, definitions
@@ -9,12 +12,14 @@ from chainer_sno.cuda.mlp import MLPNetwork
 from chainer_sno.updater import StructureUpdater
 
 
-def _mlp(layers, optimizer, iterator, make_kernels, samples=1, **options):
+def _mlp(
+    layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
+) -> Any:
     kernels = make_kernels(("method", "mlp"), layers[0].W.dtype)
     return kernels, MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
 
 
-def _dense(link, optimizer, iterator, make_kernels, samples=1):
+def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1) -> Any:
     shape = iterator.arrays[0].shape[2:]
     link.check(iterator.arrays[0], link.costs[None])
     dtype = link.stem.W.dtype
@@ -27,7 +32,12 @@ def _dense(link, optimizer, iterator, make_kernels, samples=1):
 class _Captured:
     """What the two updaters share: they run an iteration, and look at it when they are asked to."""
 
-    def update_core(self):
+    captured: Iteration
+    auto_new_epoch: bool
+    get_iterator: Callable[[str], Any]
+    get_optimizer: Callable[[str], Any]
+
+    def update_core(self) -> None:
         """Do one iteration; nothing waits for it."""
         optimizer = self.get_optimizer("main")
         self.captured.run()
@@ -35,16 +45,16 @@ class _Captured:
         if self.auto_new_epoch and self.get_iterator("main").is_new_epoch:
             optimizer.new_epoch(auto=True)
 
-    def synchronise(self):
+    def synchronise(self) -> None:
         """Wait for the device, and report ``loss``, the mean since the last time."""
         optimizer = self.get_optimizer("main")
         for parameter in optimizer.target.params():
             parameter.update_rule.t = optimizer.t
         chainer.report({"loss": self.captured.take_loss()}, optimizer.target)
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
-        super().serialize(serializer)
+        super().serialize(serializer)  # type: ignore[misc]
         self.captured.serialize(serializer["captured"])
 
 
@@ -73,7 +83,14 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
         ValueError: an argument is not as above, or too large for the kernels.
     """
 
-    def __init__(self, iterator, optimizer, bernoulli, samples=2, make_kernels=None):
+    def __init__(
+        self,
+        iterator: Any,
+        optimizer: Any,
+        bernoulli: Any,
+        samples: int = 2,
+        make_kernels: Any = None,
+    ) -> None:
         super().__init__(iterator, optimizer, bernoulli, samples)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels, samples
@@ -103,7 +120,7 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         ValueError: an argument is not as above, or too large for the kernels.
     """
 
-    def __init__(self, iterator, optimizer, make_kernels=None):
+    def __init__(self, iterator: Any, optimizer: Any, make_kernels: Any = None) -> None:
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels

@@ -19,11 +19,17 @@ Activations are unit-major, (units, samples), so that picking units copies conti
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy
 
+from chainer_sno._types import Array
 from chainer_sno.fast import kernels
+
+#: Velocities of the weights and of the biases, layer by layer.
+Velocities = tuple[Sequence[Array], Sequence[Array]]
 
 SPLIT, UNION, DENSE = 0, 1, 2
 
@@ -104,7 +110,18 @@ class Engine:
         TypeError: the dtype is another.
     """
 
-    def __init__(self, weights, biases, lr, momentum=0.9, decay=1e-4, velocities=None):
+    _lr: float
+    _basis: _Basis
+
+    def __init__(
+        self,
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+        lr: float,
+        momentum: float = 0.9,
+        decay: float = 1e-4,
+        velocities: Velocities | None = None,
+    ) -> None:
         if not 0 < momentum < 1:
             raise ValueError("momentum must lie strictly between 0 and 1")
         self.dtype = numpy.asarray(weights[0]).dtype
@@ -126,13 +143,18 @@ class Engine:
         self._W = [numpy.empty(shape, self.dtype) for shape in self._shapes]
         self._all = numpy.arange(max(max(shape) for shape in self._shapes), dtype=numpy.uintp)
         self._columns = numpy.empty(self._shapes[0][1], numpy.uintp)
-        self._buffers = {}
-        self._lr, self._basis = None, None
+        self._buffers: dict[Any, Array] = {}
         self.load_parameters(weights, biases, lr, velocities)
 
     # State
 
-    def load_parameters(self, weights, biases, lr, velocities=None):
+    def load_parameters(
+        self,
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+        lr: float,
+        velocities: Velocities | None = None,
+    ) -> None:
         """Start over from plain arrays; the arguments are those of the constructor."""
         self._lr = float(lr)
         self._basis = _Basis(self._lr, self.momentum, self.decay)
@@ -149,7 +171,7 @@ class Engine:
             self._b[k][...] = biases[k]
             self._bv[k][...] = 0 if velocities is None else velocities[1][k]
 
-    def parameters(self):
+    def parameters(self) -> dict[str, list[Array]]:
         """Return plain copies of the parameters and of their velocities.
 
         Returns:
@@ -170,7 +192,7 @@ class Engine:
             "bias_velocities": [v.copy() for v in self._bv],
         }
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Return all that the coming iterations depend on, to the bit.
 
         Returns:
@@ -182,7 +204,7 @@ class Engine:
             state[f"slow_{k}"], state[f"fast_{k}"] = S.copy(), F.copy()
         return state
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a state of an engine of the same widths, momentum and decay.
 
         Args:
@@ -197,12 +219,12 @@ class Engine:
         self._refresh()
 
     @property
-    def lr(self):
+    def lr(self) -> float:
         """The learning rate."""
         return self._lr
 
     @lr.setter
-    def lr(self, lr):
+    def lr(self, lr: float) -> None:
         if lr != self._lr:
             self._change_basis(float(lr))
 
@@ -281,7 +303,13 @@ class Engine:
             costs[SPLIT] = weights * (products / lam + _GATHER + _SCATTER) + lam * _CALL
         return min(costs, key=costs.get)
 
-    def step(self, x, t, structures=None, dropout=None):
+    def step(
+        self,
+        x: Array,
+        t: Array,
+        structures: Array | None = None,
+        dropout: Array | None = None,
+    ) -> Array:
         """Do one iteration: equation (6) and the step of the optimizer.
 
         Args:
@@ -337,7 +365,9 @@ class Engine:
             kernels.take_columns(x, inputs, picked)
             x = picked
         pieces = [self._pieces(k, modes[k], units) for k in range(n_layers)]
-        hs, weights, zs = [[x.T]], [], []
+        hs: list[Any] = [[x.T]]
+        weights: list[Any] = []
+        zs: list[Any] = []
         for k in range(n_layers):
             if k:
                 hs.append(self._activations(k, zs[-1], modes, units[k], pieces[k], n, lam, drop))
@@ -355,7 +385,7 @@ class Engine:
         # Backward.
         self._age += 1
         slow, fast = self._basis.powers(self._age)
-        factors = self._basis.add_slow / slow, self._basis.add_fast / fast, slow, fast
+        factors: Any = self._basis.add_slow / slow, self._basis.add_fast / fast, slow, fast
         factors = [kind(factor) for factor in factors]
         dz = zs[-1]  # the loss has put its gradient there
         for k in range(last, -1, -1):

@@ -1,9 +1,14 @@
 """Updaters of Chainer's trainer that train with the engine."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy
 
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
+from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
 from chainer_sno.iterators import convert
 from chainer_sno.nesterov import velocity, weight_decay
@@ -25,7 +30,7 @@ class _Binding:
         ValueError: the optimizer is another, or the network is not on the CPU.
     """
 
-    def __init__(self, layers, optimizer):
+    def __init__(self, layers: Sequence[Any], optimizer: Any) -> None:
         decay = weight_decay(optimizer)
         if optimizer.target.xp is not numpy:
             raise ValueError("the fast path is for the CPU: use the plain updater on a GPU")
@@ -40,7 +45,9 @@ class _Binding:
         )
         self._synchronised = True
 
-    def step(self, x, t, structures=None, dropout=None):
+    def step(
+        self, x: Array, t: Array, structures: Array | None = None, dropout: Array | None = None
+    ) -> Array:
         """Do one iteration at the optimizer's learning rate."""
         self.engine.lr = self.optimizer.lr
         losses = self.engine.step(x, t, structures, dropout)
@@ -48,7 +55,7 @@ class _Binding:
         self._synchronised = False
         return losses
 
-    def synchronise(self):
+    def synchronise(self) -> None:
         """Write the parameters and velocities into the network and the optimizer."""
         if self._synchronised:
             return
@@ -61,7 +68,7 @@ class _Binding:
                 parameter.update_rule.t = self.optimizer.t
         self._synchronised = True
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the engine, to the bit; the network follows from it."""
         serializer = serializer["engine"]
         state = {name: serializer(name, value) for name, value in self.engine.state().items()}
@@ -87,7 +94,14 @@ class FastStructureUpdater(StructureUpdater):
             the loss is another, or the link is on a GPU.
     """
 
-    def __init__(self, iterator, optimizer, bernoulli, samples=2, **kwargs):
+    def __init__(
+        self,
+        iterator: Any,
+        optimizer: Any,
+        bernoulli: Bernoulli,
+        samples: int = 2,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(iterator, optimizer, bernoulli, samples, **kwargs)
         link = optimizer.target
         if not isinstance(link, links.MaskedMLP):
@@ -96,7 +110,7 @@ class FastStructureUpdater(StructureUpdater):
             raise ValueError("the fast path is for the softmax cross entropy")
         self._binding = _Binding(link.fast_layers(), optimizer)
 
-    def step(self, x, t, structures):
+    def step(self, x: Array, t: Array, structures: Array) -> Array:
         """Update the weights and theta, both from the same losses (reading R9).
 
         The engine needs the structures, not theta, so the order of the two does not matter.
@@ -105,11 +119,11 @@ class FastStructureUpdater(StructureUpdater):
         self.bernoulli.update(structures, ranking_utility(losses))
         return losses
 
-    def synchronise(self):
+    def synchronise(self) -> None:
         """Write the parameters into the network and the optimizer."""
         self._binding.synchronise()
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
         self.get_iterator("main").serialize(serializer["iterator:main"])
         self.bernoulli.serialize(serializer["bernoulli"])
@@ -133,14 +147,21 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
         ValueError: the link or the optimizer is another, or the link is on a GPU.
     """
 
-    def __init__(self, iterator, optimizer, converter=chainer.dataset.concat_examples):
+    iteration: int
+
+    def __init__(
+        self,
+        iterator: Any,
+        optimizer: Any,
+        converter: Callable[..., Any] = chainer.dataset.concat_examples,
+    ) -> None:
         super().__init__(iterator, optimizer, converter)
         link = optimizer.target
         if not isinstance(link, links.MLP):
             raise ValueError("the fast path is for an MLP")
         self._binding = _Binding(link.fast_layers(), optimizer)
 
-    def update_core(self):
+    def update_core(self) -> None:
         """Do one iteration."""
         iterator = self.get_iterator("main")
         link = self.get_optimizer("main").target
@@ -151,11 +172,11 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
         if self.auto_new_epoch and iterator.is_new_epoch:
             self.get_optimizer("main").new_epoch(auto=True)
 
-    def synchronise(self):
+    def synchronise(self) -> None:
         """Write the parameters into the network and the optimizer."""
         self._binding.synchronise()
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
         self.get_iterator("main").serialize(serializer["iterator:main"])
         self.get_optimizer("main").target.uniforms.serialize(serializer["uniforms"])

@@ -53,8 +53,8 @@ def _matmul(a, b, out):
 class _Pass:
     """One structure's pass through the block; channels are those of all its feature maps."""
 
-    rows: list  # of arrays: the active input channels of each consumer
-    live: list  # of bool: whether the exit depends on the consumer
+    rows: list[typing.Any]  # of arrays: the active input channels of each consumer
+    live: list[bool]  # of bool: whether the exit depends on the consumer
     features: typing.Any  # (channels, P)
     mean: typing.Any  # (channels,), as are the next two; of this mini-batch, unless evaluating
     var: typing.Any

@@ -1,21 +1,24 @@
 """The selection of units, section 4.1: unit i outputs m_i F(X_i)."""
 
+from typing import Any
+
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 
 
 class MaskUnits(chainer.FunctionNode):
     """Multiply the activations of each structure by its bits; linear in the activations."""
 
-    def __init__(self, structures):
+    def __init__(self, structures: Array) -> None:
         super().__init__()
         self.structures = structures
 
-    def forward(self, inputs):
+    def forward(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Return the masked activations."""
         (h,) = inputs
         return (h * self.structures[:, None, :],)
 
-    def backward(self, indexes, grad_outputs):
+    def backward(self, indexes: tuple[int, ...], grad_outputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Mask the gradient, and sum it over the structures where they shared the input."""
         (gy,) = grad_outputs
         gx = mask_units(gy, self.structures)
@@ -24,7 +27,7 @@ class MaskUnits(chainer.FunctionNode):
         return (gx,)
 
 
-def mask_units(h, structures):
+def mask_units(h: Any, structures: Array) -> Any:
     r"""Switch the units of a layer off where their bit is zero: :math:`m_i F(X_i)`.
 
     Args:

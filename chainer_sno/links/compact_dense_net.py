@@ -1,5 +1,7 @@
 """What remains of a DenseNet at one structure: a plain network."""
 
+from typing import Any
+
 import numpy
 
 from chainer_sno._import_chainer import chainer
@@ -11,17 +13,17 @@ to_cpu = chainer.backends.cuda.to_cpu
 ONES = "ones"
 
 
-class Convolution3x3(L.Convolution2D):
+class Convolution3x3(chainer.links.Convolution2D):
     """What ``Convolution2D(in_channels, out_channels, 3, pad=1, nobias=True)`` computes, sooner.
 
     Chainer's convolution copies every input nine times.  Here the weights of all nine offsets
     multiply the inputs as they are, and the products, few channels, are shifted and added.
     """
 
-    def __init__(self, in_channels, out_channels, initialW):
+    def __init__(self, in_channels: int, out_channels: Any, initialW: Any) -> None:
         super().__init__(in_channels, out_channels, 3, pad=1, nobias=True, initialW=initialW)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         """Return the convolution of x, shape (N, out_channels, H, W)."""
         n, c, height, width = x.shape
         outputs = len(self.W)
@@ -49,7 +51,7 @@ class _Consumer(chainer.Chain):
         ones (bool): whether it takes the constant too.
     """
 
-    def __init__(self, inputs, widths):
+    def __init__(self, inputs: Any, widths: Any) -> None:
         super().__init__()
         self.sources = [i for i in inputs if i != ONES]
         self.ones = ONES in inputs
@@ -65,7 +67,7 @@ class _Consumer(chainer.Chain):
             with self.init_scope():
                 self.norm = L.BatchNormalization(self.channels)
 
-    def take(self, norm, layer, kept, zero):
+    def take(self, norm: Any, layer: Any, kept: Any, zero: Any) -> None:
         """Take over what remains of a consumer of the whole network.
 
         Args:
@@ -86,7 +88,7 @@ class _Consumer(chainer.Chain):
             layer, W[:, kept], numpy.tensordot(W[:, zero], constant[zero], axes=(1, 0))
         )
 
-    def activations(self, features):
+    def activations(self, features: Any) -> Any:
         """Return the feature maps that it takes after BN and ReLU."""
         return F.relu(self.norm(F.concat([features[i] for i in self.sources])))
 
@@ -99,17 +101,17 @@ class CompactLayer(_Consumer):
     no bias: it is one more channel of the convolution, which is 1 everywhere.
     """
 
-    def __init__(self, inputs, widths, growth_rate, initialW):
+    def __init__(self, inputs: Any, widths: Any, growth_rate: int, initialW: Any) -> None:
         super().__init__(inputs, widths)
         with self.init_scope():
             self.conv = Convolution3x3(self.channels + self.ones, growth_rate, initialW)
 
-    def _take_weights(self, layer, W, constant):
+    def _take_weights(self, layer: Any, W: Any, constant: Any) -> None:
         self.conv.W.array[:, : self.channels] = W
         if self.ones:
             self.conv.W.array[:, -1] = constant
 
-    def forward(self, features):
+    def forward(self, features: Any) -> Any:
         """Return the layer's output, shape (N, growth_rate, H, W), from a list of feature maps."""
         h = [self.activations(features)] if self.channels else []
         if self.ones:
@@ -125,19 +127,19 @@ class CompactTransition(_Consumer):
     is a bias.
     """
 
-    def __init__(self, inputs, widths, out_channels, initialW):
+    def __init__(self, inputs: Any, widths: Any, out_channels: Any, initialW: Any) -> None:
         super().__init__(inputs, widths)
         with self.init_scope():
             self.conv = L.Convolution2D(
                 self.channels, out_channels, 1, nobias=not self.ones, initialW=initialW
             )
 
-    def _take_weights(self, layer, W, constant):
+    def _take_weights(self, layer: Any, W: Any, constant: Any) -> None:
         self.conv.W.array[...] = W
         if self.ones:
             self.conv.b.array[...] = constant[:, 0, 0]
 
-    def forward(self, features):
+    def forward(self, features: Any) -> Any:
         """Return the next block's input, shape (N, out_channels, H / 2, W / 2)."""
         return self.conv(F.average_pooling_2d(self.activations(features), 2))
 
@@ -145,16 +147,16 @@ class CompactTransition(_Consumer):
 class CompactExit(_Consumer):
     """BN, ReLU, means over the image and the classifier, whose bias has any constant."""
 
-    def __init__(self, inputs, widths, classes, initialW):
+    def __init__(self, inputs: Any, widths: Any, classes: int, initialW: Any) -> None:
         super().__init__(inputs, widths)
         with self.init_scope():
             self.classifier = L.Linear(self.channels, classes, initialW=initialW)
 
-    def _take_weights(self, layer, W, constant):
+    def _take_weights(self, layer: Any, W: Any, constant: Any) -> None:
         self.classifier.W.array[...] = W
         self.classifier.b.array[...] = to_cpu(layer.b.array) + constant
 
-    def forward(self, features):
+    def forward(self, features: Any) -> Any:
         """Return the outputs, shape (N, classes)."""
         return self.classifier(F.mean(self.activations(features), axis=(2, 3)))
 
@@ -184,7 +186,15 @@ class CompactDenseNet(chainer.Chain):
             there are not as many channels as blocks.
     """
 
-    def __init__(self, inputs, channels, growth_rate, classes, in_channels=3, initialW=None):
+    def __init__(
+        self,
+        inputs: Any,
+        channels: Any,
+        growth_rate: int,
+        classes: int,
+        in_channels: int = 3,
+        initialW: Any = None,
+    ) -> None:
         super().__init__()
         self.geometry = {
             "inputs": [[list(taken) for taken in block] for block in inputs],
@@ -215,7 +225,7 @@ class CompactDenseNet(chainer.Chain):
                 consumers.append(CompactTransition(exit_, widths, following, initialW))
             self.blocks.append(chainer.ChainList(*consumers))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         """Return the outputs before the softmax.
 
         Args:

@@ -1,8 +1,11 @@
 """The network of section 4.2, DenseNet with connections under selection, fast."""
 
+from typing import Any
+
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.functions.dense_block import DenseBlockFunction
-from chainer_sno.links.plain_dense_net import PlainDenseNet
+from chainer_sno.links.plain_dense_net import DenseBlock, PlainDenseNet
 
 
 class DenseNet(PlainDenseNet):
@@ -17,7 +20,7 @@ class DenseNet(PlainDenseNet):
             :class:`PlainDenseNet`.
     """
 
-    def forward(self, x, structures):
+    def forward(self, x: Any, structures: Array) -> Any:
         """Return the outputs of every structure, before the softmax.
 
         Args:
@@ -50,7 +53,9 @@ class DenseNet(PlainDenseNet):
         return self.classifier(h, n_batch_axes=2)
 
     @staticmethod
-    def _update_statistics(block, statistics, samples):
+    def _update_statistics(
+        block: DenseBlock, statistics: list[tuple[Array, Array]], samples: int
+    ) -> None:
         """Update the running statistics as BatchNormalization does, structure by structure."""
         adjust = samples / max(samples - 1.0, 1.0)
         for mean, var in statistics:

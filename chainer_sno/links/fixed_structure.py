@@ -1,8 +1,11 @@
 """A searchable link at one structure: a plain network."""
 
+from typing import Any
+
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import ArrayLike
 from chainer_sno.compact import compact
 
 
@@ -17,16 +20,16 @@ class FixedStructure(chainer.Chain):
         ValueError: the structure has another length than the link's costs.
     """
 
-    def __init__(self, link, structure):
+    def __init__(self, link: Any, structure: ArrayLike) -> None:
         super().__init__()
-        structure = numpy.asarray(structure, dtype=bool)
-        if structure.shape != link.costs.shape:
-            raise ValueError(f"the link has {len(link.costs)} bits, not {structure.shape}")
+        bits = numpy.asarray(structure, dtype=bool)
+        if bits.shape != link.costs.shape:
+            raise ValueError(f"the link has {len(link.costs)} bits, not {bits.shape}")
         with self.init_scope():
             self.link = link
-        self.add_persistent("structure", structure)
+        self.add_persistent("structure", bits)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         """Return the outputs at the structure.
 
         Args:
@@ -37,7 +40,7 @@ class FixedStructure(chainer.Chain):
         """
         return self.link(x, self.structure[None])[0]
 
-    def compact(self):
+    def compact(self) -> Any:
         """Return the plain network that remains at the structure.
 
         Returns:

@@ -1,6 +1,10 @@
 """One fully connected layer with units under selection."""
 
+from collections.abc import Callable
+from typing import Any
+
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.functions import mask_units
 
 
@@ -15,7 +19,13 @@ class MaskedLinear(chainer.Chain):
             The biases start at zero.
     """
 
-    def __init__(self, in_size, out_size, activation=chainer.functions.relu, initialW=None):
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        activation: Callable[[Any], Any] = chainer.functions.relu,
+        initialW: Any = None,
+    ) -> None:
         super().__init__()
         self.activation = activation
         with self.init_scope():
@@ -23,7 +33,7 @@ class MaskedLinear(chainer.Chain):
                 in_size, out_size, initialW=initialW or chainer.initializers.HeNormal()
             )
 
-    def forward(self, x, structures):
+    def forward(self, x: Any, structures: Array) -> Any:
         """Apply the layer to every structure.
 
         Args:

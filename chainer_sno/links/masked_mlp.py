@@ -1,9 +1,13 @@
 """The network of section 4.1: units of a fully connected network under selection."""
 
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import numpy
 
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.functions import mask_units
 from chainer_sno.links.masked_linear import MaskedLinear
 from chainer_sno.links.mlp import MLP, check_widths
@@ -27,21 +31,24 @@ class MaskedMLP(chainer.Chain):
     Attributes:
         widths (tuple of int): units per layer, inputs first and outputs last.
         costs (numpy.ndarray): c, ones, shape (d,), float64.
+        criterion (str): what the costs count, units.
         groups (dict): the slices of the bits of ``inputs``, ``hidden_1``, ``hidden_2``, ...
 
     Raises:
         ValueError: a width is not a positive integer, or there is no hidden layer.
     """
 
+    criterion = "units"
+
     def __init__(
         self,
-        in_size,
-        hidden_sizes,
-        out_size,
-        select_inputs=False,
-        activation=chainer.functions.relu,
-        initialW=None,
-    ):
+        in_size: int,
+        hidden_sizes: Sequence[int],
+        out_size: int,
+        select_inputs: bool = False,
+        activation: Callable[[Any], Any] = chainer.functions.relu,
+        initialW: Any = None,
+    ) -> None:
         super().__init__()
         self.widths = check_widths(in_size, hidden_sizes, out_size)
         self.select_inputs = select_inputs
@@ -63,7 +70,18 @@ class MaskedMLP(chainer.Chain):
         }
         self.costs = numpy.ones(ends[-1])
 
-    def forward(self, x, structures):
+    @property
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
+        """The constructor's arguments, for ``repr``; ``str`` is Chainer's tree of the links."""
+        yield "in_size", self.widths[0]
+        yield "hidden_sizes", self.widths[1:-1]
+        yield "out_size", self.widths[-1]
+        yield "select_inputs", self.select_inputs
+
+    def __repr__(self) -> str:
+        return str(chainer.Link.__str__(self))
+
+    def forward(self, x: Any, structures: Array) -> Any:
         """Return the outputs of every structure, before the softmax.
 
         Args:
@@ -89,7 +107,7 @@ class MaskedMLP(chainer.Chain):
             h = layer(h, layer_bits)
         return self.output(h, n_batch_axes=2)
 
-    def fast_layers(self):
+    def fast_layers(self) -> Any:
         """Return the layers as the fast paths train them, inputs first.
 
         Returns:
@@ -104,7 +122,29 @@ class MaskedMLP(chainer.Chain):
             raise ValueError("the fast path is for ReLU")
         return [*(layer.linear for layer in self.hidden), self.output]
 
-    def kept_widths(self, structure):
+    def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
+        """Return what each unit costs by a criterion.
+
+        A unit costs the weights that lead into it plus those that lead out of it in the full
+        network, biases left out, or the floating-point operations of those, two a weight.  An
+        input has only weights that lead out of it.
+
+        Args:
+            criterion (str): ``"weights"`` or ``"flops"``, see :func:`chainer_sno.complexity.costs`.
+            x_shape (tuple of int): of one example; not needed.
+
+        Returns:
+            numpy.ndarray: c, shape (d,), float64.
+
+        Raises:
+            ValueError: the criterion is another.
+        """
+        fans = [a + b for a, b in zip((0, *self.widths), self.widths[1:])]
+        first = 0 if self.select_inputs else 1
+        weights = numpy.repeat(fans[first:], self.widths[first:-1])
+        return complexity.per_weight(criterion) * weights
+
+    def kept_widths(self, structure: Array) -> tuple[int, ...]:
         """Return how many units of each layer a structure keeps.
 
         Args:
@@ -118,7 +158,7 @@ class MaskedMLP(chainer.Chain):
             kept.insert(0, self.widths[0])
         return (*kept, self.widths[-1])
 
-    def weight_ratio(self, structure):
+    def weight_ratio(self, structure: Array) -> float:
         """Return the fraction of the weights that a structure keeps.
 
         Args:
@@ -129,7 +169,7 @@ class MaskedMLP(chainer.Chain):
         """
         return complexity.fully_connected_weight_ratio(self.kept_widths(structure), self.widths)
 
-    def compact(self, structure):
+    def compact(self, structure: Array) -> MLP:
         """Return the plain network that remains when the units of a structure are deleted.
 
         Args:

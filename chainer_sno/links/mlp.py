@@ -1,8 +1,12 @@
 """A plain fully connected network: the fixed structures and the Dropout of section 4.1."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array, ArrayLike
 from chainer_sno.uniforms import Stream, Uniforms
 
 #: Activations that have a name in files.
@@ -12,7 +16,7 @@ ACTIVATIONS = {
 }
 
 
-def check_widths(in_size, hidden_sizes, out_size):
+def check_widths(in_size: int, hidden_sizes: Sequence[int], out_size: int) -> tuple[int, ...]:
     """Return the widths of all layers.
 
     Args:
@@ -57,20 +61,20 @@ class MLP(chainer.Chain):
     """
 
     #: The columns of x that the network looks at; None for all.
-    inputs = None
+    inputs: Array | None = None
 
     def __init__(
         self,
-        in_size,
-        hidden_sizes,
-        out_size,
-        dropout_ratio=0.0,
-        seed=0,
-        activation=chainer.functions.relu,
-        initialW=None,
-        inputs=None,
-        columns=None,
-    ):
+        in_size: int,
+        hidden_sizes: Sequence[int],
+        out_size: int,
+        dropout_ratio: float = 0.0,
+        seed: int = 0,
+        activation: Callable[[Any], Any] = chainer.functions.relu,
+        initialW: Any = None,
+        inputs: ArrayLike | None = None,
+        columns: int | None = None,
+    ) -> None:
         super().__init__()
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio must lie in [0, 1), not {dropout_ratio}")
@@ -100,7 +104,7 @@ class MLP(chainer.Chain):
             )
 
     @property
-    def geometry(self):
+    def geometry(self) -> Any:
         """The arguments of the constructor, but for ``initialW``, such as JSON can hold.
 
         Raises:
@@ -124,12 +128,12 @@ class MLP(chainer.Chain):
             "columns": self.columns,
         }
 
-    def device_resident_accept(self, visitor):
+    def device_resident_accept(self, visitor: Any) -> None:
         """Move the random numbers with the parameters."""
         super().device_resident_accept(visitor)
         self.uniforms.device_resident_accept(visitor)
 
-    def dropout_factors(self, samples, dtype):
+    def dropout_factors(self, samples: int, dtype: numpy.dtype[Any]) -> Array:
         """Draw which hidden units are dropped.
 
         Args:
@@ -142,7 +146,7 @@ class MLP(chainer.Chain):
         kept = self.uniforms.take(samples) >= self.dropout_ratio
         return kept.astype(dtype) * dtype.type(1 / (1 - self.dropout_ratio))
 
-    def fast_layers(self):
+    def fast_layers(self) -> Any:
         """Return the layers as the fast paths train them, inputs first.
 
         Returns:
@@ -157,7 +161,7 @@ class MLP(chainer.Chain):
             raise ValueError("the fast path is for ReLU")
         return list(self.layers)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         """Return the outputs before the softmax.
 
         Args:
@@ -180,7 +184,7 @@ class MLP(chainer.Chain):
                 start += x.shape[1]
         return last(x)
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the parameters and the state of the random numbers."""
         super().serialize(serializer)
         self.uniforms.serialize(serializer["uniforms"])

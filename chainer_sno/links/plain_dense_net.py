@@ -1,8 +1,13 @@
 """The network of section 4.2, DenseNet with connections under selection: the plain reference."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy
 
+from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
+from chainer_sno._types import Array
 from chainer_sno.links.compact_dense_net import ONES, CompactDenseNet
 
 F, L = chainer.functions, chainer.links
@@ -25,7 +30,9 @@ class DenseBlock(chainer.Chain):
         widths (list of int): channels of the inputs that a consumer selects among.
     """
 
-    def __init__(self, in_channels, layers, growth_rate, transition, initialW):
+    def __init__(
+        self, in_channels: int, layers: int, growth_rate: int, transition: bool, initialW: Any
+    ) -> None:
         super().__init__()
         self.widths = [in_channels] + [growth_rate] * layers
         ends = numpy.cumsum(self.widths).tolist()
@@ -42,14 +49,14 @@ class DenseBlock(chainer.Chain):
                     ends[-1], ends[-1], 1, nobias=True, initialW=initialW
                 )
 
-    def consumers(self):
+    def consumers(self) -> Iterator[tuple[slice, list[int]]]:
         """Yield the slice of the block's bits and the widths of the inputs, per consumer."""
         first = 0
         for inputs in range(1, len(self.widths) + 1):
             yield slice(first, first + inputs), self.widths[:inputs]
             first += inputs
 
-    def live(self, bits):
+    def live(self, bits: Array) -> Any:
         """Return which consumers the exit depends on.
 
         Args:
@@ -65,7 +72,7 @@ class DenseBlock(chainer.Chain):
                 live[source] |= live[consumer]
         return live
 
-    def remaining(self, bits):
+    def remaining(self, bits: Array) -> Any:
         """Return what remains of the block at a structure.
 
         A layer remains if the exit depends on it and it has an input; without one it outputs
@@ -90,7 +97,7 @@ class DenseBlock(chainer.Chain):
             if live[i] and taken.any():
                 kept = taken & [source in numbers for source in range(len(taken))]
                 zero = taken & ~kept
-                inputs = [numbers[source] for source in numpy.flatnonzero(kept)]
+                inputs = [numbers[source] for source in numpy.flatnonzero(kept).tolist()]
                 found[i] = (
                     inputs + [ONES] * bool(zero.any()),
                     kept.repeat(widths),
@@ -125,6 +132,7 @@ class PlainDenseNet(chainer.Chain):
     Attributes:
         costs (numpy.ndarray): c, the number of weights of each connection (R2), shape (d,),
             float64.
+        criterion (str): what the costs count, weights.
         groups (dict): the slices of the bits of ``block_1``, ``block_2``, ...
 
     Raises:
@@ -132,19 +140,21 @@ class PlainDenseNet(chainer.Chain):
             over the blocks.
     """
 
+    criterion = "weights"
+
     #: DenseNet computes one structure as cheaply as the compact network, and the two must agree.
     evaluate_compact = False
 
     def __init__(
         self,
-        depth=40,
-        growth_rate=12,
-        blocks=3,
-        first_channels=16,
-        classes=10,
-        in_channels=3,
-        initialW=None,
-    ):
+        depth: int = 40,
+        growth_rate: int = 12,
+        blocks: int = 3,
+        first_channels: int = 16,
+        classes: int = 10,
+        in_channels: int = 3,
+        initialW: Any = None,
+    ) -> None:
         super().__init__()
         arguments = {
             "depth": depth,
@@ -180,7 +190,20 @@ class PlainDenseNet(chainer.Chain):
         bits = len(self.costs) // blocks
         self.groups = {f"block_{i + 1}": slice(i * bits, (i + 1) * bits) for i in range(blocks)}
 
-    def _block_costs(self, block):
+    @property
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
+        """The constructor's arguments, for ``repr``; ``str`` is Chainer's tree of the links."""
+        yield "depth", 4 + sum(len(block.convs) for block in self.blocks)
+        yield "growth_rate", self.growth_rate
+        yield "blocks", len(self.blocks)
+        yield "first_channels", self.stem.out_channels
+        yield "classes", self.classes
+        yield "in_channels", self.in_channels
+
+    def __repr__(self) -> str:
+        return str(chainer.Link.__str__(self))
+
+    def _block_costs(self, block: DenseBlock) -> Array:
         """Return the weights of each connection of a block, in the order of the bits."""
         outputs = [9 * self.growth_rate] * len(block.convs)
         outputs.append(sum(block.widths) if hasattr(block, "transition") else self.classes)
@@ -191,7 +214,35 @@ class PlainDenseNet(chainer.Chain):
             ]
         )
 
-    def weight_ratio(self, structure):
+    def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
+        """Return what each connection costs by a criterion.
+
+        Args:
+            criterion (str): ``"weights"`` or ``"flops"``, see :func:`chainer_sno.complexity.costs`.
+                A weight of a convolution is used once a pixel of the block's image, one of the
+                classifier once.
+            x_shape (tuple of int): of an image, (channels, H, W); for FLOPs.
+
+        Returns:
+            numpy.ndarray: c, shape (d,), float64.
+
+        Raises:
+            ValueError: the criterion is another, or FLOPs without ``x_shape``.
+        """
+        if x_shape is None:
+            if criterion == "flops":
+                raise ValueError("FLOPs depend on the size of the images: give x")
+            x_shape = self.in_channels, 1, 1
+        found = numpy.empty(len(self.costs))
+        for i, (block, group) in enumerate(zip(self.blocks, self.groups.values())):
+            pixels = x_shape[1] * x_shape[2] // 4**i  # a transition halves both sides
+            found[group] = complexity.per_weight(criterion, pixels)
+            if not hasattr(block, "transition"):
+                classifier = slice(group.stop - len(block.widths), group.stop)
+                found[classifier] = complexity.per_weight(criterion)
+        return found * self.costs
+
+    def weight_ratio(self, structure: Array) -> float:
         """Return the fraction of the weights that a structure keeps.
 
         Args:
@@ -205,7 +256,7 @@ class PlainDenseNet(chainer.Chain):
         stem = self.stem.W.size
         return float((stem + (structure * self.costs).sum()) / (stem + self.costs.sum()))
 
-    def compact(self, structure):
+    def compact(self, structure: Array) -> Any:
         """Return the plain network that remains when absent connections are deleted.
 
         Layers that lead nowhere are gone as well, and those without inputs, which output zeros.
@@ -246,7 +297,7 @@ class PlainDenseNet(chainer.Chain):
         network.to_device(self.device)
         return network
 
-    def check(self, x, structures):
+    def check(self, x: Any, structures: Array) -> None:
         """Check that images and structures have the shapes that :meth:`forward` takes.
 
         Args:
@@ -268,7 +319,7 @@ class PlainDenseNet(chainer.Chain):
                 f"structures must have the shape (lambda, {d}), not {structures.shape}"
             )
 
-    def forward(self, x, structures):
+    def forward(self, x: Any, structures: Array) -> Any:
         """Return the outputs of every structure, before the softmax.
 
         Args:
@@ -286,7 +337,7 @@ class PlainDenseNet(chainer.Chain):
         self.check(x, structures)
         return F.stack([self._forward_one(x, structure) for structure in structures])
 
-    def _forward_one(self, x, structure):
+    def _forward_one(self, x: Any, structure: Array) -> Any:
         h = self.stem(x)
         for block, group in zip(self.blocks, self.groups.values()):
             bits = structure[group]

@@ -1,7 +1,8 @@
 import numpy
 import pytest
 
-from chainer_sno import complexity
+from chainer_sno import Bernoulli, complexity, links
+from chainer_sno._import_chainer import chainer
 
 
 def test_usage_rate_is_weighted_by_the_costs():
@@ -43,3 +44,88 @@ def test_a_usage_rate_that_cannot_be_met_is_named(rng):
         complexity.random_structure([1.0, 1.0], 0.3, rng, attempts=50)
     with pytest.raises(ValueError, match="must lie in"):
         complexity.random_structure([1.0, 1.0], 0.0, rng)
+
+
+@pytest.mark.parametrize("select_inputs", [False, True])
+def test_a_unit_costs_the_weights_that_go_with_it(select_inputs):
+    network = links.MaskedMLP(7, (5, 3, 4), 2, select_inputs=select_inputs)
+    d = len(network.costs)
+    full = numpy.ones(d, dtype=bool)
+    weights = complexity.costs(network, "weights")
+    for bit in range(d):
+        without = full.copy()
+        without[bit] = False
+        lost = [complexity.fully_connected_weights(network.kept_widths(m)) for m in (full, without)]
+        assert weights[bit] == lost[0] - lost[1]
+    numpy.testing.assert_array_equal(complexity.costs(network, "flops"), 2 * weights)
+    numpy.testing.assert_array_equal(complexity.costs(network), network.costs)
+
+
+class CountProducts(chainer.FunctionHook):
+    """Counts the multiplications and additions of convolutions and linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.flops = 0
+
+    def forward_postprocess(self, function, in_data):
+        if function.label in ("Convolution2DFunction", "LinearFunction"):
+            W = in_data[1]
+            pixels = 1
+            if W.ndim == 4:
+                height, width = in_data[0].shape[2:]
+                pixels = height * width  # the padding keeps the size
+            self.flops += 2 * W.size * pixels
+
+
+def test_the_costs_of_connections_add_up_to_those_of_the_network(rng):
+    network = links.PlainDenseNet(13, 3, 3, 4, 5, 2)
+    x = rng.normal(size=(1, 2, 8, 8)).astype("f")
+    structures = numpy.ones((1, len(network.costs)), dtype=bool)
+    with CountProducts() as hook, chainer.using_config("train", False):
+        network(x, structures)
+    stem = 2 * network.stem.W.size * 64
+    assert complexity.costs(network, "flops", x).sum() == hook.flops - stem
+    numpy.testing.assert_array_equal(complexity.costs(network, "weights"), network.costs)
+    numpy.testing.assert_array_equal(complexity.costs(network, "units"), 1)
+    with pytest.raises(ValueError, match="give x"):
+        complexity.costs(network, "flops")
+
+
+class Stating(chainer.Link):
+    """A user's link that knows a criterion of its own."""
+
+    costs = numpy.ones(3)
+
+    def costs_of(self, criterion, x_shape):
+        if criterion == "shape":
+            return numpy.array(x_shape)
+        return numpy.ones(2) if criterion == "short" else complexity.per_weight(criterion)
+
+
+def test_a_users_link_states_its_costs(rng):
+    x = rng.normal(size=(9, 4, 5, 6))
+    numpy.testing.assert_array_equal(complexity.costs(Stating(), "shape", x), [4.0, 5.0, 6.0])
+    with pytest.raises(ValueError, match="2 costs for the 3 bits"):
+        complexity.costs(Stating(), "short")
+    with pytest.raises(ValueError, match="'seconds' is none of units, weights, flops"):
+        complexity.costs(Stating(), "seconds")
+    silent = chainer.Link()
+    silent.costs = numpy.ones(2)
+    numpy.testing.assert_array_equal(complexity.costs(silent, "units"), [1.0, 1.0])
+    with pytest.raises(TypeError, match="does not say what its bits cost in weights"):
+        complexity.costs(silent, "weights")
+
+
+def test_the_criterion_is_named():
+    network = links.MaskedMLP(3, (4,), 2)
+    flops = complexity.costs(network, "flops")
+    for bernoulli, expected in [
+        (Bernoulli(network.costs), "units"),
+        (Bernoulli(flops, criterion="flops"), "flops"),
+        (Bernoulli(numpy.arange(4)), "own costs"),
+    ]:
+        assert complexity.criterion_of(network, bernoulli) == expected
+    dense = links.PlainDenseNet(7, 2, 3, 2, 3, 1)
+    assert complexity.criterion_of(dense, Bernoulli(dense.costs)) == "weights"
+    assert complexity.criterion_of(Stating(), Bernoulli(Stating.costs)) == "costs of the link"
