@@ -1,12 +1,13 @@
 # make reproduce   install, get MNIST, run the main job and print it beside the paper's Table 1
 # make test        install and run the tests
+# make package-check  build the wheel and train with it in a fresh environment
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install data reproduce test benchmark lint clean
+.PHONY: install data reproduce test package-check benchmark lint clean
 
 install: $(INSTALLED)
 
@@ -27,6 +28,9 @@ reproduce: data
 
 test: data lint
 	$(BIN)/python -m pytest
+
+package-check:
+	tests/check_package.sh $(PYTHON)
 
 # PEERS=/path/to/python names an environment with torch and jax; CHECK=1 fails on a missed figure.
 benchmark: install
