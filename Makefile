@@ -1,5 +1,6 @@
 # make reproduce   install, get MNIST, run the main job and print it beside the paper's Table 1
 # make test        install and run the tests
+# make docs        build the pages into docs/_build/html
 # make package-check  build the wheel and train with it in a fresh environment
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install data reproduce test package-check benchmark lint clean
+.PHONY: install data reproduce test docs package-check benchmark lint clean
 
 install: $(INSTALLED)
 
@@ -29,6 +30,9 @@ reproduce: data
 test: data lint
 	$(BIN)/python -m pytest
 
+docs: install
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
 package-check:
 	tests/check_package.sh $(PYTHON)
 
@@ -41,4 +45,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build docs/reference/api docs/reference/internals build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -25,8 +25,8 @@ setup(
         "cuda": ["cupy-cuda12x>=13"],
         # Sweeps on many machines.
         "dask": ["distributed"],
-        # The pages under docs/.
-        "docs": ["furo", "sphinx"],
+        # The pages under docs/; every module is imported for them.
+        "docs": ["furo", "numba", "sphinx"],
         # The fast path on a CPU.
         "fast": ["numba"],
         # Trained networks for other runtimes.

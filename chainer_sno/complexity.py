@@ -4,6 +4,15 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 
+__all__ = [
+    "check_costs",
+    "fully_connected_flops",
+    "fully_connected_weight_ratio",
+    "fully_connected_weights",
+    "random_structure",
+    "usage_rate",
+]
+
 
 def check_costs(costs):
     """Return complexity coefficients as a float64 array on the CPU.

@@ -12,6 +12,16 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno.iterators import convert, pass_arrays
 from chainer_sno.uniforms import Stream, Uniforms
 
+__all__ = [
+    "EpochTrigger",
+    "ErrorEvaluator",
+    "StepSchedule",
+    "StructureEvaluator",
+    "StructureReport",
+    "ThetaReport",
+    "reestimated_statistics",
+]
+
 
 class ErrorEvaluator(chainer.training.extensions.Evaluator):
     """Report the loss and the error of a classifier on a whole data set.

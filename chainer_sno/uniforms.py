@@ -12,7 +12,14 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 
-#: Numbers drawn at once, about: large enough that drawing them is efficient on a GPU.
+__all__ = [
+    "CHUNK_SIZE",
+    "Stream",
+    "Uniforms",
+    "generator",
+]
+
+#: About how many numbers are drawn at once, enough for drawing to be efficient on a GPU.
 CHUNK_SIZE = 1 << 20
 
 
