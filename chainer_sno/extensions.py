@@ -249,6 +249,7 @@ class StepSchedule(chainer.training.Extension):
         # The iterations after which the rate falls, rounded down like the iterations (R10).
         self.milestones = [int(iterations * fraction) for fraction in milestones]
         self.optimizer = optimizer
+        self._updater = None
 
     def learning_rate(self, iteration):
         """Return the rate with which the iteration after ``iteration`` finished ones is done."""
@@ -260,6 +261,7 @@ class StepSchedule(chainer.training.Extension):
             self.optimizer = trainer.updater.get_optimizer("main")
         if self.initial_lr is None:
             self.initial_lr = self.optimizer.lr
+        self._updater = trainer.updater
         self.optimizer.lr = self.learning_rate(trainer.updater.iteration)
 
     def __call__(self, trainer):
@@ -271,6 +273,9 @@ class StepSchedule(chainer.training.Extension):
         """Save or load the initial rate, since the optimizer's has changed by then."""
         if self.initial_lr is not None or not isinstance(serializer, chainer.Serializer):
             self.initial_lr = float(serializer("initial_lr", self.initial_lr or 0.0))
+        if self._updater is not None and not isinstance(serializer, chainer.Serializer):
+            # A snapshot that is loaded by itself (autoload) comes after `initialize`.
+            self.optimizer.lr = self.learning_rate(self._updater.iteration)
 
 
 class EpochTrigger:

@@ -1,5 +1,7 @@
 """Mini-batches cut from arrays, with a state of three integers."""
 
+import functools
+
 import numpy
 
 from chainer_sno._import_chainer import chainer
@@ -137,6 +139,10 @@ def pass_arrays(batch, device=None):
     if device is None:
         return batch
     return tuple(device.send(array) for array in batch)
+
+
+# Chainer's decorator returns an object with the name and the docstring of its own class.
+functools.update_wrapper(pass_arrays, pass_arrays.base_callable)
 
 
 def convert(converter, batch, device):
