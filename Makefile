@@ -1,6 +1,7 @@
 # make reproduce   install, get MNIST, run the main job and print it beside the paper's Table 1
 # make test        install and run the tests
 # make docs        build the pages into docs/_build/html
+# make docs-check  run every code block of the pages and the README, minutes
 # make package-check  build the wheel and train with it in a fresh environment
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install data reproduce test docs package-check benchmark lint clean
+.PHONY: install data reproduce test docs docs-check package-check benchmark lint clean
 
 install: $(INSTALLED)
 
@@ -32,6 +33,9 @@ test: data lint
 
 docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+docs-check: data
+	$(BIN)/python -m tests.docs
 
 package-check:
 	tests/check_package.sh $(PYTHON)

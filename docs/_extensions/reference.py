@@ -2,9 +2,9 @@
 
 Before every build a page is written for each module of ``reference_package`` (a setting of
 conf.py) into ``reference/api/`` or ``reference/internals/``.  A module with ``__all__`` belongs to
-the interface: its page documents what is listed there.  Any other is behind it, and gets a page for what it
-defines and no interface lists, where there is such.  So a new module or function needs no word
-here.
+the interface: its page documents what is listed there.  Any other is behind it, and gets a page
+for what it defines and no interface lists, where there is such.  So a new module or function needs
+no word here.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -99,6 +100,15 @@ def test_every_public_function_and_class_has_a_docstring():
             for member, function in members:
                 if member[0] != "_" and inspect.isfunction(function):
                     assert function.__doc__, f"{name}.{own}.{member}"
+
+
+def test_formulas_are_drawn(pages):
+    text = (pages / "explanation" / "equations.html").read_text()
+    assert re.search(r"<mfrac>\s*<mn>1</mn>\s*<mn>2</mn>\s*</mfrac>", text)
+    for number in "4567":
+        assert f'<span class="eqno">({number})</span><math' in text
+    assert "\\frac" not in text
+    assert "https://cdn" not in text
 
 
 def test_the_help_of_every_command_is_there(pages):
