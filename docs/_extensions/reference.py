@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 #: Characters in a line of a command's help.
@@ -38,11 +39,20 @@ def public_modules(package):
 
 
 def defined(module):
-    """Return the names without an underscore of the functions and classes that a module defines."""
+    """Return the names without an underscore that a module defines.
+
+    These are functions, classes, and constants with a comment that begins with ``#:``.
+    """
+    attributes = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+    constants = {name for owner, name in attributes if not owner}
     return [
         name
         for name, value in vars(module).items()
-        if name[0] != "_" and callable(value) and getattr(value, "__module__", 0) == module.__name__
+        if name[0] != "_"
+        and (
+            name in constants
+            or (callable(value) and getattr(value, "__module__", 0) == module.__name__)
+        )
     ]
 
 
