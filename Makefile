@@ -1,12 +1,15 @@
 # make reproduce   install, get MNIST, run the main job and print it beside the paper's Table 1
 # make test        install and run the tests
+# make docs        build the pages into docs/_build/html
+# make docs-check  run every code block of the pages and the README, minutes
+# make package-check  build the wheel and train with it in a fresh environment
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install data reproduce test benchmark lint clean
+.PHONY: install data reproduce test docs docs-check package-check benchmark lint clean
 
 install: $(INSTALLED)
 
@@ -28,6 +31,15 @@ reproduce: data
 test: data lint
 	$(BIN)/python -m pytest
 
+docs: install
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+docs-check: data
+	$(BIN)/python -m tests.docs
+
+package-check:
+	tests/check_package.sh $(PYTHON)
+
 # PEERS=/path/to/python names an environment with torch and jax; CHECK=1 fails on a missed figure;
 # DEVICE=0 times the GPU's side.
 benchmark: install
@@ -39,4 +51,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) docs/_build docs/reference/api docs/reference/internals build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -16,15 +16,20 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["chainer_sno", "chainer_sno.*"]),
+    # What is compiled on the device at run time, and the mark of a package with type hints.
     package_data={"chainer_sno": ["py.typed"], "chainer_sno.cuda": ["*.cu", "*.cuh"]},
     python_requires=">=3.10",
     install_requires=["chainer==7.8.1", "numpy>=1.26"],
     extras_require={
         # CuPy 13 and 14 both work; neither needs cuDNN here.
         "cuda": ["cupy-cuda12x>=13"],
+        # Sweeps on many machines.
+        "dask": ["distributed"],
+        # The pages under docs/; every module is imported for them.
+        "docs": ["furo", "numba", "sphinx"],
         # The fast path on a CPU.
         "fast": ["numba"],
-        # Networks for other runtimes.
+        # Trained networks for other runtimes.
         "onnx": ["onnx"],
         "reproduce": [
             "jinja2",
@@ -36,8 +41,6 @@ setup(
             "scipy",
             "threadpoolctl",
         ],
-        # Sweeps on many machines.
-        "cluster": ["distributed"],
         "test": [
             "hypothesis",
             "mypy",

@@ -16,6 +16,15 @@ from chainer_sno._types import Array, ArrayLike
 #: What :func:`costs` knows for the links of this library.
 CRITERIA = ("units", "weights", "flops")
 
+__all__ = [
+    "check_costs",
+    "fully_connected_flops",
+    "fully_connected_weight_ratio",
+    "fully_connected_weights",
+    "random_structure",
+    "usage_rate",
+]
+
 
 def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
     """Return the complexity coefficients of a searchable link by a criterion.

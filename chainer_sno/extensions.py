@@ -18,6 +18,16 @@ from chainer_sno.iterators import pass_arrays
 from chainer_sno.summary import StructureSummary
 from chainer_sno.uniforms import Stream, Uniforms
 
+__all__ = [
+    "EpochTrigger",
+    "ErrorEvaluator",
+    "StepSchedule",
+    "StructureEvaluator",
+    "StructureReport",
+    "ThetaReport",
+    "reestimated_statistics",
+]
+
 
 class ErrorEvaluator(chainer.training.extensions.Evaluator):
     """Report the loss and the error of a classifier on a whole data set.
@@ -250,6 +260,7 @@ class StepSchedule(chainer.training.Extension):
         # The iterations after which the rate falls, rounded down like the iterations (R10).
         self.milestones = [int(iterations * fraction) for fraction in milestones]
         self.optimizer = optimizer
+        self._updater = None
 
     def learning_rate(self, iteration: int) -> float:
         """Return the rate with which the iteration after ``iteration`` finished ones is done."""
@@ -262,6 +273,7 @@ class StepSchedule(chainer.training.Extension):
             self.optimizer = trainer.updater.get_optimizer("main")
         if self.initial_lr is None:
             self.initial_lr = self.optimizer.lr
+        self._updater = trainer.updater
         self.optimizer.lr = self.learning_rate(trainer.updater.iteration)
 
     def __call__(self, trainer: Any) -> None:
@@ -273,6 +285,9 @@ class StepSchedule(chainer.training.Extension):
         """Save or load the initial rate, since the optimizer's has changed by then."""
         if self.initial_lr is not None or not isinstance(serializer, chainer.Serializer):
             self.initial_lr = float(serializer("initial_lr", self.initial_lr or 0.0))
+        if self._updater is not None and not isinstance(serializer, chainer.Serializer):
+            # A snapshot that is loaded by itself (autoload) comes after `initialize`.
+            self.optimizer.lr = self.learning_rate(self._updater.iteration)
 
 
 class EpochTrigger:

@@ -1,5 +1,6 @@
 """Mini-batches cut from arrays, with a state of three integers."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -221,6 +222,10 @@ def pass_arrays(batch: tuple[Array, ...], device: Any = None) -> tuple[Array, ..
     if device is None:
         return batch
     return tuple(device.send(array) for array in batch)
+
+
+# Chainer's decorator returns an object with the name and the docstring of its own class.
+functools.update_wrapper(pass_arrays, pass_arrays.base_callable)
 
 
 def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:

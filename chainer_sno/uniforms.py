@@ -18,6 +18,13 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import loaded
 
+__all__ = [
+    "CHUNK_SIZE",
+    "Stream",
+    "Uniforms",
+    "generator",
+]
+
 #: Numbers drawn at once on a CPU, about.
 CHUNK_SIZE = 1 << 20
 

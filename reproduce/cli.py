@@ -446,7 +446,7 @@ def _run(arguments):
 
 def make_parser():
     """Return the parser of the command line, whose errors are one line each."""
-    parser = _Parser(prog="python -m reproduce", description=__doc__)
+    parser = _Parser(prog="python -m reproduce", description="The experiments of the paper.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _add_data(commands)
     _add_run(commands)
@@ -461,6 +461,18 @@ def make_parser():
     return parser
 
 
+def parse(arguments):
+    """Return the values of a command line.
+
+    Args:
+        arguments (list of str): of the command line.
+
+    Raises:
+        ReproduceError: there is no such command or option, or a value is not as it should be.
+    """
+    return make_parser().parse_args(_negative_values(arguments))
+
+
 def main(arguments=None):
     """Run a command.
 
@@ -471,10 +483,8 @@ def main(arguments=None):
         int: the exit code: 0, 1 where a command says so, 2 for what the user can mend, and 128
         plus the signal's number after a signal.
     """
-    parser = make_parser()
-    arguments = _negative_values(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parse(sys.argv[1:] if arguments is None else arguments)
         return parsed.call(parsed) or 0
     except ReproduceError as error:
         print(f"reproduce: {error}", file=sys.stderr)

@@ -90,7 +90,7 @@ class _Basis:
 
 
 class Engine:
-    """Train a fully connected network with ReLU; :meth:`step` is one iteration.
+    """Train a fully connected network with ReLU; :meth:`Engine.step` is one iteration.
 
     The numbers are those of Chainer's NesterovAG with WeightDecay on every parameter (readings R6
     and R14), up to rounding.

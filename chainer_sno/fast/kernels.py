@@ -1,6 +1,6 @@
 """The loops of the engine over memory, compiled by numba; one thread, and no reordering of sums.
 
-Weights are kept in two arrays, S and F, see :mod:`chainer_sno.fast.engine`; activations are
+Weights are kept in two arrays, S and F, see :class:`chainer_sno.fast.Engine`; activations are
 unit-major, (units, samples).  Index arrays are unsigned, which spares a test for negative ones.
 """
 

@@ -1,4 +1,4 @@
-"""What :mod:`dense_kernels` does, for NumPy without numba and for CuPy: the same functions.
+"""The functions of :mod:`~chainer_sno.functions.dense_kernels` for CuPy, and NumPy without numba.
 
 The sums are the same up to the order of the additions.
 """

@@ -1,4 +1,6 @@
-"""The loops of the fast DenseNet over memory, compiled by numba; :mod:`dense_arrays` is the rest.
+"""The loops of the fast DenseNet over memory, compiled by numba.
+
+Where there is no numba, :mod:`~chainer_sno.functions.dense_arrays` does the same.
 
 Feature maps and their gradients are channel-major, (channels, N * H * W), and worked on in chunks
 of columns, so that what is made of a chunk stays in the cache.  Only the order of sums is

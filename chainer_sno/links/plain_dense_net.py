@@ -25,8 +25,9 @@ class DenseBlock(chainer.Chain):
         initialW (initializer): of the convolutions.
 
     Attributes:
-        norms (ChainList): the batch normalisations of the consumers, layers first and exit last.
-        convs (ChainList): the 3x3 convolutions of the layers.
+        norms (chainer.ChainList): the batch normalisations of the consumers, layers first and
+            exit last.
+        convs (chainer.ChainList): the 3x3 convolutions of the layers.
         widths (list of int): channels of the inputs that a consumer selects among.
     """
 

@@ -130,6 +130,24 @@ def test_learning_rate_is_divided_at_one_half_and_three_quarters(setup, iteratio
     assert used == expected + [0.05 / 100] * (iterations - three_quarters)
 
 
+def test_a_snapshot_that_loads_itself_brings_its_rate(rng, tmp_path):
+    used = []
+    for iterations in (30, 45):
+        trainer = Setup(rng, tmp_path).trainer
+        trainer.stop_trigger = chainer.training.triggers.IntervalTrigger(iterations, "iteration")
+        trainer.extend(extensions.StepSchedule(45))
+        snapshot = chainer.training.extensions.snapshot(autoload=True)
+        trainer.extend(snapshot, trigger=(25, "iteration"))
+        trainer.extend(
+            lambda trainer: used.append(trainer.updater.get_optimizer("main").lr),
+            name="used",
+            trigger=(1, "iteration"),
+        )
+        trainer.run()
+    # Iterations 26 to 45; StepSchedule, ahead of what records, has set the rate of the next one.
+    assert used[30:] == [0.05 / 10] * 7 + [0.05 / 100] * 13
+
+
 def test_epoch_trigger_fires_at_the_rounded_down_iterations():
     class At:
         def __init__(self, iteration):
