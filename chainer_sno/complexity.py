@@ -18,9 +18,12 @@ CRITERIA = ("units", "weights", "flops")
 
 __all__ = [
     "check_costs",
+    "costs",
+    "criterion_of",
     "fully_connected_flops",
     "fully_connected_weight_ratio",
     "fully_connected_weights",
+    "per_weight",
     "random_structure",
     "usage_rate",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "StepSchedule",
     "StructureEvaluator",
     "StructureReport",
+    "Synchronise",
     "ThetaReport",
     "reestimated_statistics",
 ]

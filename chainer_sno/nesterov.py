@@ -81,7 +81,9 @@ class FlatParameters:
         xp (module): of the arrays.
 
     Attributes:
-        array, velocity, gradient (array): of all parameters, shape (size,).
+        array (array): the parameters, shape (size,).
+        velocity (array): v of the optimizer, the same shape.
+        gradient (array): for whoever computes it, the same shape.
     """
 
     def __init__(self, parameters: Any, xp: Any) -> None:

@@ -28,11 +28,11 @@ def save_onnx(path: str | Path, network: Any) -> None:
 
     Args:
         path (str or pathlib.Path): the file, by custom with the ending ``.onnx``.
-        network (chainer.Link): see :func:`to_onnx`.
+        network (chainer.Link): see :func:`chainer_sno.onnx_export.to_onnx`.
 
     Raises:
         ImportError: the package onnx is not installed; the message says how to install it.
-        TypeError, ValueError: see :func:`to_onnx`.
+        TypeError, ValueError: see :func:`chainer_sno.onnx_export.to_onnx`.
         OSError: the file cannot be written.
     """
     write_bytes(path, to_onnx(network).SerializeToString())

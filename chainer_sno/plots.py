@@ -7,6 +7,10 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno.summary import StructureSummary
 
+__all__ = [
+    "theta_by_group",
+]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 

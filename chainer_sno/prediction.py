@@ -18,6 +18,17 @@ from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.iterators import convert, pass_arrays
 from chainer_sno.uniforms import Stream, Uniforms
 
+__all__ = [
+    "SampleErrors",
+    "deterministic",
+    "error_against_samples",
+    "log",
+    "mean_probabilities",
+    "measure",
+    "predict",
+    "structures_of",
+]
+
 
 def structures_of(bernoulli: Bernoulli, samples: int, uniforms: Uniforms | None = None) -> Array:
     """Draw structures for a prediction, from a stream that the training does not use.

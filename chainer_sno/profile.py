@@ -99,14 +99,15 @@ def describe(
     """Return what a plain network costs.
 
     Args:
-        network (chainer.Link): from x to outputs; see :func:`count`.
+        network (chainer.Link): from x to outputs; see :func:`chainer_sno.profile.count`.
         shape (tuple of int): of one sample.
         batch_sizes (sequence of int): sizes of mini-batches to be timed.
         seconds (float): for how long to repeat the passes of each.
 
     Returns:
-        dict: what :func:`count` returns, and ``milliseconds``, a dictionary from each batch size
-        to the median time of a forward pass.  That is this machine's, and of the moment.
+        dict: what :func:`chainer_sno.profile.count` returns, and ``milliseconds``, a dictionary
+        from each batch size to the median time of a forward pass.  That is this machine's, and of
+        the moment.
 
     Raises:
         ValueError: the operations cannot be counted.

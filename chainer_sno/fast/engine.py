@@ -1,6 +1,6 @@
 """A training engine for fully connected networks with units under selection, fast on one core.
 
-One call of :meth:`Engine.step` is one iteration: a mini-batch, ``lam`` binary
+One call of ``Engine.step`` is one iteration: a mini-batch, ``lam`` binary
 structures over the hidden units, the mean of their gradients, Nesterov's accelerated gradient with
 weight decay on every parameter.  Three things make it fast:
 
@@ -90,7 +90,7 @@ class _Basis:
 
 
 class Engine:
-    """Train a fully connected network with ReLU; :meth:`Engine.step` is one iteration.
+    """Train a fully connected network with ReLU; ``Engine.step`` is one iteration.
 
     The numbers are those of Chainer's NesterovAG with WeightDecay on every parameter (readings R6
     and R14), up to rounding.

@@ -43,7 +43,7 @@ class _Consumer(chainer.Chain):
     """BN and ReLU of the feature maps that a layer or an exit takes; a subclass goes on.
 
     Args:
-        inputs (sequence): the numbers of the feature maps and, last, :data:`ONES` or not.
+        inputs (sequence): the numbers of the feature maps and, last, ``ONES`` or not.
         widths (list of int): channels of each feature map of the block so far.
 
     Attributes:
@@ -166,7 +166,7 @@ class CompactDenseNet(chainer.Chain):
 
     The feature maps of a block are numbered: 0 is its input and i the output of its layer i.  A
     layer and the exit of a block take some of them, each with a batch normalisation of its own.
-    In place of feature maps that are zero everywhere they take :data:`ONES`.
+    In place of feature maps that are zero everywhere they take ``ONES``.
 
     Args:
         inputs (sequence): for each block, for each of its layers and last for its exit, the

@@ -47,21 +47,21 @@ def check_searchable(
 
     The link is not changed: the checks work on copies, the exact ones in float64.
 
-    ===============  ==============================================================================
-    ``costs``        shape (d,), finite, none negative, not all zero
-    ``groups``       slices that do not overlap and cover all bits
-    ``outputs``      lambda variables of one shape (N, ...), finite, from bool structures of d bits
-    ``costs_of``     the costs by other criteria, of shape (d,) as well
-    ``batching``     outputs of a structure alone are those in a batch, in any order; in training
-                     mode too, unless that draws random numbers
-    ``gradients``    those of all parameters, by central differences
-    ``bits``         each changes the outputs, and switches off all that is its own; see
-                     :mod:`chainer_sno.testing.absent` for how that is found out
-    ``weight_ratio`` in [0, 1], 1 with everything on, monotone, and not less than the fraction of
-                     the weights that get a gradient
-    ``compact``      what it returns computes the same
-    ``device``       the outputs on a GPU, with CuPy's structures, are those on the CPU
-    ===============  ==============================================================================
+    ================  =============================================================================
+    ``costs``         shape (d,), finite, none negative, not all zero
+    ``groups``        slices that do not overlap and cover all bits
+    ``outputs``       lambda variables of one shape (N, ...), finite, from bool structures
+    ``costs_of``      the costs by other criteria, of shape (d,) as well
+    ``batching``      outputs of a structure alone are those in a batch, in any order; in training
+                      mode too, unless that draws random numbers
+    ``gradients``     those of all parameters, by central differences
+    ``bits``          each changes the outputs, and switches off all that is its own; see
+                      :mod:`chainer_sno.testing.absent` for how that is found out
+    ``weight_ratio``  in [0, 1], 1 with everything on, monotone, and not less than the fraction of
+                      the weights that get a gradient
+    ``compact``       what it returns computes the same
+    ``device``        the outputs on a GPU, with CuPy's structures, are those on the CPU
+    ================  =============================================================================
 
     Args:
         link (chainer.Link): a searchable link, on any device.

@@ -27,10 +27,10 @@ from chainer_sno.testing.subject import Subject, difference, listed, parameters_
 #: something: a unit of a ReLU may sleep on all of the mini-batch.
 ATTEMPTS = 24
 ATTEMPTS_TO_OWN = 8
-#: How many times bits are looked at for what they leave behind, all of them together: what is
-#: left may be asleep too.
+#: How many times bits are looked at for what they leave behind, all of them together, since what
+#: is left may be asleep too.
 LOOKS = 24
-#: In tolerances of the largest gradient: up to the first is none, more than the second is some.
+#: In tolerances of the largest gradient, up to the first is none and more than the second is some.
 NONE, SOME = 1e-2, 1
 
 

@@ -11,7 +11,7 @@ from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 
-#: Relative to the largest value: what is called equal, and what is called zero, by dtype.
+#: What is called equal, and what is called zero, relative to the largest value, by dtype.
 TOLERANCE = {"float16": 2e-2, "float32": 2e-4, "float64": 1e-9}
 
 
@@ -137,7 +137,7 @@ class Subject:
 
     @property
     def mode(self) -> bool:
-        """Whether gradients are taken in training mode: yes, unless that is random."""
+        """Whether gradients are taken in training mode, as they are unless that is random."""
         return not self.random[True]
 
     @property
@@ -298,7 +298,7 @@ def difference(a: Array, b: Array) -> float:
 
 
 def listed(bits: Any, shown: int = 6) -> str:
-    """Return some numbers as words: ``bits 0, 3 and 5``, ``bit 2``, ``bits 0, 1, ... (40)``."""
+    """Return some numbers as words, such as "bits 0, 3 and 5" or "bits 0, 1, ... (40)"."""
     numbers = [str(int(bit)) for bit in bits]
     if len(numbers) == 1:
         return f"bit {numbers[0]}"
