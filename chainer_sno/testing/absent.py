@@ -185,8 +185,7 @@ def bits(subject: Subject) -> Iterator[str]:
 def _switches(subject: Subject, structure: Array, pending: list[int]) -> Iterator[Switch]:
     """Yield what switching each bit off does; a bit that is off in the structure is on first."""
     train = subject.mode
-    shape = subject.arrays(structure[None], train).shape
-    weights = subject.rng.standard_normal(shape).astype(subject.double_x.dtype)
+    weights = subject.weights_of(subject.arrays(structure[None], train))
     on = subject.gradients(structure[None], weights, train)
     for bit in pending:
         if structure[bit]:

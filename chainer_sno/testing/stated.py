@@ -126,8 +126,7 @@ def _weights_that_act(subject: Subject) -> Iterator[str]:
     """No more weights may get a gradient than weight_ratio says remain."""
     total = sum(p.size for p in parameters_of(subject.double).values() if p.ndim >= 2)
     for structure in subject.structures(3):
-        values = subject.arrays(structure[None])
-        weights = subject.rng.standard_normal(values.shape).astype(values.dtype)
+        weights = subject.weights_of(subject.arrays(structure[None]))
         _, gradients = subject.gradients(structure[None], weights, False)
         matrices = [g for g in gradients.values() if g.ndim >= 2]
         zero = subject.tolerance * max((numpy.abs(g).max(initial=0) for g in matrices), default=0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy
 
-from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 
@@ -17,6 +16,16 @@ TOLERANCE = {"float16": 2e-2, "float32": 2e-4, "float64": 1e-9}
 
 class CallFailed(Exception):
     """The link raised an exception; the message is that exception in one line."""
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Turn what the link raises in the block into :class:`CallFailed`."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise CallFailed(f"{type(error).__name__}: {text[:300]}") from error
 
 
 @contextlib.contextmanager
@@ -106,7 +115,6 @@ class Subject:
     """
 
     def __init__(self, link: Any, x: Array, bits: int, seed: int) -> None:
-        self.link = link
         self.plain = link.copy("copy")
         self.plain.to_device("@numpy")
         self.x = chainer.backends.cuda.to_cpu(x)
@@ -122,18 +130,11 @@ class Subject:
         self._original: dict[str, Array] = {}
 
     @property
-    def costs(self) -> Array:
-        """The coefficients c as the link states them, float64 on the CPU.
-
-        Raises:
-            ValueError: they are no costs.
-        """
-        return complexity.check_costs(self.plain.costs)
-
-    @property
     def groups(self) -> dict[str, slice]:
-        """The link's groups, or one of all bits."""
-        return getattr(self.plain, "groups", None) or {"bits": slice(0, self.d)}
+        """The link's groups, those that are slices."""
+        stated = getattr(self.plain, "groups", {})
+        named = stated if isinstance(stated, dict) else {}
+        return {name: group for name, group in named.items() if isinstance(group, slice)}
 
     @property
     def mode(self) -> bool:
@@ -196,21 +197,22 @@ class Subject:
         Raises:
             CallFailed: it raised an exception.
         """
-        try:
-            with (
-                chainer.using_config("train", train),
-                chainer.using_config("enable_backprop", backprop),
-                undisturbed(link),
-            ):
-                return list(link(x, structures))
-        except Exception as error:
-            text = " ".join(str(error).split())
-            raise CallFailed(f"{type(error).__name__}: {text[:300]}") from error
+        with (
+            chainer.using_config("train", train),
+            chainer.using_config("enable_backprop", backprop),
+            undisturbed(link),
+            failures(),
+        ):
+            return list(link(x, structures))
 
     def arrays(self, structures: Array, train: bool = False) -> Array:
         """Return the outputs of the copy that is differentiated, shape (lambda, N, ...)."""
         outputs = self.call(self.double, self.double_x, structures, train)
         return numpy.stack([y.array for y in outputs])
+
+    def weights_of(self, outputs: Array) -> Array:
+        """Return random weights of outputs, the same shape and dtype, for a sum of them."""
+        return self.rng.standard_normal(outputs.shape).astype(outputs.dtype)
 
     def gradients(
         self, structures: Array, weights: Array, train: bool
@@ -230,11 +232,8 @@ class Subject:
         link.cleargrads()
         outputs = self.call(link, self.double_x, structures, train, backprop=True)
         total = sum(chainer.functions.sum(y * w) for y, w in zip(outputs, weights))
-        try:
+        with failures():
             total.backward()
-        except Exception as error:
-            text = " ".join(str(error).split())
-            raise CallFailed(f"{type(error).__name__} in backward: {text[:300]}") from error
         return numpy.stack([y.array for y in outputs]), {
             name: numpy.zeros_like(p.array) if p.grad is None else p.grad
             for name, p in parameters_of(link).items()
@@ -280,7 +279,7 @@ class Subject:
         link = self.plain.copy("copy")
         values = {name: p.array.copy() for name, p in parameters_of(link).items()}
         add_noise(link, values, self.rng)
-        with chainer.using_config("train", True), chainer.no_backprop_mode():
+        with chainer.using_config("train", True), chainer.no_backprop_mode(), failures():
             link(self.x, self.structures(2))
         return link
 
@@ -294,7 +293,7 @@ def tolerance_of(link: Any) -> float:
 def difference(a: Array, b: Array) -> float:
     """Return the largest difference of two arrays beside their largest value."""
     scale = max(numpy.abs(a).max(initial=0), numpy.abs(b).max(initial=0))
-    return float(numpy.abs(a - b).max(initial=0) / scale) if scale > 0 else 0.0
+    return 0.0 if scale == 0 else float(numpy.abs(a - b).max() / scale)
 
 
 def listed(bits: Any, shown: int = 6) -> str:

@@ -12,6 +12,11 @@ from chainer_sno.functions import mask_units
 F, L = chainer.functions, chainer.links
 
 
+@pytest.fixture(autouse=True)
+def _weights():
+    numpy.random.seed(0)  # Chainer's initializers draw from it
+
+
 class Units(chainer.Chain):
     """Four inputs, six hidden units under selection, three outputs: right, and easily spoilt."""
 
@@ -71,6 +76,24 @@ class Channels(chainer.Chain):
         return [self.one(h, F.broadcast_to(own, h.shape)) for own in bits]
 
 
+class Words(Units):
+    """Numbers of words in the place of the inputs."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.words = L.EmbedID(20, 2)
+
+    def forward(self, x, structures):
+        return super().forward(F.reshape(self.words(x), (-1, 4)), structures)
+
+    weight_ratio = compact = property()
+
+
+def words(rng):
+    return rng.integers(0, 20, (5, 2)).astype("i")
+
+
 def rows(rng):
     return rng.normal(size=(5, 4)).astype("f")
 
@@ -86,6 +109,7 @@ def found(link, x, **options):
 GOOD = {
     "units": (Units, rows),
     "channels": (Channels, images),
+    "words": (Words, words),
     "MaskedMLP": (lambda: links.MaskedMLP(4, (5, 3), 3), rows),
     "inputs": (lambda: links.MaskedMLP(4, (5,), 3, select_inputs=True), rows),
     "PlainDenseNet": (lambda: links.PlainDenseNet(7, 2, 3, 2, 3, 1), images),
@@ -170,6 +194,11 @@ class NeedsNumbers(Units):
 class Breaks(Units):
     def forward(self, x, structures):
         raise RuntimeError("out of order")
+
+
+class NaNInTraining(Units):
+    def act(self, h):
+        return h * numpy.nan if chainer.config.train and len(h) else F.relu(h)
 
 
 class Reversed(Units):
@@ -324,6 +353,7 @@ WRONG = {
     "not bool": (NeedsNumbers, "outputs", "as float32, but not as bool"),
     "raises": (Breaks, "outputs", r"shape \(lambda, 6\): RuntimeError: out of order"),
     "reversed": (Reversed, "batching", "output i must be that of structure i"),
+    "NaN": (NaNInTraining, "outputs", "not finite .* in training mode"),
     "random": (DrawsInEvaluation, "batching", "two calls in evaluation mode"),
     "one batch": (NormalisesTheBatch, "batching", "in training mode only: batch statistics"),
     "graph cut": (CutsTheGraph, "gradients", "gradient of /hidden/W, /hidden/b is not"),
@@ -400,6 +430,18 @@ def test_a_link_that_insists_on_float32_is_checked_without_numerical_gradients(r
     report = found(Cut(), rows(rng))
     (finding,) = report.findings
     assert "mask the values, not the gradients alone" in finding.message
+
+
+def test_what_raises_in_training_alone_is_a_finding(rng):
+    class Raises(Units):
+        def forward(self, x, structures):
+            if chainer.config.train:
+                raise RuntimeError("only when it trains")
+            return super().forward(x, structures)
+
+    report = found(Raises(), rows(rng))
+    (finding,) = report.findings
+    assert str(finding) == "outputs: the link raises RuntimeError: only when it trains"
 
 
 def test_many_bits_are_sampled_and_checks_skipped(rng):
