@@ -130,7 +130,7 @@ class OwnModel(chainer.Chain):
         ]
 
 
-def test_any_searchable_link_any_loss_and_stock_iterators(rng):
+def test_any_searchable_link_any_loss_and_stock_iterators(rng, tmp_path):
     """The contract is enough: a list of outputs, a regression, Chainer's SerialIterator."""
     x = rng.normal(size=(64, 2)).astype("f")
     t = x @ numpy.array([[1.0], [-2.0]], dtype="f")
@@ -144,7 +144,7 @@ def test_any_searchable_link_any_loss_and_stock_iterators(rng):
         Bernoulli(model.costs, 2.0**-4, eta=0.05),
         loss_func=chainer.functions.mean_squared_error,
     )
-    trainer = chainer.training.Trainer(updater, (100, "epoch"))
+    trainer = chainer.training.Trainer(updater, (100, "epoch"), str(tmp_path))
     trainer.run()
     theta = updater.bernoulli.theta
     structure = updater.bernoulli.mode()

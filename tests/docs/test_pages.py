@@ -17,7 +17,7 @@ PATHS = blocks.paths()
 def checkout(tmp_path, monkeypatch):
     """A working directory with the files of the repository, where the blocks of a page run."""
     for path in ROOT.iterdir():
-        if path.name[0] != "." and path.name != "runs":
+        if path.name[0] != "." and path.name not in ("runs", "result"):
             (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     # `python` is this one.
