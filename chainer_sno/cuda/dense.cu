@@ -689,7 +689,10 @@ extern "C" __global__ void __launch_bounds__(STRIPS) layer_back(
                 }
         }
     const long long at = (long long)(tile.first + row) * tile.width + x;
-    for (int c = 0; c < count; ++c) {
+#pragma unroll
+    for (int c = 0; c < GROUP; ++c) {  // whose number is known, so that the sums stay registers
+        if (c >= count)
+            break;
         real total = 0, total_centred = 0;
         for (int p = 0; present && p < STRIP && x + p < tile.width; ++p)
             back(own[c], at + p, sum[c][p], total, total_centred);

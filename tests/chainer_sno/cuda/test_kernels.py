@@ -1,3 +1,5 @@
+import re
+
 import numpy
 import pytest
 
@@ -79,12 +81,16 @@ def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
     pytest.importorskip("nvidia.cuda_nvrtc")
     values = definitions(PlainDenseNet(), (32, 32), dtype)
     kernels = Kernels(("method", "mlp", "dense"), dtype, values)
-    options = *kernels.options, f"--gpu-architecture={architecture}"
+    options = *kernels.options, f"--gpu-architecture={architecture}", "--ptxas-options=-v"
     code, log = compile_kernels(kernels.source, options)
     assert code, log
     # NVRTC warns of the age of sm_70, of nothing else.
     assert all("deprecated" in line for line in log.splitlines() if "warning" in line), log
     assert all(name.encode() in code for name in kernels.signatures)
+    # What a thread adds up stays in registers: nothing is put into slow local memory.
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill", log)
+    assert len(frames) >= len(kernels.signatures)
+    assert set(frames) == {("0", "0")}
     assert len(kernels.signatures) == kernels.source.count("__global__")
 
 
