@@ -62,5 +62,7 @@ def theta_by_group(link: Any, bernoulli: Any, figure: Any = None) -> "Figure":
     figure.supxlabel(r"bits of a group, largest $\theta$ first")
     figure.supylabel(r"$\theta$")
     summary = StructureSummary(link, bernoulli)
-    figure.suptitle(f"{summary.usage_rate:.1%} kept, in {summary.criterion}", fontsize="medium")
+    figure.suptitle(
+        f"usage rate {summary.usage_rate:.1%}, in {summary.criterion}", fontsize="medium"
+    )
     return figure

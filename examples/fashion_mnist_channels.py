@@ -168,8 +168,8 @@ def draw(link, bernoulli, log, path):
     axes = below.subplots()
     epochs = [entry["epoch"] for entry in log]
     for entry, words, style in (
-        ("structure/usage_rate", "FLOPs of the channels kept", "C0-o"),
-        ("structure/weight_ratio", "weights kept", "C2-s"),
+        ("structure/usage_rate", f"usage rate, in {bernoulli.criterion}", "C0-o"),
+        ("structure/weight_ratio", "weights", "C2-s"),
     ):
         axes.plot(epochs, [100 * e[entry] for e in log], style, markersize=4, label=words)
     axes.set_ylim(0, 100)
@@ -191,7 +191,7 @@ def main(arguments=None):
     """Train, print the result and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--epsilon0", type=parse_epsilon0, default="2^-4", help="the penalty (2^-4)")
+    add("--epsilon0", type=parse_epsilon0, default="2^-5", help="the penalty (2^-5)")
     add("--criterion", choices=chainer_sno.complexity.CRITERIA, default="flops")
     add("--epochs", type=int, default=8)
     add("--seed", type=int, default=0)
