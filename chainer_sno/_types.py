@@ -4,7 +4,6 @@ Chainer and CuPy have no type hints, so a link, a variable or an optimizer is wh
 is, and anything to a type checker.
 """
 
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy.typing
@@ -13,7 +12,5 @@ import numpy.typing
 Array: TypeAlias = numpy.typing.NDArray[Any]
 #: What numpy.asarray takes.
 ArrayLike: TypeAlias = numpy.typing.ArrayLike
-#: numpy or cupy.
-ArrayModule: TypeAlias = ModuleType
 #: What a device is named by in Chainer: ``"@numpy"``, ``"@cupy:0"``, -1, 0, ... or a device.
 DeviceSpec: TypeAlias = Any

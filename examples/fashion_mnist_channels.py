@@ -139,13 +139,6 @@ class SearchableConvNet(ConvNet):
         return network
 
 
-@chainer.dataset.converter()
-def to_images(batch, device=None):
-    """Convert a mini-batch of bytes to images in [0, 1]."""
-    x, t = batch
-    return (x.astype("f") / numpy.float32(255)).reshape(-1, 1, 28, 28), t
-
-
 def made_up_images():
     """Return images of two rectangles, one at a place that tells the class, for a quick run."""
     rng = numpy.random.default_rng(0)
@@ -208,13 +201,16 @@ def main(arguments=None):
     out = make_writable(options.out or Path("runs", name + "_quick" * options.quick))
 
     train, test = (
-        made_up_images() if options.quick else data.load("fashion-mnist", options.data_dir)
+        (x.reshape(-1, 1, 28, 28), t)
+        for x, t in (
+            made_up_images() if options.quick else data.load("fashion-mnist", options.data_dir)
+        )
     )
     with chainer.using_config("dtype", numpy.float32):
         numpy.random.seed(options.seed)  # the initial weights
         link = SearchableConvNet(channels)
     # Before hours of training: does the link keep the contract?
-    print(chainer_sno.testing.check_searchable(link, to_images((train[0][:4], None))[0]))
+    print(chainer_sno.testing.check_searchable(link, train[0][:4].astype("f") / 255))
 
     optimizer = chainer.optimizers.NesterovAG(lr=0.01, momentum=0.9).setup(link)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
@@ -223,16 +219,16 @@ def main(arguments=None):
         costs, options.epsilon0, seed=options.seed, criterion=options.criterion
     )
     batch_size = 32
-    iterator = chainer_sno.ArrayIterator(train, batch_size, seed=options.seed)
-    updater = chainer_sno.StructureUpdater(iterator, optimizer, bernoulli, converter=to_images)
+    iterator = chainer_sno.ArrayIterator(train, batch_size, seed=options.seed, divisor=255)
+    updater = chainer_sno.StructureUpdater(
+        iterator, optimizer, bernoulli, converter=chainer_sno.pass_arrays
+    )
     iterations = epochs * len(train[0]) // batch_size
     trainer = chainer.training.Trainer(updater, (iterations, "iteration"), str(out))
     every = chainer_sno.extensions.EpochTrigger(len(train[0]), batch_size)
-    test_iterator = chainer_sno.ArrayIterator(test, 200, repeat=False, shuffle=False)
+    test_iterator = chainer_sno.ArrayIterator(test, 200, repeat=False, shuffle=False, divisor=255)
     trainer.extend(
-        chainer_sno.extensions.StructureEvaluator(
-            test_iterator, link, bernoulli, converter=to_images
-        ),
+        chainer_sno.extensions.StructureEvaluator(test_iterator, link, bernoulli),
         name="validation",
         trigger=every,
     )

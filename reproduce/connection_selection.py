@@ -5,7 +5,6 @@ import itertools
 import chainer_sno
 from chainer_sno import complexity, extensions, links
 from chainer_sno._import_chainer import chainer
-from chainer_sno.cuda import updaters as cuda
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
@@ -126,13 +125,7 @@ class ConnectionTraining(Training):
             raise ReproduceError(f"{error}: choose another --usage-rate") from error
 
     def make_updater(self, iterator, optimizer):
-        """Return the updater of the method and the path."""
-        if self.path == "captured":
-            if self.bernoulli is None:
-                return cuda.CapturedUpdater(iterator, optimizer)
-            return cuda.CapturedStructureUpdater(
-                iterator, optimizer, self.bernoulli, self.settings.samples
-            )
+        """Return the updater of the method."""
         if self.bernoulli is None:
             return chainer.training.updaters.StandardUpdater(
                 iterator, optimizer, chainer_sno.pass_arrays, loss_func=self.loss

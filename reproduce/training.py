@@ -10,6 +10,7 @@ import numpy
 import chainer_sno
 from chainer_sno import extensions, fast
 from chainer_sno._import_chainer import chainer
+from chainer_sno.cuda import updaters as cuda
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
@@ -117,7 +118,8 @@ class Training:
         optimizer = chainer.optimizers.NesterovAG(settings.lr, settings.momentum).setup(self.link)
         optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(settings.weight_decay))
         try:
-            updater = self.make_updater(iterator, optimizer)
+            make = self._captured_updater if self.path == "captured" else self.make_updater
+            updater = make(iterator, optimizer)
         except ValueError as error:
             raise ReproduceError(
                 f"{error}: lower the learning rate or the weight decay, or train with --plain"
@@ -145,12 +147,20 @@ class Training:
         raise NotImplementedError
 
     def make_updater(self, iterator, optimizer):
-        """Return the updater.
+        """Return the updater of the fast path of a CPU, or of the plain one.
 
         Raises:
             ValueError: the fast path cannot do what the settings say.
         """
         raise NotImplementedError
+
+    def _captured_updater(self, iterator, optimizer):
+        """Return the updater of the fast path of a GPU, which knows the networks of both."""
+        if self.bernoulli is None:
+            return cuda.CapturedUpdater(iterator, optimizer)
+        return cuda.CapturedStructureUpdater(
+            iterator, optimizer, self.bernoulli, self.settings.samples
+        )
 
     def make_evaluator(self, iterator):
         """Return the extension that evaluates the network."""

@@ -3,7 +3,6 @@
 import chainer_sno
 from chainer_sno import complexity, extensions, fast, links
 from chainer_sno._import_chainer import chainer
-from chainer_sno.cuda import updaters as cuda
 from reproduce.training import CLASSES, Training
 
 INPUTS = 784
@@ -52,10 +51,6 @@ class UnitTraining(Training):
     def make_updater(self, iterator, optimizer):
         """Return the updater of the method and the path."""
         if self.bernoulli is not None:
-            if self.path == "captured":
-                return cuda.CapturedStructureUpdater(
-                    iterator, optimizer, self.bernoulli, self.settings.samples
-                )
             kinds = {"fast": fast.FastStructureUpdater, "plain": chainer_sno.StructureUpdater}
             return kinds[self.path](
                 iterator,
@@ -64,8 +59,6 @@ class UnitTraining(Training):
                 self.settings.samples,
                 converter=chainer_sno.pass_arrays,
             )
-        if self.path == "captured":
-            return cuda.CapturedUpdater(iterator, optimizer)
         if self.path == "fast":
             return fast.FastStandardUpdater(iterator, optimizer, chainer_sno.pass_arrays)
         return chainer.training.updaters.StandardUpdater(

@@ -8,17 +8,13 @@
 // GROWTH and STEM are the output channels of a layer and of the first convolution, TILE the most
 // numbers that a tile of rows needs with its borders.
 
-// Threads of a tile; each has a strip of four pixels of one row.
-#define STRIPS 64
-#define STRIP 4
+// The numbers of threads and channels are those of dense.py, which launches the kernels:
+//   STRIPS        threads of a tile; each has a strip of STRIP pixels of one row
+//   READ          channels that a convolution reads at once
+//   GROUP         channels for which its gradient is computed at once
+//   WEIGHT_GROUP  the same for the gradient of its weights, for SLICES rows of a tile
+//   CHUNK         columns of one partial mean
 #define TILE_PIXELS (STRIPS * STRIP)
-// Channels at once: that a convolution reads, that its gradient is computed for.
-#define READ 4
-#define GROUP 8
-#define WEIGHT_GROUP (sizeof(real) > 4 ? 4 : 8)
-#define SLICES 8
-// Columns of one partial mean.
-#define CHUNK 2048
 
 struct Geometry {
     int images, height, width;
@@ -719,7 +715,7 @@ __device__ void weigh(
     __shared__ real slices[SLICES][WEIGHT_GROUP * 3 * 3];
     const int k = blockIdx.x * WEIGHT_GROUP, slab = blockIdx.y, slabs = gridDim.y;
     const int s = blockIdx.z, samples = gridDim.z;
-    const int present = count - k < (int)WEIGHT_GROUP ? count - k : (int)WEIGHT_GROUP;
+    const int present = count - k < WEIGHT_GROUP ? count - k : WEIGHT_GROUP;
     if (present <= 0)
         return;
     const int dy = threadIdx.x % 3, c = threadIdx.x / 3 % WEIGHT_GROUP;

@@ -5,24 +5,29 @@ from typing import Any
 import numpy
 
 from chainer_sno._types import Array
-from chainer_sno.cuda.kernels import MAX_CLASSES
+from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
 from chainer_sno.nesterov import DeviceRates, FlatParameters
 
-# As in dense.cu.
-_STRIPS, _STRIP, _READ, _GROUP, _CHUNK = 64, 4, 4, 8, 2048
+# Threads and channels at once, which dense.cu explains.
+_STRIPS, _STRIP, _READ, _GROUP, _SLICES, _CHUNK = 64, 4, 4, 8, 8, 2048
 # Blocks of a launch that keep a large GPU busy, about; sums are split until there are so many.
 _BLOCKS = 264
 #: Bytes of shared memory that a block may have everywhere.
 _SHARED = 48 * 1024
 
 
-def _tile(width: Any) -> Any:
+def _weight_group(dtype: Any) -> int:
+    """Return the channels at once in the gradient of a convolution's weights."""
+    return 4 if numpy.dtype(dtype).itemsize > 4 else 8
+
+
+def _tile(width: int) -> tuple[int, int]:
     """Return the rows of a tile, and the numbers that it needs with its borders."""
-    rows = _STRIPS // -(-width // _STRIP)
+    rows = _STRIPS // blocks_for(width, _STRIP)
     return rows, (rows + 3) * (width + 2)
 
 
-def definitions(link: Any, image_shape: Any, dtype: Any) -> Any:
+def definitions(link: Any, image_shape: tuple[int, int], dtype: Any) -> dict[str, int]:
     """Return what ``dense.cu`` must know of a network when it is compiled.
 
     Args:
@@ -42,18 +47,29 @@ def definitions(link: Any, image_shape: Any, dtype: Any) -> Any:
         raise ValueError(f"the GPU's kernels take images up to {_STRIPS * _STRIP} pixels wide")
     tile = max(_tile(width)[1] for width in widths)
     size = numpy.dtype(dtype).itemsize
-    group = 4 if size > 4 else 8
-    needed = max(
-        _READ * (tile + 9 * max(first, link.growth_rate)) * size,
-        link.growth_rate * (tile + 9 * _GROUP) * size,
-        (group * tile + _STRIPS * _STRIP * max(first, link.growth_rate) + 72 * group) * size,
+    group, outputs = _weight_group(dtype), max(first, link.growth_rate)
+    needed = size * max(
+        _READ * (tile + 9 * outputs),
+        link.growth_rate * (tile + 9 * _GROUP),
+        group * tile + _STRIPS * _STRIP * outputs + 9 * _SLICES * group,
     )
     if needed > _SHARED:
         raise ValueError(
             f"the GPU's kernels would need {needed} bytes of shared memory for this growth rate, "
             f"first convolution and image width, of {_SHARED}"
         )
-    return {"GROWTH": link.growth_rate, "STEM": first, "TILE": tile}
+    return {
+        "GROWTH": link.growth_rate,
+        "STEM": first,
+        "TILE": tile,
+        "STRIPS": _STRIPS,
+        "STRIP": _STRIP,
+        "READ": _READ,
+        "GROUP": _GROUP,
+        "WEIGHT_GROUP": group,
+        "SLICES": _SLICES,
+        "CHUNK": _CHUNK,
+    }
 
 
 class _Block:
@@ -64,10 +80,10 @@ class _Block:
         kernels: Any,
         block: Any,
         bits: int,
-        first_bit: Any,
-        images: Any,
-        height: Any,
-        width: Any,
+        first_bit: int,
+        images: int,
+        height: int,
+        width: int,
         samples: int,
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
@@ -78,8 +94,8 @@ class _Block:
         self.columns = images * height * width
         self.images = images
         rows, _ = _tile(width)
-        self.tiles = -(-images * height // rows)
-        self.chunks = -(-self.columns // _CHUNK)
+        self.tiles = blocks_for(images * height, rows)
+        self.chunks = blocks_for(self.columns, _CHUNK)
         self.geometry = xp.asarray(
             numpy.array(
                 [
@@ -124,7 +140,7 @@ class _Block:
         norm = self.block.norms[consumer]
         return self.features, self.mean, self.inv_std, norm.gamma.array, norm.beta.array
 
-    def below(self, consumer: int) -> Any:
+    def below(self, consumer: int) -> int:
         """Return the channels below a consumer."""
         return self.inputs + consumer * self.growth
 
@@ -157,7 +173,7 @@ class DenseNetwork:
         link: Any,
         optimizer: Any,
         batch_size: int,
-        image_shape: Any,
+        image_shape: tuple[int, int],
         samples: int = 1,
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
@@ -165,6 +181,7 @@ class DenseNetwork:
             raise ValueError(f"the GPU's kernels take at most {MAX_CLASSES} classes")
         self.link, self.samples, self.images = link, samples, batch_size
         self.rates = DeviceRates(optimizer, xp, dtype)
+        self._group = _weight_group(dtype)
         self.flat = FlatParameters(list(link.params()), xp)
         bits = len(link.costs)
         height, width = image_shape
@@ -197,20 +214,20 @@ class DenseNetwork:
                 sizes.append(self._stem_slabs(block) * self.link.stem.W.size)
         self.parts = xp.zeros(max(sizes), dtype)
 
-    def _splits(self, block: Any, consumer: int) -> Any:
+    def _splits(self, block: _Block, consumer: int) -> int:
         """Return into how many sums over channels a convolution is split."""
-        wanted = -(-_BLOCKS // (block.tiles * self.samples))
+        wanted = blocks_for(_BLOCKS, block.tiles * self.samples)
         return max(1, min(wanted, block.below(consumer) // (4 * _READ)))
 
-    def _slabs(self, block: Any, consumer: int) -> Any:
+    def _slabs(self, block: _Block, consumer: int) -> int:
         """Return into how many sums over tiles the gradient of a convolution is split."""
-        groups = -(-block.below(consumer) // _GROUP)
+        groups = blocks_for(block.below(consumer), _GROUP)
         return max(1, min(2 * _BLOCKS // (groups * self.samples), block.tiles))
 
-    def _stem_slabs(self, block: Any) -> Any:
+    def _stem_slabs(self, block: _Block) -> int:
         return min(_BLOCKS, block.tiles)
 
-    def _transition_slabs(self, block: Any) -> Any:
+    def _transition_slabs(self, block: _Block) -> int:
         return max(1, min(16, block.pooled_size // 512))
 
     def add_losses(self, program: Any, t: Array) -> None:
@@ -270,7 +287,7 @@ class DenseNetwork:
             )
             if block.transition:
                 W = block.block.transition.W.array
-                grid = -(-block.pooled_size // 64), -(-block.channels // 64), samples
+                grid = blocks_for(block.pooled_size, 64), blocks_for(block.channels, 64), samples
                 program.add(
                     "transition",
                     grid,
@@ -359,11 +376,11 @@ class DenseNetwork:
         link, first = self.link, self.blocks[0]
         self._add_complete(program, first, 0, first.inputs, summed=True)
         slabs = self._stem_slabs(first)
-        groups = -(-link.in_channels // self._group)
+        groups = blocks_for(link.in_channels, self._group)
         program.add(
             "stem_weights",
             (groups, slabs, 1),
-            (3 * self._group * 8,),
+            (3 * self._group * _SLICES,),
             first.geometry,
             link.in_channels,
             self._all,
@@ -383,11 +400,6 @@ class DenseNetwork:
             flat.array.size,
             *self.rates.arguments,
         )
-
-    @property
-    def _group(self) -> Any:
-        """Channels at once in the gradient of a convolution, WEIGHT_GROUP."""
-        return 4 if self.flat.array.dtype.itemsize > 4 else 8
 
     def _add_complete(
         self, program: Any, block: Any, first: Any, count: Any, summed: bool = False
@@ -460,7 +472,7 @@ class DenseNetwork:
             W, out = block.block.transition.W, block.channels
             self._add_complete(program, following, 0, following.inputs)
             slabs = self._transition_slabs(block)
-            grid = -(-block.channels // 32), -(-out // 32), slabs * samples
+            grid = blocks_for(block.channels, 32), blocks_for(out, 32), slabs * samples
             program.add(
                 "transition_weights",
                 grid,
@@ -485,7 +497,7 @@ class DenseNetwork:
                 self.parts,
                 gradient,
             )
-            grid = -(-block.pooled_size // 64), -(-block.channels // 64), samples
+            grid = blocks_for(block.pooled_size, 64), blocks_for(block.channels, 64), samples
             program.add(
                 "transition_back",
                 grid,
@@ -521,8 +533,8 @@ class DenseNetwork:
         slabs = self._slabs(block, consumer)
         program.add(
             "layer_weights",
-            (-(-below // self._group), slabs, samples),
-            (3 * self._group * 8,),
+            (blocks_for(below, self._group), slabs, samples),
+            (3 * self._group * _SLICES,),
             *own,
             *block.seen(consumer),
             block.gy,
@@ -543,7 +555,7 @@ class DenseNetwork:
         )
         program.add(
             "layer_back",
-            (block.tiles, -(-below // _GROUP), samples),
+            (block.tiles, blocks_for(below, _GROUP), samples),
             (_STRIPS,),
             *own,
             *block.seen(consumer),

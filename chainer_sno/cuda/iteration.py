@@ -60,7 +60,8 @@ class Iteration:
         self._streams = [_Stream(*stream) for stream in zip(drawn, rows, words)]
         self._progress = xp.zeros(6, numpy.int64)
         self._orders = xp.zeros((2, iterator.size), numpy.int32)
-        self._orders_epoch = None
+        # The epoch whose order each row of orders holds.
+        self._held: list[int | None] = [None, None]
         self.losses = xp.zeros(samples)
         t = xp.zeros(n, numpy.int32)
         self.program = program = Program(kernels)
@@ -107,11 +108,11 @@ class Iteration:
     def run(self) -> None:
         """Do one iteration; nothing waits for it."""
         epoch = self.iterator.epoch
-        if epoch != self._orders_epoch:
-            # This epoch's order, and the next one's, into which a mini-batch may cross.
-            for e in (epoch, epoch + 1):
-                self._orders[e % 2] = self.iterator.order(e)
-            self._orders_epoch = epoch
+        # This epoch's order, and the next one's, into which a mini-batch may cross.
+        for e in (epoch, epoch + 1):
+            if self._held[e % 2] != e:
+                self._orders[e % 2] = self.kernels.xp.asarray(self.iterator.order(e))
+                self._held[e % 2] = e
         self.network.rates.refresh()
         self.program()
         self.iterator.skip()
@@ -146,4 +147,4 @@ class Iteration:
             if stream.uniforms is not None:
                 progress[stream.word] = stream.uniforms.position
         self._progress[...] = self.kernels.xp.asarray(progress)
-        self._orders_epoch = None
+        self._held = [None, None]

@@ -28,6 +28,11 @@ _TYPES = {
 }
 
 
+def blocks_for(size: int, each: int = THREADS) -> int:
+    """Return how many blocks do so many things, if one does ``each`` of them."""
+    return -(-size // each)
+
+
 def source(*names: str) -> str:
     """Return the text of source files of this directory, ``common.cuh`` in front.
 
@@ -150,7 +155,7 @@ class Kernels:
 
     def each(self, name: str, size: int, *arguments: Any) -> None:
         """Launch a kernel with a thread for each of so many things; see :meth:`cast`."""
-        self.launch(name, (-(-size // THREADS),), (THREADS,), self.cast(name, arguments))
+        self.launch(name, (blocks_for(size),), (THREADS,), self.cast(name, arguments))
 
     def capture(self, function: Callable[[], None]) -> Callable[[], None]:
         """Return a CUDA graph of what a function launches, without running it.
@@ -210,7 +215,7 @@ class Program:
             arguments: of the kernel.
             more (tuple of int): further dimensions of the grid.
         """
-        self.add(name, (-(-size // THREADS), *more), (THREADS,), *arguments)
+        self.add(name, (blocks_for(size), *more), (THREADS,), *arguments)
 
     def run(self) -> None:
         """Launch everything, kernel by kernel."""

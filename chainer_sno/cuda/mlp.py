@@ -3,7 +3,7 @@
 from typing import Any
 
 from chainer_sno._types import Array
-from chainer_sno.cuda.kernels import MAX_CLASSES
+from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
 from chainer_sno.nesterov import DeviceRates, velocity
 
 
@@ -81,7 +81,7 @@ class MLPNetwork:
             parameters = layer.W.array, layer.b.array
             if k < last:
                 rows = len(self._z[k])
-                grid = -(-out // 32), -(-rows // 16)
+                grid = blocks_for(out, 32), blocks_for(rows, 16)
                 program.add(
                     "forward",
                     grid,
@@ -118,7 +118,7 @@ class MLPNetwork:
                 below, *activations = self._activations(k)
                 program.add(
                     "backward",
-                    (-(-size // 32), -(-self.rows // 16)),
+                    (blocks_for(size, 32), blocks_for(self.rows, 16)),
                     (128,),
                     self.rows,
                     out,
@@ -131,7 +131,7 @@ class MLPNetwork:
                 )
             program.add(
                 "update",
-                (-(-(size + 1) // 64), -(-out // 64)),
+                (blocks_for(size + 1, 64), blocks_for(out, 64)),
                 (256,),
                 self.rows,
                 out,

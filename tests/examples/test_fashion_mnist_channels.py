@@ -7,8 +7,7 @@ import sys
 import numpy
 import pytest
 
-from chainer_sno import StructureUpdater, complexity
-from chainer_sno._import_chainer import chainer
+from chainer_sno import StructureUpdater, complexity, profile
 from reproduce import ROOT
 
 PATH = ROOT / "examples" / "fashion_mnist_channels.py"
@@ -59,23 +58,6 @@ def test_it_goes_on_after_an_interruption(example, tmp_path, monkeypatch, capsys
     capsys.readouterr()
 
 
-class CountProducts(chainer.FunctionHook):
-    """Counts the multiplications and additions of convolutions and linear layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.flops = 0
-
-    def forward_postprocess(self, function, in_data):
-        if function.label in ("Convolution2DFunction", "LinearFunction"):
-            x, W = in_data[:2]
-            pixels = 1
-            if W.ndim == 4:
-                size = chainer.utils.conv.get_conv_outsize
-                pixels = size(x.shape[2], W.shape[2], function.sy, function.ph) ** 2
-            self.flops += 2 * W.size * pixels
-
-
 def test_a_channel_costs_what_goes_with_it(example):
     link = example.SearchableConvNet((3, 4, 5))
     x = numpy.zeros((1, 1, 28, 28), "f")
@@ -83,9 +65,7 @@ def test_a_channel_costs_what_goes_with_it(example):
 
     def measured(structure):
         network = link.compact(structure)
-        with CountProducts() as hook:
-            network(x)
-        return network.weights(), hook.flops
+        return network.weights(), profile.count(network, x.shape[1:])["flops"]
 
     weights, flops = (complexity.costs(link, criterion, x) for criterion in ("weights", "flops"))
     numpy.testing.assert_array_equal(flops, link.costs)
