@@ -55,7 +55,7 @@ class _Python:
                 return printed
             printed += line
             print(line, end="", flush=True)
-        raise AssertionError(f"{name} failed")
+        raise AssertionError(f"{name} failed with {self.process.wait()}")
 
     def close(self):
         """End the interpreter."""
