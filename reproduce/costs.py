@@ -25,15 +25,16 @@ class Cost:
 
 
 def costs(records):
-    """Return what every setting of the paper takes on the processor of the most records.
+    """Return what every setting of the paper takes, on the processor of the most records if known.
 
     Args:
         records (list of dict): of both experiments and any schedule.
 
     Returns:
         tuple: the processor, None without records, and a list of Cost.  Without a record of a
-        setting at the paper's schedule its hours are those of the paper's iterations at the seconds
-        an iteration of shorter runs of the setting, whose structures are less converged.
+        setting at the paper's schedule on that processor its hours are those on another, which the
+        source names; without any, those of the paper's iterations at the seconds an iteration of
+        shorter runs of the setting, whose structures are less converged.
     """
     counted = collections.Counter(record["machine"]["processor"] for record in records)
     if not counted:
@@ -41,16 +42,16 @@ def costs(records):
     processor = max(sorted(counted), key=counted.get)
     rates = collections.defaultdict(list)
     for record in records:
-        if record["machine"]["processor"] == processor:
-            settings = from_dict(record["settings"])
-            if _same_iteration(settings):
-                rate = record["times"]["seconds"] / record["result"]["iterations"]
-                key = settings.experiment, settings.method, settings.setting
-                rates[key].append((settings.is_paper_schedule, rate))
+        settings = from_dict(record["settings"])
+        if _same_iteration(settings):
+            rate = record["times"]["seconds"] / record["result"]["iterations"]
+            where = record["machine"]["processor"]
+            key = settings.experiment, settings.method, settings.setting
+            rates[key].append((settings.is_paper_schedule, where, rate))
     found = []
     for experiment, kind in EXPERIMENTS.items():
         for settings in sweep.grid(kind, "paper", kind.METHODS, trials=1):
-            rate, source = _rate(rates, (experiment, settings.method, settings.setting))
+            rate, source = _rate(rates[experiment, settings.method, settings.setting], processor)
             hours = rate and rate * settings.iterations() / 3600
             found.append(Cost(experiment, compare.label(settings), hours, source))
     return processor, found
@@ -61,15 +62,22 @@ def _same_iteration(settings):
     return set(settings.changes()) <= {"epochs", "eta_factor", "examples", "test_examples"}
 
 
-def _rate(rates, key):
-    """Return seconds an iteration of a setting, evaluation included, and where they are from."""
-    at_paper = [rate for is_paper, rate in rates[key] if is_paper]
-    if at_paper:
-        source = f"{len(at_paper)} run{'s' * (len(at_paper) > 1)} at the paper's schedule"
-        return statistics.median(at_paper), source
-    if rates[key]:
-        return statistics.median([rate for _, rate in rates[key]]), "extrapolated from shorter runs"
-    return None, "no record"
+def _rate(found, processor):
+    """Return seconds an iteration, evaluation included, and where they are from.
+
+    Args:
+        found (list of tuple): of each record of a setting: whether it is at the paper's schedule,
+            the processor, and the seconds.
+        processor (str): the preferred one.
+    """
+    if not found:
+        return None, "no record"
+    # Times of two processors do not belong into one median, so the best kind of evidence alone.
+    is_paper, _, where = max((is_paper, where == processor, where) for is_paper, where, _ in found)
+    rates = [rate for *kind, rate in found if kind == [is_paper, where]]
+    runs = f"{len(rates)} run{'s' * (len(rates) > 1)} at the paper's schedule"
+    source = runs if is_paper else "extrapolated from shorter runs"
+    return statistics.median(rates), source + f", on {where}" * (where != processor)
 
 
 def total(found, trials):

@@ -33,6 +33,22 @@ def test_hours_are_those_of_records_at_the_papers_schedule():
     assert cost.source == "3 runs at the paper's schedule"
 
 
+def test_another_processor_helps_out_and_is_named():
+    records = [synthetic.unit(epsilon0="2^-7", seed=seed) for seed in range(3)]
+    records += [synthetic.unit(seconds=7200.0, epsilon0="2^-8", processor="Z")]
+    # Neither a short run on the processor of the most records nor a third processor is mixed in.
+    records += [synthetic.unit(seconds=9e9, epsilon0="2^-8", epochs=4)]
+    records += [synthetic.unit(seconds=9e9, epsilon0="2^-8", seed=1, processor="Y")]
+    records += [synthetic.unit(seconds=360.0, epsilon0="2^-6", epochs=4, processor="Z")]
+    processor, found = by_label(records)
+    assert processor == "A processor"
+    cost = found["unit-selection", "epsilon0 = 2^-8"]
+    assert (cost.hours, cost.source) == (2, "1 run at the paper's schedule, on Z")
+    cost = found["unit-selection", "epsilon0 = 2^-6"]
+    assert cost.hours == pytest.approx(12.5)
+    assert cost.source == "extrapolated from shorter runs, on Z"
+
+
 def test_shorter_runs_are_extrapolated():
     # 4 epochs of 500 take 0.1 hours.
     records = [synthetic.unit(seconds=360.0, epsilon0="2^-6", epochs=4)]
