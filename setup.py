@@ -21,7 +21,7 @@ setup(
     python_requires=">=3.10",
     install_requires=["chainer==7.8.1", "numpy>=1.26"],
     extras_require={
-        # CuPy 13 and 14 both work; neither needs cuDNN here.
+        # CuPy 13 or 14; neither needs cuDNN here.  Its CUDA libraries are a toolkit's, or [ctk].
         "cuda": ["cupy-cuda12x>=13"],
         # Sweeps on many machines.
         "dask": ["distributed"],

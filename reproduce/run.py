@@ -51,6 +51,10 @@ def get_device(number):
             device.xp.zeros(1).sum().item()
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
+        if not chainer.backends.cuda.available:
+            # Chainer's last line begins with the address of its page on installing.
+            reason = reason.partition("installation).")[2] or reason
+            reason += ", see docs/how-to/gpu.rst"
         raise ReproduceError(
             f"device {number} is not there ({reason}): --device -1 is the CPU"
         ) from error
