@@ -40,14 +40,14 @@ def costs(records):
     if not counted:
         return None, []
     processor = max(sorted(counted), key=counted.get)
-    rates = collections.defaultdict(list)
+    rates = collections.defaultdict(lambda: collections.defaultdict(list))
     for record in records:
         settings = from_dict(record["settings"])
         if _same_iteration(settings):
             rate = record["times"]["seconds"] / record["result"]["iterations"]
             where = record["machine"]["processor"]
             key = settings.experiment, settings.method, settings.setting
-            rates[key].append((settings.is_paper_schedule, where, rate))
+            rates[key][settings.is_paper_schedule, where].append(rate)
     found = []
     for experiment, kind in EXPERIMENTS.items():
         for settings in sweep.grid(kind, "paper", kind.METHODS, trials=1):
@@ -66,15 +66,15 @@ def _rate(found, processor):
     """Return seconds an iteration, evaluation included, and where they are from.
 
     Args:
-        found (list of tuple): of each record of a setting: whether it is at the paper's schedule,
-            the processor, and the seconds.
+        found (dict): of a setting, the seconds of its records, by whether they are at the paper's
+            schedule and the processor.
         processor (str): the preferred one.
     """
     if not found:
         return None, "no record"
     # Times of two processors do not belong into one median, so the best kind of evidence alone.
-    is_paper, _, where = max((is_paper, where == processor, where) for is_paper, where, _ in found)
-    rates = [rate for *kind, rate in found if kind == [is_paper, where]]
+    is_paper, where = max(found, key=lambda kind: (kind[0], kind[1] == processor, kind[1]))
+    rates = found[is_paper, where]
     runs = f"{len(rates)} run{'s' * (len(rates) > 1)} at the paper's schedule"
     source = runs if is_paper else "extrapolated from shorter runs"
     return statistics.median(rates), source + f", on {where}" * (where != processor)
