@@ -215,7 +215,8 @@ def verdict(row):
 
 
 def _counts(parts):
-    return "/".join(str(round(part)) for part in parts)
+    # A median of an even number of trials may lie halfway between two counts.
+    return "/".join(f"{part:g}" for part in parts)
 
 
 def _spread(quartiles, digits=1):

@@ -93,6 +93,15 @@ def test_the_table_shows_medians_beside_the_paper():
     assert third.split()[:4] == ["fixed", "205", "a", "layer"]
 
 
+def test_a_median_halfway_between_two_counts_is_shown_as_it_is():
+    records = [
+        synthetic.unit(units=units, epsilon0="2^-6", seed=seed)
+        for seed, units in enumerate([(103, 28, 15), (103, 17, 35)])
+    ]
+    _, _, line = compare.table("unit-selection", records).splitlines()
+    assert line.split()[4] == "103/22.5/25"
+
+
 def test_table_2_shows_connections_by_block():
     records = [
         synthetic.connection(epsilon0="2^-4"),
