@@ -95,7 +95,7 @@ def save(figure, path):
 
 def wrap(title):
     """Return a title in lines that are no longer than a figure is wide."""
-    lines = [textwrap.wrap(line, 90, break_on_hyphens=False) for line in title.splitlines()]
+    lines = [textwrap.wrap(line, 80, break_on_hyphens=False) for line in title.splitlines()]
     return "\n".join(sum(lines, []))
 
 

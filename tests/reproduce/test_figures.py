@@ -230,6 +230,17 @@ def test_seconds_of_several_machines_are_told():
     )
 
 
+def test_a_long_title_is_not_cut_off():
+    machines = ["AMD EPYC", "Intel(R) Xeon(R) Processor"]
+    records = [make_record(epsilon0=0.5, epochs=5, processor=machine) for machine in machines]
+    figure = figures.error_against_seconds(records, "Unit selection on MNIST: the paper's schedule")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    box = axes.title.get_window_extent()
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_theta_histogram_shows_the_counts_of_the_log():
     record = make_record(epsilon0=2.0**-7, epochs=6, seed=1)
     figure = figures.theta_histogram(record)
