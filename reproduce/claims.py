@@ -208,7 +208,7 @@ def _unit_beats_fixed(evidence, claim):
     "unit-fixed-degrades",
     "1 trial of each of the six widths",
     "Kendall's tau of the test error over the width of the fixed structures is negative, "
-    "one-sided, and the medians fall from the narrowest structure to the widest.",
+    "one-sided, and the widest structure's median is below the narrowest's.",
 )
 def _unit_fixed_degrades(evidence, claim):
     groups = {f"fixed {width}": evidence.unit("fixed", width) for width in UNIT_WIDTHS}

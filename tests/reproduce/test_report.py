@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from reproduce import ROOT, cli, record, report
+from reproduce import ROOT, claims, cli, record, report
 from reproduce.figures import gallery
 from tests.reproduce import synthetic, test_compare
 
@@ -118,6 +118,16 @@ def test_the_committed_report_follows_from_the_committed_records(tmp_path, monke
     assert not refused
     report.write(records, refused, tmp_path)
     assert (tmp_path / "REPORT.md").read_text() == (ROOT / "results" / "REPORT.md").read_text()
+
+
+def test_the_committed_findings_say_of_each_claim_what_the_records_say():
+    records, _ = record.read_all(ROOT / "results" / "runs")
+    text = " ".join((ROOT / "results" / "FINDINGS.md").read_text().split())
+    for finding in claims.findings(records):
+        for outcome in (claims.HOLDS, claims.FAILS):
+            # A claim that cannot be judged yet must not be said to be.
+            said = f"`{finding.id}` {outcome}" in text
+            assert said == (finding.outcome == outcome), (finding.id, finding.outcome)
 
 
 @pytest.fixture(scope="module")
