@@ -418,6 +418,16 @@ def _settings(arguments):
                 "and M* is arbitrary (--eta-factor 1 for the paper's 1/d)"
             )
         print(line + ".")
+    changes = settings.changes()
+    if changes:
+        # A mistyped option would otherwise train for hours what no table is compared with.
+        paper = kind(method=settings.method)
+        told = []
+        for name, value in changes.items():
+            # Of what applies, the numbers of examples alone have no value in the paper's: all.
+            published = getattr(paper, name)
+            told.append(f"{name}={value} ({'all' if published is None else published})")
+        print(f"Not the paper's settings, which stand in brackets: {', '.join(told)}.")
     return settings
 
 

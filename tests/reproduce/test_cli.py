@@ -70,6 +70,22 @@ def test_a_short_run_says_so(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_what_is_not_the_papers_is_said_beside_the_papers(capsys):
+    parser = cli.make_parser()
+    arguments = ["run", "unit-selection", "--method", "fixed", "--units", "453", "--seed", "2"]
+    cli._settings(parser.parse_args(arguments))
+    assert "which stand in brackets: units=453 (784)." in capsys.readouterr().out
+    arguments = ["run", "unit-selection", "--epochs", "5", "--samples", "4", "--examples", "640"]
+    cli._settings(parser.parse_args(arguments))
+    printed = capsys.readouterr().out
+    for told in ("epochs=5 (500)", "samples=4 (2)", "examples=640 (all)"):
+        assert told in printed
+    # What the paper varies is no change.
+    arguments = ["run", "unit-selection", "--method", "fixed", "--width", "453", "--seed", "2"]
+    cli._settings(parser.parse_args(arguments))
+    assert capsys.readouterr().out == ""
+
+
 def test_negative_epsilon0_is_a_value():
     assert cli._negative_values(["--epsilon0", "-2^-3", "--seed", "1"]) == [
         "--epsilon0=-2^-3",
