@@ -421,7 +421,7 @@ def _settings(arguments):
     changes = settings.changes()
     if changes:
         # A mistyped option would otherwise train for hours what no table is compared with.
-        paper = kind(method=settings.method)
+        paper = settings.paper
         told = []
         for name, value in changes.items():
             # Of what applies, the numbers of examples alone have no value in the paper's: all.

@@ -211,10 +211,15 @@ class Settings:
             arguments.append(f"--{name.replace('_', '-')}={value}")
         return arguments
 
+    @property
+    def paper(self):
+        """The paper's settings of the same method, with the defaults of what the paper varies."""
+        return type(self)(method=self.method)
+
     def changes(self):
         """Return the settings that are not the paper's, by which a run is told from others."""
         mine = dataclasses.asdict(self)
-        paper = dataclasses.asdict(type(self)(method=self.method))
+        paper = dataclasses.asdict(self.paper)
         identity = ("method", "seed", *self.VARIED)
         return {
             name: value
