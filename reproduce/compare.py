@@ -86,8 +86,8 @@ class Row:
         usage_rate (list of float): fractions (reading R1).
         weight_ratio (list of float): fractions of the full network's weights.
         test_error (list of float): fractions.
-        seconds (list of float): of the whole training.
-        machines (list of str): processors on which the trials ran.
+        seconds (dict): of the whole training, by what :func:`reproduce.groups.computer` says, since
+            those of two kinds of machine do not compare.
         published (dict): ``usage_rate`` and ``selected``, None where the paper prints none.
         runs (list of str): the names of the runs.
     """
@@ -100,8 +100,7 @@ class Row:
     usage_rate: list
     weight_ratio: list
     test_error: list
-    seconds: list
-    machines: list
+    seconds: dict
     published: dict | None
     runs: list
 
@@ -164,6 +163,7 @@ def rows(experiment, records):
     for (_, name_of), members in sorted(trials.items(), key=lambda entry: entry[0]):
         settings = members[0][0]
         results = [record["result"] for _, record in members]
+        machines = groups.by_computer([record for _, record in members])
         known = settings.method == "sno" and paper.get(format_epsilon0(settings.epsilon0))
 
         def over(key, results=results):
@@ -179,8 +179,10 @@ def rows(experiment, records):
                 over("usage_rate"),
                 over("weight_ratio"),
                 over("test_error"),
-                statistics.quartiles([record["times"]["seconds"] for _, record in members]),
-                sorted({record["machine"]["processor"] for _, record in members}),
+                {
+                    where: statistics.quartiles([record["times"]["seconds"] for record in on_it])
+                    for where, on_it in machines.items()
+                },
                 known or None,
                 sorted(record["name"] for _, record in members),
             )
@@ -273,7 +275,9 @@ def columns(experiment, found, spread=True, compared=True):
         if spread and compared:
             line += [f"{100 * row.difference:+.1f}" if paper else "-", verdict(row) or "-"]
         line += [f"{100 * row.weight_ratio[1]:.1f}", show(row.test_error, 2)]
-        line += [f"{row.seconds[1] / 3600:.2f}"] * spread
+        line += [
+            "; ".join(f"{median / 3600:.2f}" for _, median, _ in row.seconds.values())
+        ] * spread
         cells.append(line)
     return header, cells
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 
 from reproduce import compare, statistics, sweep
+from reproduce.groups import computer
 from reproduce.settings import EXPERIMENTS, from_dict
 
 
@@ -25,36 +26,36 @@ class Cost:
 
 
 def costs(records):
-    """Return what every setting of the paper takes, on the processor of the most records if known.
+    """Return what every setting of the paper takes, on the machine of the most records if known.
 
     Args:
         records (list of dict): of both experiments and any schedule.
 
     Returns:
-        tuple: the processor, None without records, and a list of Cost.  Without a record of a
-        setting at the paper's schedule on that processor its hours are those on another, which the
-        source names; without any, those of the paper's iterations at the seconds an iteration of
-        shorter runs of the setting, whose structures are less converged.
+        tuple: the machine, as :func:`reproduce.groups.computer` says, None without records, and a
+        list of Cost.  Without a record of a setting at the paper's schedule on it its hours are
+        those on another, which the source names; without any, those of the paper's iterations at
+        the seconds an iteration of shorter runs of the setting, whose structures are less
+        converged.
     """
-    counted = collections.Counter(record["machine"]["processor"] for record in records)
+    counted = collections.Counter(map(computer, records))
     if not counted:
         return None, []
-    processor = max(sorted(counted), key=counted.get)
+    machine = max(sorted(counted), key=counted.get)
     rates = collections.defaultdict(lambda: collections.defaultdict(list))
     for record in records:
         settings = from_dict(record["settings"])
         if _same_iteration(settings):
             rate = record["times"]["seconds"] / record["result"]["iterations"]
-            where = record["machine"]["processor"]
             key = settings.experiment, settings.method, settings.setting
-            rates[key][settings.is_paper_schedule, where].append(rate)
+            rates[key][settings.is_paper_schedule, computer(record)].append(rate)
     found = []
     for experiment, kind in EXPERIMENTS.items():
         for settings in sweep.grid(kind, "paper", kind.METHODS, trials=1):
-            rate, source = _rate(rates[experiment, settings.method, settings.setting], processor)
+            rate, source = _rate(rates[experiment, settings.method, settings.setting], machine)
             hours = rate and rate * settings.iterations() / 3600
             found.append(Cost(experiment, compare.label(settings), hours, source))
-    return processor, found
+    return machine, found
 
 
 def _same_iteration(settings):
@@ -62,22 +63,22 @@ def _same_iteration(settings):
     return set(settings.changes()) <= {"epochs", "eta_factor", "examples", "test_examples"}
 
 
-def _rate(found, processor):
+def _rate(found, machine):
     """Return seconds an iteration, evaluation included, and where they are from.
 
     Args:
         found (dict): of a setting, the seconds of its records, by whether they are at the paper's
-            schedule and the processor.
-        processor (str): the preferred one.
+            schedule and the machine.
+        machine (str): the preferred one.
     """
     if not found:
         return None, "no record"
-    # Times of two processors do not belong into one median, so the best kind of evidence alone.
-    is_paper, where = max(found, key=lambda kind: (kind[0], kind[1] == processor, kind[1]))
+    # Times of two machines do not belong into one median, so the best kind of evidence alone.
+    is_paper, where = max(found, key=lambda kind: (kind[0], kind[1] == machine, kind[1]))
     rates = found[is_paper, where]
     runs = f"{len(rates)} run{'s' * (len(rates) > 1)} at the paper's schedule"
     source = runs if is_paper else "extrapolated from shorter runs"
-    return statistics.median(rates), source + f", on {where}" * (where != processor)
+    return statistics.median(rates), source + f", on {where}" * (where != machine)
 
 
 def total(found, trials):

@@ -8,6 +8,9 @@ from reproduce.settings import EXPERIMENTS, Settings, fraction_of_paper, from_di
 
 #: The names of the data sets in titles.
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+#: Matches what a record says of a BLAS, library, version and kernels, such as
+#: ``openblas 0.3.31 Haswell, 1 thread``.
+_KERNELS = re.compile(r"\S+ \S+ ([^\s,]+),").match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,19 +206,37 @@ def count_trials(records):
     return f"{number} trial{'s' if most > 1 else ''}"
 
 
-def computers(records):
-    """Return on what the records were computed: the GPU or the processor, and which code.
+def computer(record):
+    """Return on what a record was computed: the GPU or the processor, and which code.
+
+    Times of two records compare only where this is the same.
+
+    Args:
+        record (dict): of a run.
+
+    Returns:
+        str: such as ``AMD EPYC, SkylakeX kernels (fast path)``.
+    """
+    found = record["machine"]
+    where = found.get("gpu")
+    if where is None:
+        # A virtual machine may call processors of any generation by one name; the kernels that BLAS
+        # chose say which instructions it has.
+        kernels = sorted({match[1] for blas in found.get("blas", ()) if (match := _KERNELS(blas))})
+        where = ", ".join([found["processor"], *(f"{name} kernels" for name in kernels)])
+    return f"{where} ({record['versions']['path']} path)"
+
+
+def by_computer(records):
+    """Return the records of each kind of machine.
 
     Args:
         records (list of dict): of runs.
 
     Returns:
-        list of str: each once, in the order of the alphabet.
+        dict: lists of records by what :func:`computer` says, in the order of the alphabet.
     """
-    return sorted(
-        {
-            f"{record['machine'].get('gpu') or record['machine']['processor']}"
-            f" ({record['versions']['path']} path)"
-            for record in records
-        }
-    )
+    found = {where: [] for where in sorted(map(computer, records))}
+    for record in records:
+        found[computer(record)].append(record)
+    return found

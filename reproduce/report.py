@@ -8,6 +8,7 @@ import jinja2
 
 from chainer_sno.files import write_bytes
 from reproduce import claims, compare, costs, figures
+from reproduce.groups import computer
 from reproduce.settings import EXPERIMENTS, fraction_of_paper, from_dict
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -49,14 +50,14 @@ def content(records, refused, drawn):
     for experiment in EXPERIMENTS:
         tables = []
         for schedule in compare.schedules(experiment, records):
-            header, cells = compare.columns(
-                experiment, compare.rows(experiment, schedule.records), compared=schedule.is_paper
-            )
+            rows = compare.rows(experiment, schedule.records)
+            header, cells = compare.columns(experiment, rows, compared=schedule.is_paper)
             tables.append(
                 {
                     "is_paper": schedule.is_paper,
                     "title": schedule.schedule,
                     "schedules": compare.descriptions(schedule.records),
+                    "several_machines": any(len(row.seconds) > 1 for row in rows),
                     "header": header,
                     "rows": cells,
                 }
@@ -70,7 +71,7 @@ def content(records, refused, drawn):
                 "figures": [figure for figure in drawn if figure["experiment"] == experiment],
             }
         )
-    processor, estimated = costs.costs(records)
+    machine, estimated = costs.costs(records)
     return {
         "source": published["source"],
         "trials": published["trials"],
@@ -80,7 +81,7 @@ def content(records, refused, drawn):
         "sections": sections,
         "claims": [dataclasses.asdict(finding) for finding in claims.findings(records)],
         "outcomes": (claims.HOLDS, claims.FAILS, claims.UNKNOWN),
-        "processor": processor,
+        "machine": machine,
         "costs": _costs(estimated, published["trials"]),
         "run_columns": _RUN_COLUMNS,
         "runs": [_cells(record) for record in records],
@@ -134,7 +135,7 @@ def _cells(record):
         ("/".join(map(str, selected)), sum(selected)),
         (f"{times['seconds'] / 3600:.2f}", times["seconds"]),
         (f"{1000 * seconds:.3g}", seconds),
-        (record["machine"]["processor"], record["machine"]["processor"]),
+        (computer(record), computer(record)),
         (times["finished"][:10], times["finished"]),
         (commit[:8], commit),
     ]

@@ -16,7 +16,7 @@ from reproduce.figures.style import (
     printed,
     wrap,
 )
-from reproduce.groups import by_schedule, by_setting, computers, count_trials
+from reproduce.groups import by_computer, by_schedule, by_setting, count_trials
 
 #: What stands beside the points of a method.
 _BESIDE = {"sno": r", beside it $\epsilon_0$", "fixed": ", beside it the units a layer"}
@@ -236,7 +236,7 @@ def error_against_seconds(records, title):
     told = count_trials(records)
     if max(counts) > 1:
         told = f"medians of {told}, bands from the least error to the greatest"
-    found = computers(records)
+    found = list(by_computer(records))
     where = "seconds on "
     if len(found) > 1:
         where = "computed on several machines, whose seconds do not compare: "

@@ -15,7 +15,14 @@ from reproduce.figures.over_training import (
 )
 from reproduce.figures.style import save
 from reproduce.files import make_writable
-from reproduce.groups import by_schedule, by_setting, computers, count_trials, safe_name
+from reproduce.groups import (
+    by_computer,
+    by_schedule,
+    by_setting,
+    computer,
+    count_trials,
+    safe_name,
+)
 from reproduce.settings import from_dict
 
 #: The number of Figure 1's part of each experiment.
@@ -76,7 +83,7 @@ def draw_all(records, directory, every_record=False):
         number = f"Figure 1({part})" if group.is_paper else f"As Figure 1({part})"
         trials = count_trials(group.records)
         several = trials != "1 trial"
-        where = f"Computed on {' and '.join(computers(group.records))}"
+        where = f"Computed on {' and '.join(by_computer(group.records))}"
         if not group.is_paper:
             where = f"{'; '.join(descriptions(group.records))}. {where}"
         add(
@@ -116,7 +123,7 @@ def _draw_record(record, title, add):
     sentences = (
         title,
         f"A single run, {words}, seed {settings.seed}",
-        f"Computed on {computers([record])[0]}",
+        f"Computed on {computer(record)}",
     )
     name = safe_name(record["name"])
     if has_structure_columns(record):

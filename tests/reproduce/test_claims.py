@@ -196,6 +196,34 @@ def test_times_of_two_kinds_of_machines_are_not_compared():
     assert found["conn-time-as-random"] == "holds"
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("machine", {"gpu": "A GPU"}),
+        ("machine", {"blas": ["openblas 0.3.31 Haswell, 1 thread"]}),
+        ("versions", {"path": "plain"}),
+    ],
+)
+def test_times_on_one_processor_compare_only_where_the_rest_is_the_same(part, change):
+    records = world(seconds={"sno": 200.0})
+    assert outcomes(records)["unit-time-as-fixed"] == "does not hold"
+    for record in records:
+        if record["settings"].get("method") == "fixed":
+            record[part].update(change)
+    assert outcomes(records)["unit-time-as-fixed"] == "not enough runs"
+
+
+def test_times_of_two_kinds_of_machines_do_not_go_into_one_median():
+    # On either machine the same time; one median of all would say otherwise.
+    slow = world(3, seconds={"sno": 300.0, "fixed": 300.0})
+    quick = world(5, processor={"sno": "B", "fixed": "B"})
+    fewer = [r for r in quick if r["settings"]["method"] == "sno" or r["settings"]["seed"] == 0]
+    finding = {f.id: f for f in claims.findings(slow + fewer)}["unit-time-as-fixed"]
+    assert finding.outcome == "holds"
+    assert "0.08 h against 0.08 h, ratio 1.00, on A (fast path)" in finding.details[0]
+    assert "0.03 h against 0.03 h, ratio 1.00, on B (fast path)" in finding.details[1]
+
+
 def test_short_runs_do_not_count():
     records = world()
     short = [

@@ -132,6 +132,20 @@ def test_a_row_holds_quartiles_and_the_difference():
     assert (error, hours) == ("2.00 [1.50, 2.50]", "1.00")
 
 
+def test_hours_of_two_kinds_of_machine_stand_one_by_one():
+    records = [
+        synthetic.unit(seconds=3600.0 * hours, epsilon0="2^-7", seed=seed, processor=processor)
+        for seed, (hours, processor) in enumerate([(5, "B"), (1, "A"), (3, "A")])
+    ]
+    (row,) = compare.rows("unit-selection", records)
+    assert {where: median / 3600 for where, (_, median, _) in row.seconds.items()} == {
+        "A (fast path)": 2,
+        "B (fast path)": 5,
+    }
+    _, ((*_, hours),) = compare.columns("unit-selection", [row])
+    assert hours == "2.00; 5.00"
+
+
 @pytest.mark.parametrize(
     ("units", "verdict"),
     [

@@ -6,8 +6,8 @@ from tests.reproduce import synthetic
 
 
 def by_label(records):
-    processor, found = costs.costs(records)
-    return processor, {(cost.experiment, cost.label): cost for cost in found}
+    machine, found = costs.costs(records)
+    return machine, {(cost.experiment, cost.label): cost for cost in found}
 
 
 def test_every_setting_of_the_paper_has_a_line():
@@ -26,27 +26,27 @@ def test_hours_are_those_of_records_at_the_papers_schedule():
     # A shorter run of the setting does not count beside them, nor does another processor.
     records += [synthetic.unit(seconds=9e9, epsilon0="2^-7", epochs=4)]
     records += [synthetic.unit(seconds=9e9, epsilon0="2^-7", seed=9, processor="Z")]
-    processor, found = by_label(records)
-    assert processor == "A processor"
+    machine, found = by_label(records)
+    assert machine == "A processor (fast path)"
     cost = found["unit-selection", "epsilon0 = 2^-7"]
     assert cost.hours == pytest.approx(3)
     assert cost.source == "3 runs at the paper's schedule"
 
 
-def test_another_processor_helps_out_and_is_named():
+def test_another_machine_helps_out_and_is_named():
     records = [synthetic.unit(epsilon0="2^-7", seed=seed) for seed in range(3)]
     records += [synthetic.unit(seconds=7200.0, epsilon0="2^-8", processor="Z")]
     # Neither a short run on the processor of the most records nor a third processor is mixed in.
     records += [synthetic.unit(seconds=9e9, epsilon0="2^-8", epochs=4)]
     records += [synthetic.unit(seconds=9e9, epsilon0="2^-8", seed=1, processor="Y")]
     records += [synthetic.unit(seconds=360.0, epsilon0="2^-6", epochs=4, processor="Z")]
-    processor, found = by_label(records)
-    assert processor == "A processor"
+    machine, found = by_label(records)
+    assert machine == "A processor (fast path)"
     cost = found["unit-selection", "epsilon0 = 2^-8"]
-    assert (cost.hours, cost.source) == (2, "1 run at the paper's schedule, on Z")
+    assert (cost.hours, cost.source) == (2, "1 run at the paper's schedule, on Z (fast path)")
     cost = found["unit-selection", "epsilon0 = 2^-6"]
     assert cost.hours == pytest.approx(12.5)
-    assert cost.source == "extrapolated from shorter runs, on Z"
+    assert cost.source == "extrapolated from shorter runs, on Z (fast path)"
 
 
 def test_shorter_runs_are_extrapolated():

@@ -11,6 +11,31 @@ def make(kind=UnitSelection, **values):
     return {"name": settings.name, "settings": settings.as_dict()}
 
 
+def computed(path="fast", **machine):
+    return {"machine": {"processor": "AMD EPYC", **machine}, "versions": {"path": path}}
+
+
+def test_generations_of_a_processor_are_told_by_the_kernels_of_their_blas():
+    records = [
+        computed(blas=["openblas 0.3.31.188.0 SkylakeX, 1 thread"]),
+        computed(blas=["openblas 0.3.31.188.0 Haswell, 2 threads"]),
+        computed(blas=["openblas 0.3.31.188.0 Haswell, 1 thread"]),
+        # A library that does not say which kernels it chose.
+        computed("plain", blas=["mkl 2024.2, 1 thread"]),
+        computed(blas=["openblas 0.3.31.188.0 Haswell, 1 thread"], gpu="NVIDIA H100"),
+        computed(),
+    ]
+    found = groups.by_computer(records)
+    assert found["AMD EPYC, Haswell kernels (fast path)"] == records[1:3]
+    assert list(found) == [
+        "AMD EPYC (fast path)",
+        "AMD EPYC (plain path)",
+        "AMD EPYC, Haswell kernels (fast path)",
+        "AMD EPYC, SkylakeX kernels (fast path)",
+        "NVIDIA H100 (fast path)",
+    ]
+
+
 def names(group):
     return [record["name"] for record in group.records]
 
