@@ -1,4 +1,4 @@
-"""Records put together: those of one schedule, and in it those of one setting."""
+"""Records put together: those of one schedule, in it of one setting; those of one machine."""
 
 import dataclasses
 import re
@@ -8,8 +8,8 @@ from reproduce.settings import EXPERIMENTS, Settings, fraction_of_paper, from_di
 
 #: The names of the data sets in titles.
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
-#: Matches what a record says of a BLAS, library, version and kernels, such as
-#: ``openblas 0.3.31 Haswell, 1 thread``.
+#: Matches what :func:`reproduce.record.machine` says of a BLAS: library, version and kernels, such
+#: as ``openblas 0.3.31 Haswell, 1 thread``.
 _KERNELS = re.compile(r"\S+ \S+ ([^\s,]+),").match
 
 
@@ -236,7 +236,7 @@ def by_computer(records):
     Returns:
         dict: lists of records by what :func:`computer` says, in the order of the alphabet.
     """
-    found = {where: [] for where in sorted(map(computer, records))}
+    found = {}
     for record in records:
-        found[computer(record)].append(record)
-    return found
+        found.setdefault(computer(record), []).append(record)
+    return dict(sorted(found.items()))

@@ -72,6 +72,7 @@ def machine(device):
         "processor": models[0] if models else processor,
         "cores": len(models) or None,
         "system": platform.system(),
+        # The kernels are read from here again, by reproduce.groups.computer.
         "blas": [
             f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip()
             + f", {pool['num_threads']} thread{'s' if pool['num_threads'] > 1 else ''}"

@@ -118,6 +118,7 @@ def _cells(record):
     selected = result.get("units") or result["connections"]
     seconds = times["seconds"] / result["iterations"]
     commit = record["versions"].get("commit") or "-"
+    where = computer(record)
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
     return [
@@ -135,7 +136,7 @@ def _cells(record):
         ("/".join(map(str, selected)), sum(selected)),
         (f"{times['seconds'] / 3600:.2f}", times["seconds"]),
         (f"{1000 * seconds:.3g}", seconds),
-        (computer(record), computer(record)),
+        (where, where),
         (times["finished"][:10], times["finished"]),
         (commit[:8], commit),
     ]

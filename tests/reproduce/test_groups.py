@@ -1,8 +1,11 @@
 from fractions import Fraction
 
+import chainer
 import pytest
+import threadpoolctl
 
 from reproduce import groups
+from reproduce.record import machine
 from reproduce.settings import UNIT_EPSILON0, ConnectionSelection, UnitSelection, parse_epsilon0
 
 
@@ -11,8 +14,8 @@ def make(kind=UnitSelection, **values):
     return {"name": settings.name, "settings": settings.as_dict()}
 
 
-def computed(path="fast", **machine):
-    return {"machine": {"processor": "AMD EPYC", **machine}, "versions": {"path": path}}
+def computed(path="fast", **found):
+    return {"machine": {"processor": "AMD EPYC", **found}, "versions": {"path": path}}
 
 
 def test_generations_of_a_processor_are_told_by_the_kernels_of_their_blas():
@@ -34,6 +37,17 @@ def test_generations_of_a_processor_are_told_by_the_kernels_of_their_blas():
         "AMD EPYC, SkylakeX kernels (fast path)",
         "NVIDIA H100 (fast path)",
     ]
+
+
+def test_kernels_are_read_from_what_a_record_of_this_machine_says():
+    record = computed(**{**machine(chainer.get_device("@numpy")), "processor": "A processor"})
+    kernels = {
+        pool["architecture"]
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"] and "architecture" in pool
+    }
+    told = ", ".join(["A processor", *(f"{name} kernels" for name in sorted(kernels))])
+    assert groups.computer(record) == f"{told} (fast path)"
 
 
 def names(group):
