@@ -151,6 +151,10 @@ def usage_rate(structure: Array, costs: Array) -> float:
     return float((structure * costs).sum() / costs.sum())
 
 
+#: How many structures :func:`random_structure` draws at a time.
+_DRAWN_TOGETHER = 256
+
+
 def random_structure(
     costs: ArrayLike,
     rate: float,
@@ -179,10 +183,17 @@ def random_structure(
     costs = check_costs(costs)
     if not 0 < rate <= 1:
         raise ValueError(f"the usage rate must lie in (0, 1], not {rate}")
-    for _ in range(attempts):
-        structure = rng.random(len(costs)) < rate
-        if abs(usage_rate(structure, costs) - rate) <= tolerance and accept(structure):
-            return structure
+    # Many at a time are the same bits as one after the other, at a fraction of the time.
+    for begun in range(0, attempts, _DRAWN_TOGETHER):
+        before = rng.bit_generator.state
+        structures = rng.random((min(_DRAWN_TOGETHER, attempts - begun), len(costs))) < rate
+        rates = (structures * costs).sum(axis=1) / costs.sum()
+        for i in numpy.flatnonzero(abs(rates - rate) <= tolerance):
+            if accept(structures[i]):
+                # Those drawn after it were not asked for: the caller's stream goes on behind it.
+                rng.bit_generator.state = before
+                rng.random((i + 1, len(costs)))
+                return structures[i]
     raise ValueError(
         f"no structure in {attempts} has the usage rate {rate} +- {tolerance} and will do"
     )

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -495,7 +497,9 @@ def main(arguments=None):
     """
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
-        return parsed.call(parsed) or 0
+        code = parsed.call(parsed) or 0
+        sys.stdout.flush()
+        return code
     except ReproduceError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return error.exit_code
@@ -505,3 +509,8 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("reproduce: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read what is printed has ended, as ``head`` does; what is still to be written when
+        # the interpreter ends goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE

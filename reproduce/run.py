@@ -6,7 +6,6 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 """
 
 import contextlib
-import signal
 import time
 import warnings
 
@@ -16,6 +15,7 @@ from chainer_sno._import_chainer import chainer
 from reproduce import Interrupted, ReproduceError, data, marks, record, snapshot
 from reproduce.connection_selection import ConnectionTraining
 from reproduce.files import make_writable, remove_unfinished, write_json
+from reproduce.signals import listening
 from reproduce.unit_selection import UnitTraining
 
 #: The training of each experiment.
@@ -104,17 +104,6 @@ class Progress(chainer.training.Extension):
             write_json(self.path, content, durable=False)
 
 
-@contextlib.contextmanager
-def listening(handler):
-    """Hand SIGINT and SIGTERM, each a wish to stop, to a handler while the block runs."""
-    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
 def _finished(path, directory, say):
     """Return the record of a finished run, whose snapshots nobody needs any more."""
     found = record.read(path)
@@ -182,6 +171,8 @@ def run(
             )
             training.save(directory / "model.npz")
             record.write(path, found)
+        except BrokenPipeError:  # of what is printed, and no failure of the training
+            raise
         except OSError as error:
             message = (
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "

@@ -20,7 +20,6 @@ import rich.text
 
 from reproduce import ROOT, Locked, ReproduceError, data, marks, status
 from reproduce.files import make_writable
-from reproduce.run import listening
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
@@ -31,6 +30,7 @@ from reproduce.settings import (
     from_dict,
     parse_epsilon0,
 )
+from reproduce.signals import listening
 
 #: Seconds between looks at the processes.
 POLL = 0.5

@@ -39,6 +39,37 @@ def test_a_random_structure_must_be_accepted(rng):
     assert not found[:4].any()
 
 
+def one_after_the_other(costs, rate, rng, accept):
+    """The plain reference of random_structure: return a structure and how many were drawn."""
+    drawn = 0
+    while True:
+        structure = rng.random(len(costs)) < rate
+        drawn += 1
+        if abs(complexity.usage_rate(structure, costs) - rate) <= 0.005 and accept(structure):
+            return structure, drawn
+
+
+@pytest.mark.parametrize("rate", [0.158, 0.5, 1.0])
+@pytest.mark.parametrize("refused", [0, 1, 40])
+def test_structures_drawn_together_are_those_drawn_one_after_the_other(rate, refused):
+    costs = numpy.random.default_rng(1).integers(100, 50000, 273).astype("d")
+    ours, theirs = numpy.random.default_rng(5), numpy.random.default_rng(5)
+    counts = []
+    for _ in range(3):
+        refusals = [iter([False] * refused), iter([False] * refused)]
+        found = complexity.random_structure(
+            costs, rate, ours, accept=lambda m, r=refusals[0]: next(r, True)
+        )
+        expected, drawn = one_after_the_other(
+            costs, rate, theirs, accept=lambda m, r=refusals[1]: next(r, True)
+        )
+        counts.append(drawn)
+        numpy.testing.assert_array_equal(found, expected)
+        # The stream goes on where the plain reference leaves it.
+        assert ours.bit_generator.state == theirs.bit_generator.state
+    assert refused < 40 or rate == 1 or max(counts) > 256, "no call drew a second time"
+
+
 def test_a_usage_rate_that_cannot_be_met_is_named(rng):
     with pytest.raises(ValueError, match="no structure in 50 has the usage rate 0.3"):
         complexity.random_structure([1.0, 1.0], 0.3, rng, attempts=50)

@@ -1,8 +1,12 @@
 """Bad input gets one clear line and exit code 2."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from reproduce import cli
+from reproduce import ROOT, cli
 from reproduce.data import idx
 
 RUN = ("run", "unit-selection", "--quiet")
@@ -92,3 +96,16 @@ def test_negative_epsilon0_is_a_value():
         "--seed",
         "1",
     ]
+
+
+def unread(command):
+    """Run a command whose output nobody reads; return its exit code and what it complains of."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        process.stdout.close()
+        return process.wait(timeout=100), process.stderr.read()
+
+
+def test_a_reader_that_has_ended_gets_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "reproduce", "status", f"--out={tmp_path}"]
+    assert unread(command) == (128 + signal.SIGPIPE, b"")

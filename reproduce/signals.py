@@ -1,0 +1,15 @@
+"""The signals that ask a program to stop."""
+
+import contextlib
+import signal
+
+
+@contextlib.contextmanager
+def listening(handler):
+    """Hand SIGINT and SIGTERM, each a wish to stop, to a handler while the block runs."""
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
