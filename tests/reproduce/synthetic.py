@@ -46,7 +46,9 @@ def _record(settings, result, seconds, processor, groups):
         log["structure/weight_ratio"] = (0.5 + (result["weight_ratio"] - 0.5) * steps).tolist()
         log["theta/mean"] = log["structure/usage_rate"]
         for name, (start, end) in groups.items():
-            log[f"structure/{name}"] = [round(start + (end - start) * step) for step in steps]
+            log[f"structure/{name}"] = (
+                numpy.rint(start + (end - start) * steps).astype(int).tolist()
+            )
         for i in range(20):
             log[f"theta/bin_{i:02}"] = [settings.bits // 20] * epochs
     return whole(
