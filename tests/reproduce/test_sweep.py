@@ -342,7 +342,8 @@ def test_a_signal_stops_what_a_cluster_trains(tmp_path):
         process.send_signal(signal.SIGTERM)
         begun = time.perf_counter()
         process.communicate(timeout=30)
-        assert time.perf_counter() - begun < 5
+        # The workers look for the wish every half a second, and the client takes its leave of them.
+        assert time.perf_counter() - begun < 10
         assert process.returncode == 130
         states = [status.state(tmp_path, run) for run in status.known_runs(tmp_path)]
         kinds = [found.kind for found in states]
