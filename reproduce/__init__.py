@@ -7,10 +7,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Interrupted(Exception):
-    """A signal ended a training before its end; its state is in a snapshot.
+    """A training was stopped before its end; its state is in a snapshot.
 
     Attributes:
-        signal (int): the signal.
+        signal (int): the signal that asked for it; None where who watched it had seen enough.
     """
 
     def __init__(self, message, signal):

@@ -352,6 +352,37 @@ def _export(arguments):
     export.export(arguments.record, arguments.format, arguments.out)
 
 
+def _add_rerun(commands):
+    parser = commands.add_parser(
+        "rerun",
+        help="a record trained again, to see that it gives the same bits",
+        description="Train the settings of a record again and hold every epoch against it, up to "
+        "the first that differs.  The exit code is 1 where one does.  Only the same versions on "
+        "the same machine give the same bits; what is not as it was is told.",
+    )
+    add = parser.add_argument
+    add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
+    add("--epochs", type=int, help="the first so many of its epochs only (all, and the result)")
+    add("--device", type=int, help="a GPU, or -1 for the CPU (what the record names)")
+    add("--data-dir", help="where the data lies, by default the cache directory")
+    add("--out", default="runs", help="its directory rerun gets the training (runs)")
+    add("--quiet", action="store_true", help="no line an epoch")
+    parser.set_defaults(call=_rerun)
+
+
+def _rerun(arguments):
+    from reproduce import rerun
+
+    return rerun.rerun(
+        arguments.record,
+        arguments.epochs,
+        arguments.out,
+        arguments.device,
+        arguments.data_dir,
+        arguments.quiet,
+    )
+
+
 def _add_regress(commands):
     parser = commands.add_parser(
         "regress",
@@ -469,6 +500,7 @@ def make_parser():
     _add_report(commands)
     _add_figures(commands)
     _add_export(commands)
+    _add_rerun(commands)
     _add_regress(commands)
     return parser
 

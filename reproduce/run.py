@@ -61,6 +61,15 @@ def get_device(number):
     return device
 
 
+def use_one_thread():
+    """Give BLAS one thread in this process.
+
+    Two processes of one thread do twice the work of one process of two, and the order of the sums,
+    so every bit, does not depend on the number of cores.
+    """
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
 class Progress(chainer.training.Extension):
     """Write how far the training is, for ``status`` and for who looks at the files.
 
@@ -104,6 +113,30 @@ class Progress(chainer.training.Extension):
             write_json(self.path, content, durable=False)
 
 
+class Watch(chainer.training.Extension):
+    """Show the log to somebody after every epoch, who may have seen enough.
+
+    Args:
+        training (reproduce.training.Training): what is watched, and then stopped.
+        judge (callable): takes the log of LogReport, returns whether to stop.
+    """
+
+    name = "watch"
+
+    def __init__(self, training, judge):
+        self.trigger = training.every_epoch
+        self.training = training
+        self.judge = judge
+
+    def initialize(self, trainer):
+        """Show what a training that goes on has logged before."""
+        self(trainer)
+
+    def __call__(self, trainer):
+        """Show the log."""
+        self.training.stop_trigger.enough = self.judge(self.training.log.log)
+
+
 def _finished(path, directory, say):
     """Return the record of a finished run, whose snapshots nobody needs any more."""
     found = record.read(path)
@@ -124,6 +157,7 @@ def run(
     parent=None,
     wait=1.0,
     say=print,
+    watch=None,
 ):
     """Train as the settings say and write the record, or go on where an earlier call stopped.
 
@@ -138,6 +172,7 @@ def run(
         parent (int): stop, with a snapshot, when this process is no longer the parent.
         wait (float): how long to wait for another process to release the run, in seconds.
         say (callable): takes a line for the user.
+        watch (callable): takes the log of LogReport after every epoch, returns whether to stop.
 
     Returns:
         dict: the record.
@@ -145,7 +180,7 @@ def run(
     Raises:
         ReproduceError: something that the user can mend.
         Locked: another process trains this run.
-        Interrupted: SIGINT or SIGTERM; a snapshot was saved.
+        Interrupted: SIGINT or SIGTERM, or ``watch``, without a signal; a snapshot was saved.
     """
     if interval is not None and interval < 1:
         raise ReproduceError(f"--snapshot-interval must be at least 1, not {interval}")
@@ -153,9 +188,7 @@ def run(
     path = out / f"{settings.name}.json"
     if path.exists():
         return _finished(path, out / settings.name, say)
-    # One BLAS thread: two processes of one thread do twice the work of one process of two, and
-    # the order of the sums, so every bit, does not depend on the number of cores.
-    threadpoolctl.threadpool_limits(1, user_api="blas")
+    use_one_thread()
     device = get_device(device)
     dataset = data.load(settings.dataset, data_dir, say)
     directory = make_writable(out / settings.name)
@@ -167,7 +200,7 @@ def run(
         (directory / marks.FAILED).unlink(missing_ok=True)
         try:
             found, training = _train(
-                settings, dataset, device, directory, interval, quiet, plain, parent, say
+                settings, dataset, device, directory, interval, quiet, plain, parent, say, watch
             )
             training.save(directory / "model.npz")
             record.write(path, found)
@@ -186,7 +219,7 @@ def run(
         return _finished(path, directory, say)
 
 
-def _train(settings, dataset, device, directory, interval, quiet, plain, parent, say):
+def _train(settings, dataset, device, directory, interval, quiet, plain, parent, say, watch):
     """Train to the end; return the record and the training."""
     started = marks.now()
     training = TRAININGS[settings.experiment](settings, dataset, device, directory, plain)
@@ -198,6 +231,8 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
     saver = snapshot.Snapshot(directory, identity, interval or SNAPSHOT_SECONDS, not interval)
     trainer.extend(saver)
     trainer.extend(Progress(directory / marks.PROGRESS, settings, training.iterations))
+    if watch is not None:
+        trainer.extend(Watch(training, watch))
     if snapshot.resume(trainer, directory, identity, say):
         say(f"{settings.name}: going on at iteration {trainer.updater.iteration}")
     with listening(training.stop_trigger.on_signal):

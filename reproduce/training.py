@@ -34,18 +34,20 @@ class StopTrigger(chainer.training.triggers.IntervalTrigger):
     Attributes:
         signal (int): the signal that asked, SIGTERM when the parent ended; None without one.
         parent (int): the process without which the training is not wanted; None for none.
+        enough (bool): whether somebody who watches the training has seen enough.
     """
 
     def __init__(self, iterations):
         super().__init__(iterations, "iteration")
         self.signal = None
         self.parent = None
+        self.enough = False
 
     def __call__(self, trainer):
         """Return whether to stop."""
         if self.parent is not None and os.getppid() != self.parent:
             self.signal = self.signal or signal.SIGTERM
-        return self.signal is not None or super().__call__(trainer)
+        return self.enough or self.signal is not None or super().__call__(trainer)
 
     def on_signal(self, number, frame):
         """Remember a signal; the iteration in hand is finished first."""
@@ -91,6 +93,8 @@ class Training:
         bernoulli (chainer_sno.Bernoulli): the distribution, None for a fixed structure.
         trainer (chainer.training.Trainer): with evaluation, reports, log and learning rate.
         iterations (int): of the whole training.
+        every_epoch (chainer_sno.extensions.EpochTrigger): when it evaluates and logs.
+        log (chainer.training.extensions.LogReport): an entry an epoch.
     """
 
     def __init__(self, settings, dataset, device, directory, plain=False):
@@ -126,8 +130,8 @@ class Training:
             ) from error
         self.stop_trigger = StopTrigger(self.iterations)
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
-        every_epoch = extensions.EpochTrigger(examples, settings.batch_size)
-        self._extend(self.make_evaluator(test_iterator), every_epoch, examples)
+        self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)
+        self._extend(self.make_evaluator(test_iterator), self.every_epoch, examples)
 
     def make_iterators(self, train, test):
         """Return the iterator of the training and the one of the evaluation.

@@ -16,6 +16,7 @@ from chainer_sno.saving import load_arrays
 from reproduce import ROOT, ReproduceError, cli, data, export, record, run
 from reproduce.settings import ConnectionSelection, UnitSelection
 from reproduce.unit_selection import TEST_BATCH
+from tests.reproduce.synthetic import noise
 
 UNITS = {"units": 9, "layers": 2, "examples": 640, "test_examples": 100, "epochs": 1}
 CONNECTIONS = {"depth": 10, "growth_rate": 2, "examples": 64, "test_examples": 10, "epochs": 1}
@@ -32,15 +33,8 @@ SETTINGS = {
 def runs(tmp_path_factory):
     """The records of short runs on noise, by the method, in the directory where the runs are."""
     out = tmp_path_factory.mktemp("runs")
-    rng = numpy.random.default_rng(0)
-
-    def load(name, *_):
-        shape = (3, 32, 32) if name == "cifar10" else (784,)
-        images = rng.integers(0, 256, (640, *shape), dtype=numpy.uint8)
-        return 2 * [(images, rng.integers(0, 10, 640).astype("i"))]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", load)
+        patch.setattr(data, "load", noise)
         for settings in SETTINGS.values():
             run.run(settings, out, quiet=True, plain=True)
     return {name: out / f"{settings.name}.json" for name, settings in SETTINGS.items()}

@@ -1,0 +1,140 @@
+"""A record trained again from its own settings, to see that it gives the same bits."""
+
+import shutil
+from os.path import commonprefix
+from pathlib import Path
+
+from reproduce import Interrupted, ReproduceError, record, run
+from reproduce.compare import format_table
+from reproduce.settings import from_dict
+from reproduce.training import path_of
+
+#: In the directory of the runs, what is trained again, apart from the runs themselves.
+DIRECTORY = "rerun"
+#: Characters of a value in a table.
+WIDTH = 24
+
+
+class Judge:
+    """Holds the epochs of a training against those of a record.
+
+    Args:
+        log (dict): of the record, a column of numbers by name.
+        epochs (int): how many to hold.
+
+    Attributes:
+        held (int): the epochs held so far, all but the last with the same numbers.
+        rows (list): of the last of them, the name of every number that is another, the record's
+            and the one found here.  What only the new log has is not looked at.
+    """
+
+    def __init__(self, log, epochs):
+        self.log = log
+        self.epochs = epochs
+        self.held = 0
+        self.rows = []
+
+    def __call__(self, log):
+        """Hold the epochs that are new in a log of LogReport; return whether that is enough."""
+        for entry in log[self.held : self.epochs]:
+            new = {name: column[0] for name, column in record.columns([entry]).items()}
+            old = {name: column[self.held] for name, column in self.log.items()}
+            self.held += 1
+            self.rows = _differences(old, new)
+            if self.rows:
+                break
+        return bool(self.rows) or self.held == self.epochs
+
+
+def _differences(old, new):
+    """Return the name, the old and the new value of what is not the same to the bit."""
+    return [[name, value, new.get(name)] for name, value in old.items() if new.get(name) != value]
+
+
+def _cells(name, old, new):
+    """Return a row of a table; long values are shown from where they begin to differ."""
+    old, new = str(old), str(new)
+    first = len(commonprefix([old, new])) if max(len(old), len(new)) > WIDTH else 0
+
+    def clip(text):
+        start = "..." if first else ""
+        return f"{start}{text[first : first + WIDTH]}{'...' * (len(text) > first + WIDTH)}"
+
+    return [name, clip(old), clip(new)]
+
+
+def _print_table(title, rows):
+    """Print what differs, the record's value beside the one found here."""
+    print(title)
+    print(format_table(["", "record", "here"], [_cells(*row) for row in rows]))
+
+
+def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False):
+    """Train a record's settings again, hold every epoch against it, and print the outcome.
+
+    The first epochs of a training at the paper's schedule are the same whether it is trained to
+    its end or not, so that a few of them tell within minutes what the whole would within hours.
+    The training stops at the first epoch that differs.  What was interrupted goes on where it
+    stopped; after an outcome the same command trains anew, with the code as it then is.
+
+    Args:
+        path (str or pathlib.Path): of the record.
+        epochs (int): how many of its epochs to train; all, and then the result, by default.
+        out (str or pathlib.Path): its directory ``rerun`` gets the training; what was trained to
+            its end stays there, with its new record.
+        device (int): a GPU, or -1 for the CPU; by default the kind that the record names.
+        data_dir (str or pathlib.Path): where the data lies, the cache by default.
+        quiet (bool): print no line an epoch.
+
+    Returns:
+        int: 0 where all is the same to the bit, 1 where it is not.
+
+    Raises:
+        ReproduceError: this is no record, or the training is not to be had as it was.
+        Locked: another process trains the same record.
+        Interrupted: SIGINT or SIGTERM; a snapshot was saved.
+    """
+    old = record.read(path)
+    settings = from_dict(old["settings"])
+    if epochs is not None and not 1 <= epochs <= settings.epochs:
+        raise ReproduceError(f"--epochs must lie in [1, {settings.epochs}], not {epochs}")
+    gpu = "gpu" in old["machine"]
+    device = (0 if gpu else -1) if device is None else device
+    if gpu != (device >= 0):
+        raise ReproduceError(
+            f"{str(path)!r} was trained on a {'GPU: give --device 0' if gpu else 'CPU'}, and "
+            "another kind of device gives other bits"
+        )
+    judge = Judge(old["log"], epochs or settings.epochs)
+    print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
+    plain = old["versions"]["path"] == "plain"
+    run.use_one_thread()
+    where = run.get_device(device)
+    now = {
+        "versions": {**record.versions(), "path": path_of(where, plain)},
+        "machine": record.machine(where),
+    }
+    changed = [row for part in now for row in _differences(old[part], now[part])]
+    if changed:
+        _print_table("Not as it was, by which bits may become others:", changed)
+    out = Path(out) / DIRECTORY
+    again, directory = out / f"{settings.name}.json", out / settings.name
+    if again.exists():  # and judged: this is another call
+        again.unlink()
+        shutil.rmtree(directory, ignore_errors=True)
+    result = []
+    try:
+        new = run.run(settings, out, device, data_dir, quiet=quiet, plain=plain, watch=judge)
+        result = _differences(old["result"], new["result"])
+    except Interrupted as interrupted:
+        if interrupted.signal is not None:
+            raise
+        shutil.rmtree(directory)
+    if judge.rows:
+        _print_table(f"Epoch {judge.held} is not the record's:", judge.rows)
+    elif result:
+        _print_table("The result is not the record's:", result)
+    else:
+        whole = " and the result" if judge.held == settings.epochs else ""
+        print(f"The same bits: {len(old['log'])} numbers in each of {judge.held} epochs{whole}.")
+    return int(bool(judge.rows or result))

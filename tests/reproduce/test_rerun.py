@@ -1,0 +1,180 @@
+"""Records trained again: the same bits, the first that differs, and what is refused."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from reproduce import cli, data, record, rerun, run
+from reproduce.settings import ConnectionSelection, UnitSelection
+from tests.reproduce.synthetic import noise
+
+UNITS = {"units": 9, "layers": 2, "examples": 640, "test_examples": 100}
+SETTINGS = {
+    "fast": UnitSelection(epochs=4, **UNITS),
+    "plain": UnitSelection(epochs=2, method="dropout", **UNITS),
+    "random": ConnectionSelection(
+        method="random", usage_rate=0.6, depth=16, growth_rate=2, examples=64, epochs=1
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """The paths of records of short runs on noise, by what is special about them."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", noise)
+        for name, settings in SETTINGS.items():
+            run.run(settings, out, quiet=True, plain=name == "plain")
+    return {name: out / f"{settings.name}.json" for name, settings in SETTINGS.items()}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    """Train on noise, in a directory of the test's own."""
+    monkeypatch.setattr(data, "load", noise)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def changed(path, here, change):
+    """Write a record with a change; return its path."""
+    content = record.read(path)
+    change(content)
+    written = here / path.name
+    record.write(written, content)
+    return written
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_record_trained_again_gives_the_same_bits(name, records, here, capsys):
+    assert cli.main(["rerun", str(records[name])]) == 0
+    printed = capsys.readouterr().out
+    epochs = SETTINGS[name].epochs
+    assert f"again, {epochs} of {epochs} epochs.\n" in printed
+    assert f"in each of {epochs} epochs and the result.\n" in printed
+    assert "Not as it was" not in printed
+    again = here / "runs" / "rerun" / records[name].name
+    old, new = record.read(records[name]), record.read(again)
+    assert all(old[part] == new[part] for part in old if part != "times")
+
+
+@pytest.mark.parametrize("name", ["fast", "plain"])
+def test_the_first_epochs_tell(name, records, here, capsys):
+    assert cli.main(["rerun", str(records[name]), "--epochs", "1", "--quiet"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    numbers = len(record.read(records[name])["log"])
+    assert printed[1:] == [f"The same bits: {numbers} numbers in each of 1 epochs."]
+    assert not list((here / "runs" / "rerun").iterdir())
+
+
+def test_the_first_epoch_that_differs_ends_it(records, here, capsys):
+    def nudge(content):
+        content["log"]["theta/mean"][2] *= 1 + 2**-52
+        content["log"]["main/loss"][3] += 1
+
+    path = changed(records["fast"], here, nudge)
+    assert cli.main(["rerun", str(path)]) == 1
+    printed = capsys.readouterr().out
+    assert "Epoch 3 is not the record's:" in printed
+    (row,) = (line for line in printed.splitlines() if line.startswith("theta/mean  "))
+    _, old, new = row.split()
+    assert float(old) == float(new) * (1 + 2**-52)
+    assert "main/loss  " not in printed.split("Epoch 3")[1]
+    # The epochs before it are not in question, and the same command trains anew.
+    assert cli.main(["rerun", str(path), "--epochs", "2"]) == 0
+    assert not list((here / "runs" / "rerun").iterdir())
+
+
+def test_a_result_that_differs_is_shown_from_where_it_does(records, here, capsys):
+    def flip(content):
+        found = content["result"]["structure"]
+        content["result"]["structure"] = found[:-3] + "10"[int(found[-3])] + found[-2:]
+
+    path = changed(records["random"], here, flip)
+    assert cli.main(["rerun", str(path)]) == 1
+    printed = capsys.readouterr().out
+    assert "The result is not the record's:" in printed
+    (row,) = (line for line in printed.splitlines() if line.startswith("structure"))
+    found = record.read(records["random"])["result"]["structure"]
+    _, old, new = row.split()
+    assert (new[:3], new[3:], old[4:]) == ("...", found[-3:], found[-2:])
+
+
+def test_a_number_that_is_logged_no_more_differs(records, here, capsys):
+    path = changed(records["plain"], here, lambda c: c["log"].update(other=[0.5, 0.5]))
+    assert cli.main(["rerun", str(path)]) == 1
+    assert "Epoch 1 is not the record's:" in capsys.readouterr().out
+
+
+def test_another_machine_or_version_is_told(records, here, capsys):
+    def move(content):
+        content["machine"]["processor"] = "Another processor"
+        content["versions"]["numpy"] = "1.0"
+
+    path = changed(records["plain"], here, move)
+    assert cli.main(["rerun", str(path), "--epochs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "Not as it was" in printed
+    assert any(line.startswith("processor  Another") for line in printed.splitlines())
+    assert any(line.startswith("numpy ") for line in printed.splitlines())
+
+
+def test_an_earlier_outcome_is_never_the_answer(records, monkeypatch):
+    path = str(records["fast"])
+    commands = [["rerun", path, "--epochs", "2"], ["rerun", path]]
+    assert [cli.main(command) for command in commands] == [0, 0]
+
+    def other(*arguments):
+        return [(images, labels[::-1].copy()) for images, labels in noise(*arguments)]
+
+    monkeypatch.setattr(data, "load", other)
+    assert [cli.main(command) for command in commands] == [1, 1]
+
+
+def test_interrupted_it_goes_on(records, here, monkeypatch, capsys):
+    judge = rerun.Judge.__call__
+
+    def interrupt(self, log):
+        if len(log) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judge(self, log)
+
+    path = str(records["fast"])
+    with monkeypatch.context() as patch:
+        patch.setattr(rerun.Judge, "__call__", interrupt)
+        assert cli.main(["rerun", path]) == 128 + signal.SIGTERM
+    capsys.readouterr()
+    assert cli.main(["rerun", path]) == 0
+    printed = capsys.readouterr().out
+    assert "going on at iteration 40" in printed
+    assert "in each of 4 epochs and the result.\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--epochs", "0"], "--epochs must lie in [1, 4], not 0"),
+        (["--epochs", "5"], "--epochs must lie in [1, 4], not 5"),
+        (["--device", "0"], "was trained on a CPU"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, told, records, capsys):
+    assert cli.main(["rerun", str(records["fast"]), *options]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_record_of_a_gpu_needs_one(records, here, capsys):
+    path = changed(records["fast"], here, lambda c: c["machine"].update(gpu="A GPU"))
+    assert cli.main(["rerun", str(path), "--device", "-1"]) == 2
+    assert "was trained on a GPU: give --device 0" in capsys.readouterr().err
+
+
+def test_what_is_no_record_is_refused(here, capsys):
+    (here / "x.json").write_text(json.dumps({"schema": 1}))
+    assert cli.main(["rerun", "x.json"]) == 2
+    assert "'x.json'" in capsys.readouterr().err
