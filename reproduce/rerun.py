@@ -105,6 +105,10 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
             f"{str(path)!r} was trained on a {'GPU: give --device 0' if gpu else 'CPU'}, and "
             "another kind of device gives other bits"
         )
+    out = Path(out) / DIRECTORY
+    again, directory = out / f"{settings.name}.json", out / settings.name
+    if again.resolve() == Path(path).resolve():
+        raise ReproduceError(f"{str(path)!r} would be written over: give another --out")
     judge = Judge(old["log"], epochs or settings.epochs)
     print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
     plain = old["versions"]["path"] == "plain"
@@ -116,9 +120,7 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
     }
     changed = [row for part in now for row in _differences(old[part], now[part])]
     if changed:
-        _print_table("Not as it was, by which bits may become others:", changed)
-    out = Path(out) / DIRECTORY
-    again, directory = out / f"{settings.name}.json", out / settings.name
+        _print_table("What is not as it was, and may change bits:", changed)
     if again.exists():  # and judged: this is another call
         again.unlink()
         shutil.rmtree(directory, ignore_errors=True)
@@ -136,5 +138,6 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
         _print_table("The result is not the record's:", result)
     else:
         whole = " and the result" if judge.held == settings.epochs else ""
-        print(f"The same bits: {len(old['log'])} numbers in each of {judge.held} epochs{whole}.")
+        count = f"{judge.held} epoch{'s' if judge.held > 1 else ''}"
+        print(f"The same bits: {len(old['log'])} numbers in each of {count}{whole}.")
     return int(bool(judge.rows or result))

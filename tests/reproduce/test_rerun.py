@@ -54,8 +54,8 @@ def test_a_record_trained_again_gives_the_same_bits(name, records, here, capsys)
     printed = capsys.readouterr().out
     epochs = SETTINGS[name].epochs
     assert f"again, {epochs} of {epochs} epochs.\n" in printed
-    assert f"in each of {epochs} epochs and the result.\n" in printed
-    assert "Not as it was" not in printed
+    assert f"in each of {epochs} epoch{'s' * (epochs > 1)} and the result.\n" in printed
+    assert "not as it was" not in printed
     again = here / "runs" / "rerun" / records[name].name
     old, new = record.read(records[name]), record.read(again)
     assert all(old[part] == new[part] for part in old if part != "times")
@@ -66,7 +66,7 @@ def test_the_first_epochs_tell(name, records, here, capsys):
     assert cli.main(["rerun", str(records[name]), "--epochs", "1", "--quiet"]) == 0
     printed = capsys.readouterr().out.splitlines()
     numbers = len(record.read(records[name])["log"])
-    assert printed[1:] == [f"The same bits: {numbers} numbers in each of 1 epochs."]
+    assert printed[1:] == [f"The same bits: {numbers} numbers in each of 1 epoch."]
     assert not list((here / "runs" / "rerun").iterdir())
 
 
@@ -117,7 +117,7 @@ def test_another_machine_or_version_is_told(records, here, capsys):
     path = changed(records["plain"], here, move)
     assert cli.main(["rerun", str(path), "--epochs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "Not as it was" in printed
+    assert "What is not as it was" in printed
     assert any(line.startswith("processor  Another") for line in printed.splitlines())
     assert any(line.startswith("numpy ") for line in printed.splitlines())
 
@@ -172,6 +172,15 @@ def test_a_record_of_a_gpu_needs_one(records, here, capsys):
     path = changed(records["fast"], here, lambda c: c["machine"].update(gpu="A GPU"))
     assert cli.main(["rerun", str(path), "--device", "-1"]) == 2
     assert "was trained on a GPU: give --device 0" in capsys.readouterr().err
+
+
+def test_the_record_itself_is_not_written_over(records, here, capsys):
+    assert cli.main(["rerun", str(records["plain"])]) == 0
+    (again,) = (here / "runs" / "rerun").glob("*.json")
+    assert cli.main(["rerun", str(again), "--epochs", "1"]) == 2
+    assert "give another --out" in capsys.readouterr().err
+    assert cli.main(["rerun", str(again), "--epochs", "1", "--out", "other"]) == 0
+    assert again.exists()
 
 
 def test_what_is_no_record_is_refused(here, capsys):
