@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from chainer_sno.files import write_bytes
-from reproduce import claims, compare, costs, figures
+from reproduce import claims, compare, costs, figures, structures
 from reproduce.groups import computer
 from reproduce.settings import EXPERIMENTS, fraction_of_paper, from_dict
 
@@ -31,6 +31,14 @@ _RUN_COLUMNS = (
     "machine",
     "finished",
     "commit",
+)
+_STRUCTURE_COLUMNS = (
+    "",
+    "seed",
+    "depth",
+    "connections by block",
+    "on a path",
+    "from the block's input",
 )
 
 
@@ -60,6 +68,7 @@ def content(records, refused, drawn):
                     "several_machines": any(len(row.seconds) > 1 for row in rows),
                     "header": header,
                     "rows": cells,
+                    "structures": _structures(schedule.records),
                 }
             )
         sections.append(
@@ -77,6 +86,7 @@ def content(records, refused, drawn):
         "trials": published["trials"],
         "count": len(records),
         "at_paper": sum(from_dict(record["settings"]).is_paper_schedule for record in records),
+        "structure_columns": _STRUCTURE_COLUMNS,
         "legend": " ".join(compare.legend().split()),
         "sections": sections,
         "claims": [dataclasses.asdict(finding) for finding in claims.findings(records)],
@@ -89,6 +99,26 @@ def content(records, refused, drawn):
         "versions": sorted({_versions(record) for record in records}),
         "refused": refused,
     }
+
+
+def _structures(records):
+    """Return the rows on the DenseNet that each of some runs ended with; none of other networks."""
+    found = []
+    for record in records:
+        settings, result = from_dict(record["settings"]), record["result"]
+        if "connections" not in result:
+            continue
+        bits = [bit == "1" for bit in result["structure"]]
+        matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
+        counts = [
+            [int(matrix.sum()) for matrix in matrices],
+            [int(structures.used(matrix).sum()) for matrix in matrices],
+            [int(matrix[:, 0].sum()) for matrix in matrices],
+        ]
+        cells = ["/".join(map(str, blocks)) for blocks in counts]
+        depth = "dead" if result["dead"] else str(result["depth"])
+        found.append([compare.label(settings), str(settings.seed), depth, *cells])
+    return found
 
 
 def _costs(estimated, trials):

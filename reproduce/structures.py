@@ -86,6 +86,19 @@ def useful(matrix):
     return [wanted[i] and forward[i] is not None for i in range(layers)]
 
 
+def used(matrix):
+    """Return which connections of a block lie on a path from its input to its exit.
+
+    Args:
+        matrix (numpy.ndarray): of :func:`block_matrices`.
+
+    Returns:
+        numpy.ndarray: bool, as ``matrix``, with the others left out.
+    """
+    on_path = numpy.array([True, *useful(matrix), True])
+    return matrix & on_path[1:, None] & on_path[:-1]
+
+
 def width(matrix):
     """Return how many useful layers of a block lie side by side, at the same depth, at the most.
 

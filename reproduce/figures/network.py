@@ -141,12 +141,7 @@ def _route(matrix, cells):
     Short connections come first.  Each takes the bend with which it runs through no other cell and
     beside no other curve, as far as there is one.
     """
-    pairs = [
-        (source, consumer)
-        for consumer in range(1, len(matrix) + 1)
-        for source in numpy.flatnonzero(matrix[consumer - 1]).tolist()
-        if source in cells and consumer in cells
-    ]
+    pairs = [(j, i + 1) for i, j in numpy.argwhere(structures.used(matrix)).tolist()]
     pairs.sort(key=lambda pair: (cells[pair[1]][0] - cells[pair[0]][0], pair))
     t = numpy.linspace(0, 1, 81)
     grid = numpy.arange(0, cells[max(cells)][0], 0.08)

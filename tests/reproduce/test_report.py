@@ -36,6 +36,23 @@ def written(records, tmp_path_factory):
     return out
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Empty files for figures, where the words alone matter."""
+
+    def save(_, path):
+        files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]
+        for file in files:
+            file.touch()
+        return files
+
+    for name in ("usage_rate_against_error", "error_against_seconds", "densenet"):
+        monkeypatch.setattr(gallery, name, lambda *_: None)
+    for name in ("structure_over_training", "theta_histogram"):
+        monkeypatch.setattr(gallery, name, lambda *_: None)
+    monkeypatch.setattr(gallery, "save", save)
+
+
 def test_it_is_the_same_from_the_same_records(records, written, tmp_path):
     _, refused = record.read_all(written.parent)
     report.write(records[::-1], refused, tmp_path)
@@ -77,7 +94,7 @@ def test_the_page_needs_nothing_else(written):
     assert "http" not in re.sub(r'data:[^"]*', "", html)
 
 
-def test_texts_of_records_are_escaped(records, tmp_path):
+def test_texts_of_records_are_escaped(records, tmp_path, undrawn):
     evil = json.loads(json.dumps(records[0]))
     evil["machine"]["processor"] = "<script>alert(1)</script>|x"
     report.write([evil], ["<b>'a.json'</b>"], tmp_path)
@@ -85,6 +102,28 @@ def test_texts_of_records_are_escaped(records, tmp_path):
     assert "<script>alert" not in html
     assert "<b>'a" not in html
     assert "</script>\\|x" in (tmp_path / "REPORT.md").read_text()
+
+
+def test_what_is_left_of_each_densenet_is_told(tmp_path, undrawn):
+    trials = [
+        # The bits of the exits come last and are off, so no path leads through a block.
+        synthetic.connection(connections=(57, 39, 67), epsilon0="2^-4", epochs=3),
+        # Layers side by side: a block's input leads to each of the 12, and all 13 to the exit.
+        synthetic.connection(wide=(0, 1, 2), epsilon0="2^-4", epochs=3, seed=1),
+        synthetic.connection(connections=(91, 91, 91), method="random", usage_rate=1.0, epochs=6),
+    ]
+    report.write(trials, [], tmp_path)
+    rows = [
+        ("epsilon0 = 2^-4", "0", "dead", "57/39/67", "0/0/0", "11/9/12"),
+        ("epsilon0 = 2^-4", "1", "7", "25/25/25", "25/25/25", "13/13/13"),
+        ("random at 100.0%", "0", "40", "91/91/91", "91/91/91", "13/13/13"),
+    ]
+    text, html = ((tmp_path / name).read_text() for name in ("REPORT.md", "report.html"))
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in text
+        assert "".join(f"<td>{cell}</td>" for cell in row) in html
+    report.write([synthetic.unit(epsilon0="2^-7")], [], tmp_path)
+    assert "on a path" not in (tmp_path / "REPORT.md").read_text()
 
 
 def test_without_records_it_says_so(tmp_path):
@@ -101,19 +140,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):
     assert "cannot" in capsys.readouterr().err
 
 
-def test_the_committed_report_follows_from_the_committed_records(tmp_path, monkeypatch):
-    def no_figure(path):
-        files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]
-        for file in files:
-            file.touch()
-        return files
-
-    # The words alone are compared, so nothing is drawn.
-    for name in ("usage_rate_against_error", "error_against_seconds", "densenet"):
-        monkeypatch.setattr(gallery, name, lambda *_: None)
-    for name in ("structure_over_training", "theta_histogram"):
-        monkeypatch.setattr(gallery, name, lambda *_: None)
-    monkeypatch.setattr(gallery, "save", lambda _, path: no_figure(path))
+def test_the_committed_report_follows_from_the_committed_records(tmp_path, undrawn):
     records, refused = record.read_all(ROOT / "results" / "runs")
     assert not refused
     report.write(records, refused, tmp_path)

@@ -6,16 +6,14 @@ import pytest
 from reproduce import structures
 
 
-def longest_by_search(matrix):
-    """The most layers on a path from the block's input to its exit, trying every path."""
+def every_path(matrix):
+    """Every path from the block's input to its exit, both included, the shortest first."""
     layers = len(matrix) - 1
-    best = None
     for count in range(layers + 1):
         for path in itertools.combinations(range(1, layers + 1), count):
             nodes = [0, *path, layers + 1]
             if all(matrix[b - 1, a] for a, b in zip(nodes, nodes[1:])):
-                best = count
-    return best
+                yield nodes
 
 
 def test_depth_of_the_full_and_of_the_dead_network():
@@ -40,20 +38,18 @@ def test_depth_and_use_by_trying_every_path(density, rng):
     for _ in range(30):
         bits = rng.random(21) < density
         (matrix,) = structures.block_matrices(bits, 1, 5)
-        expected = longest_by_search(matrix)
+        paths = list(every_path(matrix))
+        expected = len(paths[-1]) - 2 if paths else None
         assert structures.positions(matrix)[-1] == expected
         path = structures.longest_path(matrix)
         if expected is None:
             assert path is None
         else:
-            assert (path[0], path[-1], len(path)) == (0, 6, expected + 2)
-            assert all(matrix[b - 1, a] for a, b in zip(path, path[1:]))
-        # A layer is of use exactly when the longest path changes for some choice without it.
-        for layer, found in enumerate(structures.useful(matrix)):
-            on_path = any(
-                all(matrix[b - 1, a] for a, b in zip(nodes, nodes[1:]))
-                for count in range(5)
-                for others in itertools.combinations(set(range(1, 6)) - {layer + 1}, count)
-                for nodes in [[0, *sorted([*others, layer + 1]), 6]]
-            )
-            assert found == on_path
+            assert path in paths
+            assert len(path) == expected + 2
+        on_path = {node for nodes in paths for node in nodes}
+        assert structures.useful(matrix) == [layer in on_path for layer in range(1, 6)]
+        used = numpy.zeros_like(matrix)
+        for nodes in paths:
+            used[[consumer - 1 for consumer in nodes[1:]], nodes[:-1]] = True
+        assert (structures.used(matrix) == used).all()
