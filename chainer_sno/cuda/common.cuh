@@ -68,57 +68,6 @@ template <int THREADS, class T> __device__ T block_sum(T value)
     return total;
 }
 
-// A matrix product of one tile, BM x BN, by a block of (BM / TM) * (BN / TN) threads: how operands
-// are read and what becomes of an element is up to functors.
-//   a(i, k), b(k, j): the operands; A::along_k and B::along_k say that neighbours in k are
-//                     neighbours in memory
-//   c(i, j, value):   takes an element of the product
-template <int BM, int BN, int BK, int TM, int TN, class A, class B, class C>
-__device__ void multiply(int m, int n, int k, const A &a, const B &b, const C &c)
-{
-    const int threads = (BM / TM) * (BN / TN), rows = BM / TM, columns = BN / TN;
-    __shared__ real sa[BK][BM + 1], sb[BK][BN + 1];
-    const int first_row = blockIdx.y * BM, first_column = blockIdx.x * BN;
-    if (first_row >= m || first_column >= n)
-        return;
-    const int row = threadIdx.x / columns, column = threadIdx.x % columns;
-    real sum[TM][TN];
-    for (int p = 0; p < TM; ++p)
-        for (int q = 0; q < TN; ++q)
-            sum[p][q] = 0;
-    for (int begin = 0; begin < k; begin += BK) {
-        for (int e = threadIdx.x; e < BM * BK; e += threads) {
-            const int i = A::along_k ? e / BK : e % BM, l = A::along_k ? e % BK : e / BM;
-            const bool inside = first_row + i < m && begin + l < k;
-            sa[l][i] = inside ? a(first_row + i, begin + l) : 0;
-        }
-        for (int e = threadIdx.x; e < BN * BK; e += threads) {
-            const int j = B::along_k ? e / BK : e % BN, l = B::along_k ? e % BK : e / BN;
-            const bool inside = first_column + j < n && begin + l < k;
-            sb[l][j] = inside ? b(begin + l, first_column + j) : 0;
-        }
-        __syncthreads();
-#pragma unroll 8
-        for (int l = 0; l < BK; ++l) {
-            real left[TM], right[TN];
-            for (int p = 0; p < TM; ++p)
-                left[p] = sa[l][row + p * rows];
-            for (int q = 0; q < TN; ++q)
-                right[q] = sb[l][column + q * columns];
-            for (int p = 0; p < TM; ++p)
-                for (int q = 0; q < TN; ++q)
-                    sum[p][q] += left[p] * right[q];
-        }
-        __syncthreads();
-    }
-    for (int p = 0; p < TM; ++p)
-        for (int q = 0; q < TN; ++q) {
-            const int i = first_row + row + p * rows, j = first_column + column + q * columns;
-            if (i < m && j < n)
-                c(i, j, sum[p][q]);
-        }
-}
-
 // One step of Chainer's NesterovAG with WeightDecay (readings R6 and R14) on one parameter.
 __device__ void nesterov_step(real &W, real &v, real gradient, real lr, real momentum, real decay)
 {

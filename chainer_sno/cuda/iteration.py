@@ -102,6 +102,7 @@ class Iteration:
             *(stream.rows for stream in self._streams),
             self.losses,
             theta,
+            aside=True,
         )
         network.add_update(program)
 

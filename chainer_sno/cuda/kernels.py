@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -157,20 +157,28 @@ class Kernels:
         """Launch a kernel with a thread for each of so many things; see :meth:`cast`."""
         self.launch(name, (blocks_for(size),), (THREADS,), self.cast(name, arguments))
 
-    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Return a CUDA graph of what a function launches, without running it.
+    def capture(self, launches: Sequence["Launch"]) -> Callable[[], None]:
+        """Return a CUDA graph of launches, without running them.
 
         Args:
-            function (callable): launches kernels on the current stream and nothing else.
+            launches (sequence of Launch): of a :class:`Program`.
 
         Returns:
             callable: runs all of it, on the current stream, with one launch.
         """
-        stream = self.xp.cuda.Stream(non_blocking=True)
+        stream, side = (self.xp.cuda.Stream(non_blocking=True) for _ in range(2))
         with stream:
             stream.begin_capture()
             try:
-                function()
+                for name, grid, block, arguments, aside in launches:
+                    if not aside:
+                        self.launch(name, grid, block, arguments)
+                        continue
+                    side.wait_event(stream.record())
+                    with side:
+                        self.launch(name, grid, block, arguments)
+                if any(launch.aside for launch in launches):
+                    stream.wait_event(side.record())
             finally:
                 graph = stream.end_capture()
         return graph.launch
@@ -182,31 +190,59 @@ def loaded(names: Sequence[str], dtype: Any) -> Kernels:
     return Kernels(names, dtype)
 
 
+class Launch(NamedTuple):
+    """A launch of a kernel; the arguments are those of :meth:`Kernels.launch`.
+
+    Attributes:
+        aside (bool): nothing that follows in the same iteration, but what is aside as well, waits
+            for it.
+    """
+
+    name: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    aside: bool
+
+
 class Program:
     """A list of kernel launches with fixed arguments: all that an iteration does.
 
     Nothing in it can look at a result, so nothing can wait for one.  Run once, it is launched
-    kernel by kernel; after that, as one CUDA graph.
+    kernel by kernel; after that, as one CUDA graph.  In the graph, what is aside runs beside what
+    follows: it comes after all that is before it, and before the next iteration.
 
     Args:
         kernels (Kernels): what launches them.
 
     Attributes:
-        launches (list of tuple): name, grid, block and arguments of each.
+        launches (list of Launch): in an order in which they may run one by one.
     """
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
-        self.launches: list[tuple[Any, ...]] = []
+        self.launches: list[Launch] = []
         self._captured: Callable[[], None] | None = None
 
     def add(
-        self, name: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *arguments: Any,
+        aside: bool = False,
     ) -> None:
-        """Append a launch; see :meth:`Kernels.launch` and :meth:`Kernels.cast`."""
-        self.launches.append((name, grid, block, self.kernels.cast(name, arguments)))
+        """Append a launch; see :class:`Launch` and :meth:`Kernels.cast`."""
+        self.launches.append(Launch(name, grid, block, self.kernels.cast(name, arguments), aside))
 
-    def each(self, name: str, size: int, *arguments: Any, more: tuple[int, ...] = ()) -> None:
+    def each(
+        self,
+        name: str,
+        size: int,
+        *arguments: Any,
+        more: tuple[int, ...] = (),
+        aside: bool = False,
+    ) -> None:
         """Append a launch of a thread for each of so many things.
 
         Args:
@@ -214,13 +250,9 @@ class Program:
             size (int): how many.
             arguments: of the kernel.
             more (tuple of int): further dimensions of the grid.
+            aside (bool): see :class:`Launch`.
         """
-        self.add(name, (blocks_for(size), *more), (THREADS,), *arguments)
-
-    def run(self) -> None:
-        """Launch everything, kernel by kernel."""
-        for launch in self.launches:
-            self.kernels.launch(*launch)
+        self.add(name, (blocks_for(size), *more), (THREADS,), *arguments, aside=aside)
 
     def __call__(self) -> None:
         """Launch everything: kernel by kernel the first time, later as one graph.
@@ -228,7 +260,8 @@ class Program:
         The first time loads the kernels, which must not happen while a graph is captured.
         """
         if self._captured is None:
-            self.run()
-            self._captured = self.kernels.capture(self.run)
+            for launch in self.launches:
+                self.kernels.launch(*launch[:4])
+            self._captured = self.kernels.capture(self.launches)
         else:
             self._captured()

@@ -6,12 +6,16 @@ from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
 from chainer_sno.nesterov import DeviceRates, velocity
 
+# Warps of a block and the tile of a product, which mlp.cu explains.
+WARPS, ROWS, COLUMNS = 8, 32, 16
+#: What ``mlp.cu`` must know when it is compiled.
+DEFINITIONS = {"WARPS": WARPS, "ROWS": ROWS, "COLUMNS": COLUMNS}
+
 
 class MLPNetwork:
     r"""A fully connected network with ReLU: its losses, their gradients and the optimizer's step.
 
-    Only pre-activations are kept; whoever needs activations computes them while it reads.  The
-    step of the optimizer is part of the product that computes a layer's gradient, so that no
+    The step of the optimizer is part of the product that computes a layer's gradient, so that no
     gradient is stored.
 
     Args:
@@ -58,52 +62,54 @@ class MLPNetwork:
         elif dropout is not None:
             self.structures = xp.zeros((batch_size, hidden), dtype)
         self._stride = hidden
-        # The first layer's does not depend on the structure.
-        rows = [batch_size] + [self.rows] * (len(layers) - 1)
-        self._z = [xp.zeros((n, out), dtype) for n, (out, _) in zip(rows, self.shapes)]
+        self._h = [xp.zeros((self.rows, out), dtype) for out, _ in self.shapes[:-1]]
         self._dz = [xp.zeros((self.rows, out), dtype) for out, _ in self.shapes]
 
-    def _activations(self, k: Any) -> Any:
-        """Return what the kernels take to read the inputs of layer k."""
-        if k == 0:
-            return self.x, self.batch_size, None, 1, 0
-        mask = self.structures
-        if mask is not None:
+    def _inputs(self, k: Any) -> Any:
+        """Return the inputs of layer k and their number of rows; all structures share x."""
+        return (self._h[k - 1], self.rows) if k else (self.x, self.batch_size)
+
+    def _factors(self, k: Any) -> Any:
+        """Return what the kernels take to read the factors of the units of layer k."""
+        factors = self.structures
+        if factors is not None:
             # Rows begin a stride apart, so this shifts the column.
-            first = sum(out for out, _ in self.shapes[: k - 1])
-            mask = mask.reshape(-1)[first:]
-        return self._z[k - 1], len(self._z[k - 1]), mask, self._repeat, self._stride
+            factors = factors.reshape(-1)[sum(out for out, _ in self.shapes[:k]) :]
+        return factors, self._repeat, self._stride
 
     def add_losses(self, program: Any, t: Array) -> None:
         """Add the kernels from x to the losses of all rows."""
-        last = len(self.layers) - 1
-        for k, (layer, (out, size)) in enumerate(zip(self.layers, self.shapes)):
-            parameters = layer.W.array, layer.b.array
-            if k < last:
-                rows = len(self._z[k])
-                grid = blocks_for(out, 32), blocks_for(rows, 16)
-                program.add(
-                    "forward",
-                    grid,
-                    (128,),
-                    rows,
-                    out,
-                    size,
-                    *self._activations(k),
-                    int(k > 0),
-                    *parameters,
-                    self._z[k],
-                )
+        *hidden, last = range(len(self.layers))
+        for k in hidden:
+            layer, (out, size) = self.layers[k], self.shapes[k]
+            below, rows = self._inputs(k)
+            program.add(
+                "forward",
+                (blocks_for(out, COLUMNS), blocks_for(rows, ROWS)),
+                (WARPS * 32,),
+                rows,
+                self.rows // rows,
+                out,
+                size,
+                below,
+                layer.W.array,
+                layer.b.array,
+                *self._factors(k),
+                self._h[k],
+            )
+        layer, (out, size) = self.layers[last], self.shapes[last]
+        below, rows = self._inputs(last)
         program.add(
             "classify",
             (self.rows,),
-            (128,),
+            (32 * min(out, 32),),
             self.batch_size,
+            rows,
             out,
             size,
-            *self._activations(last),
-            int(last > 0),
-            *parameters,
+            below,
+            layer.W.array,
+            layer.b.array,
             t,
             1 / self.rows,
             self.row_losses,
@@ -115,33 +121,34 @@ class MLPNetwork:
         for k in reversed(range(len(self.layers))):
             layer, (out, size) = self.layers[k], self.shapes[k]
             if k:  # before the step, which changes the weights
-                below, *activations = self._activations(k)
                 program.add(
                     "backward",
-                    (blocks_for(size, 32), blocks_for(self.rows, 16)),
-                    (128,),
+                    (blocks_for(size, COLUMNS), blocks_for(self.rows, ROWS)),
+                    (WARPS * 32,),
                     self.rows,
                     out,
                     size,
                     self._dz[k],
                     layer.W.array,
-                    below,
-                    *activations,
+                    self._h[k - 1],
+                    *self._factors(k - 1),
                     self._dz[k - 1],
                 )
+            below, period = self._inputs(k)
             program.add(
                 "update",
-                (blocks_for(size + 1, 64), blocks_for(out, 64)),
-                (256,),
+                (blocks_for(size, ROWS) + 1, blocks_for(out, WARPS * COLUMNS)),
+                (WARPS * 32,),
                 self.rows,
+                period,
                 out,
                 size,
                 self._dz[k],
-                *self._activations(k),
-                int(k > 0),
+                below,
                 *self.rates.arguments,
                 layer.W.array,
                 velocity(layer.W),
                 layer.b.array,
                 velocity(layer.b),
+                aside=k > 0,
             )

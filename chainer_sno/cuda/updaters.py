@@ -8,14 +8,14 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda.dense import DenseNetwork, definitions
 from chainer_sno.cuda.iteration import Iteration
 from chainer_sno.cuda.kernels import Kernels
-from chainer_sno.cuda.mlp import MLPNetwork
+from chainer_sno.cuda.mlp import DEFINITIONS, MLPNetwork
 from chainer_sno.updater import StructureUpdater
 
 
 def _mlp(
     layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
 ) -> Any:
-    kernels = make_kernels(("method", "mlp"), layers[0].W.dtype)
+    kernels = make_kernels(("method", "mlp"), layers[0].W.dtype, DEFINITIONS)
     return kernels, MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
 
 

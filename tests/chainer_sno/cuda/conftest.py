@@ -9,12 +9,11 @@ from tests.chainer_sno.cuda.emulator import COMPILER, Emulator
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 
 
-@pytest.fixture(
-    params=[
-        pytest.param((Emulator, "@numpy"), marks=needs_compiler, id="host"),
-        pytest.param((Kernels, "@cupy:0"), marks=pytest.mark.gpu, id="gpu"),
-    ]
-)
+HOST = pytest.param((Emulator, "@numpy"), marks=needs_compiler, id="host")
+GPU = pytest.param((Kernels, "@cupy:0"), marks=pytest.mark.gpu, id="gpu")
+
+
+@pytest.fixture(params=[HOST, GPU])
 def platform(request):
     """What launches the kernels, and the device whose arrays they take."""
     kind, device = request.param

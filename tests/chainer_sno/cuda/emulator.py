@@ -79,12 +79,25 @@ class Emulator(Kernels):
         library = _library(self.source, self.options[1:])
         getattr(library, f"launch_{name}")(*sizes, pointers, self.order)
 
-    def capture(self, function):
-        """Return the function."""
-        return function
+    def capture(self, launches):
+        """Return a function that runs them one by one."""
+
+        def run():
+            for launch in launches:
+                self.launch(*launch[:4])
+
+        return run
 
 
 class Backwards(Emulator):
     """The same with the threads in the opposite order."""
 
     order = 1
+
+
+class Late(Emulator):
+    """The same with what is aside after all the rest, as late as it may run."""
+
+    def capture(self, launches):
+        """Return a function that runs them one by one, in the other order."""
+        return super().capture(sorted(launches, key=lambda launch: launch.aside))

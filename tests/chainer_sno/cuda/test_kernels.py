@@ -7,6 +7,7 @@ from chainer_sno import Bernoulli, ranking_utility
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda.dense import definitions
 from chainer_sno.cuda.kernels import Kernels, Program, signatures, source
+from chainer_sno.cuda.mlp import DEFINITIONS
 from chainer_sno.links import PlainDenseNet
 from chainer_sno.uniforms import Stream, Uniforms
 from chainer_sno.utility import cumulative_utilities
@@ -79,7 +80,7 @@ def test_random_numbers_are_those_of_philox(platform, first):
 )
 def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
     pytest.importorskip("nvidia.cuda_nvrtc")
-    values = definitions(PlainDenseNet(), (32, 32), dtype)
+    values = {**DEFINITIONS, **definitions(PlainDenseNet(), (32, 32), dtype)}
     kernels = Kernels(("method", "mlp", "dense"), dtype, values)
     options = *kernels.options, f"--gpu-architecture={architecture}", "--ptxas-options=-v"
     code, log = compile_kernels(kernels.source, options)

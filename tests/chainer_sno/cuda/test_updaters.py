@@ -13,12 +13,14 @@ from chainer_sno.cuda.dense import definitions
 from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
 from chainer_sno.uniforms import generator
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
-from tests.chainer_sno.cuda.conftest import needs_compiler
-from tests.chainer_sno.cuda.emulator import Backwards, Emulator
+from tests.chainer_sno.cuda.conftest import GPU, needs_compiler
+from tests.chainer_sno.cuda.emulator import Backwards, Emulator, Late
 from tests.chainer_sno.cuda.test_kernels import uniforms
 from tests.conftest import make_structures
 
 WIDTHS = (30, (25, 20, 15), 4)
+#: Multiples of four, which the kernels read by fours, and more than one tile of every kind.
+BY_FOURS = (32, (136, 40, 16), 4)
 #: Height and width of images; 6 columns end in the middle of a strip of four, and 3 in a half of
 #: one, 36 need more than one tile.
 IMAGES = [(8, 8), (12, 6), (20, 36)]
@@ -35,9 +37,9 @@ def initialW():
     return chainer.initializers.HeNormal(rng=generator((3,)))
 
 
-def unit_arrays(dtype=numpy.uint8):
+def unit_arrays(dtype=numpy.uint8, size=30):
     rng = numpy.random.default_rng(8)
-    x = rng.integers(0, 256, (50, 30)).astype(dtype)
+    x = rng.integers(0, 256, (50, size)).astype(dtype)
     return x, rng.integers(0, 4, 50).astype("i")
 
 
@@ -85,8 +87,9 @@ def send(platform, arrays):
     return tuple(platform[1].send(array) for array in arrays)
 
 
-def unit_iterator(platform, batch_size=8):
-    return ArrayIterator(send(platform, unit_arrays()), batch_size, seed=5, divisor=255)
+def unit_iterator(platform, batch_size=8, size=30):
+    arrays = send(platform, unit_arrays(size=size))
+    return ArrayIterator(arrays, batch_size, seed=5, divisor=255)
 
 
 def compare(found, expected, dtype):
@@ -130,14 +133,27 @@ def set_theta(updater, kind):
         updater.bernoulli.theta[...] = 0 if kind == "empty" else 1
 
 
-@pytest.mark.parametrize("samples", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["random", "empty", "full"])
-def test_masked_mlp(platform, dtype, samples, kind):
+@pytest.mark.parametrize(
+    ("widths", "batch_size", "samples", "kind"),
+    [
+        *((WIDTHS, 8, *case) for case in itertools.product([1, 2, 4], ["random", "empty", "full"])),
+        (WIDTHS, 13, 4, "random"),
+        (BY_FOURS, 12, 1, "random"),
+        (BY_FOURS, 12, 4, "random"),
+        (BY_FOURS, 8, 2, "empty"),
+        (BY_FOURS, 8, 2, "full"),
+    ],
+)
+def test_masked_mlp(platform, dtype, widths, batch_size, samples, kind):
+    size = widths[0]
     found = captured(
-        platform, links.MaskedMLP(*WIDTHS, initialW=initialW()), unit_iterator(platform), samples
+        platform,
+        links.MaskedMLP(*widths, initialW=initialW()),
+        unit_iterator(platform, batch_size, size),
+        samples,
     )
-    link = links.MaskedMLP(*WIDTHS, initialW=initialW())
-    iterator = ArrayIterator(unit_arrays(), 8, seed=5, divisor=255)
+    link = links.MaskedMLP(*widths, initialW=initialW())
+    iterator = ArrayIterator(unit_arrays(size=size), batch_size, seed=5, divisor=255)
     expected = StructureUpdater(
         iterator, optimizer_of(link), bernoulli_of(link), samples, converter=pass_arrays
     )
@@ -303,13 +319,14 @@ def test_a_resumed_training_goes_on_to_the_bit(platform, case):
 
 @needs_compiler
 @pytest.mark.parametrize("case", range(3))
-def test_the_order_of_the_threads_does_not_matter(case):
-    """Where it does, a barrier is missing."""
+@pytest.mark.parametrize("other", [Backwards, Late])
+def test_the_order_does_not_matter(case, other):
+    """Of threads, where it would by a missing barrier, and of what is aside and what follows."""
     found = []
-    for kind in (Emulator, Backwards):
+    for kind in (Emulator, other):
         updater = next(itertools.islice(cases((kind, chainer.get_device("@numpy"))), case, None))()
-        updater.update()
-        updater.update()
+        for _ in range(3):
+            updater.update()
         found.append(arrays_of(updater))
     for name, value in found[0].items():
         numpy.testing.assert_array_equal(value, found[1][name], name)
@@ -391,9 +408,9 @@ def test_other_networks_are_refused(platform):
         updaters.CapturedUpdater(unit_iterator(platform), optimizer_of(chainer.Chain()))
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("platform", [GPU], indirect=True)
 def test_the_papers_networks_train(platform):
-    """At full size, all methods, with the losses of the plain path for a while."""
+    """At full size the losses stay numbers."""
     rng = numpy.random.default_rng(0)
     arrays = rng.integers(0, 256, (500, 784), dtype="u1"), rng.integers(0, 10, 500).astype("i")
     link = links.MaskedMLP(784, (784,) * 3, 10)
