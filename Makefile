@@ -14,12 +14,13 @@ INSTALLED := $(VENV)/.installed
 install: $(INSTALLED)
 
 # Chainer's setup script needs pkg_resources, which setuptools 81 dropped, so it is built with the
-# setuptools of the environment instead of a newer one in isolation.
+# setuptools of the environment instead of a newer one in isolation.  Python compiles what is
+# imported, at its first import; pip would compile all that is there, which takes half of its time.
 $(INSTALLED): requirements.txt setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "setuptools<81" wheel
-	$(BIN)/python -m pip install --quiet --no-build-isolation -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-compile "setuptools<81" wheel
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation --no-deps --editable .
 	touch $(INSTALLED)
 
 data: install

@@ -76,8 +76,7 @@ def networks(out):
 @pytest.mark.parametrize("method", COMMANDS)
 def test_killed_at_random_moments_it_ends_with_the_same_bits(method, undisturbed, tmp_path):
     whole, _, seconds = undisturbed[method]
-    kills = 5 if method == "sno" else 3
-    kill_and_compare(COMMANDS[method], whole, seconds, tmp_path, kills)
+    kill_and_compare(COMMANDS[method], whole, seconds, tmp_path)
 
 
 def test_killed_with_augmented_images_it_ends_with_the_same_bits(tmp_path_factory, tmp_path):
@@ -89,10 +88,10 @@ def test_killed_with_augmented_images_it_ends_with_the_same_bits(tmp_path_factor
     begun = time.perf_counter()
     result = call(whole, *CONNECTIONS)
     assert result.returncode == 0, result.stderr
-    kill_and_compare(CONNECTIONS, whole, time.perf_counter() - begun, tmp_path, kills=3)
+    kill_and_compare(CONNECTIONS, whole, time.perf_counter() - begun, tmp_path)
 
 
-def kill_and_compare(options, whole, seconds, tmp_path, kills):
+def kill_and_compare(options, whole, seconds, tmp_path, kills=3):
     """Kill a run at random moments, finish it, and hold it against one that nobody interrupted."""
     _, expected = the_record(whole)
     moments = [round(random.SystemRandom().uniform(0.2, seconds), 3) for _ in range(kills)]
