@@ -4,12 +4,14 @@ import json
 import tempfile
 from pathlib import Path
 
-from chainer_sno.files import UNFINISHED, write_bytes
 from reproduce import ReproduceError
 
 
 def write_json(path, value, durable=True):
     """Write a value as JSON in one step, with an end of line behind it."""
+    # Here, not above: it takes Chainer along, which those who only read can do without.
+    from chainer_sno.files import write_bytes
+
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode(), durable)
 
@@ -21,6 +23,8 @@ def remove_unfinished(directory, name=""):
         directory (pathlib.Path): where to look.
         name (str): how the names of the targets begin; by default all.
     """
+    from chainer_sno.files import UNFINISHED
+
     for path in Path(directory).glob("*" + UNFINISHED):
         if path.name.startswith(name):
             path.unlink(missing_ok=True)
