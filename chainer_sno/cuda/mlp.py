@@ -2,14 +2,28 @@
 
 from typing import Any
 
+import numpy
+
 from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
 from chainer_sno.nesterov import DeviceRates, velocity
 
-# Warps of a block and the tile of a product, which mlp.cu explains.
-WARPS, ROWS, COLUMNS = 8, 32, 16
-#: What ``mlp.cu`` must know when it is compiled.
-DEFINITIONS = {"WARPS": WARPS, "ROWS": ROWS, "COLUMNS": COLUMNS}
+# The tile of a product, and by dtype the warps of a block, both of which mlp.cu explains.  Shared
+# memory has 48 KiB for what the warps of a block add up.
+_ROWS, _COLUMNS = 32, 16
+_WARPS = {"float32": 16, "float64": 8}
+
+
+def definitions(dtype: Any) -> dict[str, int]:
+    """Return what ``mlp.cu`` must know when it is compiled.
+
+    Args:
+        dtype (numpy.dtype): of the network.
+
+    Returns:
+        dict: names and values.
+    """
+    return {"WARPS": _WARPS[numpy.dtype(dtype).name], "ROWS": _ROWS, "COLUMNS": _COLUMNS}
 
 
 class MLPNetwork:
@@ -44,6 +58,7 @@ class MLPNetwork:
         dropout: Any = None,
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
+        self._warps = definitions(dtype)["WARPS"]
         self.samples, self.dropout = samples, dropout
         self.layers, self.batch_size = layers, batch_size
         self.rates = DeviceRates(optimizer, xp, dtype)
@@ -85,8 +100,8 @@ class MLPNetwork:
             below, rows = self._inputs(k)
             program.add(
                 "forward",
-                (blocks_for(out, COLUMNS), blocks_for(rows, ROWS)),
-                (WARPS * 32,),
+                (blocks_for(out, _COLUMNS), blocks_for(rows, _ROWS)),
+                (self._warps * 32,),
                 rows,
                 self.rows // rows,
                 out,
@@ -123,8 +138,8 @@ class MLPNetwork:
             if k:  # before the step, which changes the weights
                 program.add(
                     "backward",
-                    (blocks_for(size, COLUMNS), blocks_for(self.rows, ROWS)),
-                    (WARPS * 32,),
+                    (blocks_for(size, _COLUMNS), blocks_for(self.rows, _ROWS)),
+                    (self._warps * 32,),
                     self.rows,
                     out,
                     size,
@@ -137,8 +152,8 @@ class MLPNetwork:
             below, period = self._inputs(k)
             program.add(
                 "update",
-                (blocks_for(size, ROWS) + 1, blocks_for(out, WARPS * COLUMNS)),
-                (WARPS * 32,),
+                (blocks_for(size, _ROWS) + 1, blocks_for(out, self._warps * _COLUMNS)),
+                (self._warps * 32,),
                 self.rows,
                 period,
                 out,

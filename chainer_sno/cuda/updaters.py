@@ -5,27 +5,27 @@ from typing import Any
 
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
-from chainer_sno.cuda.dense import DenseNetwork, definitions
+from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.iteration import Iteration
 from chainer_sno.cuda.kernels import Kernels
-from chainer_sno.cuda.mlp import DEFINITIONS, MLPNetwork
 from chainer_sno.updater import StructureUpdater
 
 
 def _mlp(
     layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
 ) -> Any:
-    kernels = make_kernels(("method", "mlp"), layers[0].W.dtype, DEFINITIONS)
-    return kernels, MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
+    dtype = layers[0].W.dtype
+    kernels = make_kernels(("method", "mlp"), dtype, mlp.definitions(dtype))
+    network = mlp.MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
+    return kernels, network
 
 
 def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1) -> Any:
     shape = iterator.arrays[0].shape[2:]
     link.check(iterator.arrays[0], link.costs[None])
     dtype = link.stem.W.dtype
-    names = definitions(link, shape, dtype)
-    kernels = make_kernels(("method", "dense"), dtype, names)
-    network = DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
+    kernels = make_kernels(("method", "dense"), dtype, dense.definitions(link, shape, dtype))
+    network = dense.DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
     return kernels, network
 
 

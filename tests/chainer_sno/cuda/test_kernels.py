@@ -5,9 +5,8 @@ import pytest
 
 from chainer_sno import Bernoulli, ranking_utility
 from chainer_sno._import_chainer import chainer
-from chainer_sno.cuda.dense import definitions
+from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.kernels import Kernels, Program, signatures, source
-from chainer_sno.cuda.mlp import DEFINITIONS
 from chainer_sno.links import PlainDenseNet
 from chainer_sno.uniforms import Stream, Uniforms
 from chainer_sno.utility import cumulative_utilities
@@ -80,7 +79,7 @@ def test_random_numbers_are_those_of_philox(platform, first):
 )
 def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
     pytest.importorskip("nvidia.cuda_nvrtc")
-    values = {**DEFINITIONS, **definitions(PlainDenseNet(), (32, 32), dtype)}
+    values = {**mlp.definitions(dtype), **dense.definitions(PlainDenseNet(), (32, 32), dtype)}
     kernels = Kernels(("method", "mlp", "dense"), dtype, values)
     options = *kernels.options, f"--gpu-architecture={architecture}", "--ptxas-options=-v"
     code, log = compile_kernels(kernels.source, options)
