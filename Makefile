@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# What is imported is compiled once, and not by each of the many processes anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install data reproduce test docs docs-check package-check benchmark lint clean
 
 install: $(INSTALLED)

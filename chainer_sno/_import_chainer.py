@@ -8,13 +8,17 @@ Chainer needs help to be imported and none to run:
   ``pkg_resources`` (gone since setuptools 81) to compare the versions of CuPy and iDeep with
   those of 2022, and to warn.  With a CuPy of today the warning is always wrong.
 
-This is the only module that patches anything.  Both patches are undone when the import ends, so
-other libraries see the NumPy they expect, and a Chainer that somebody imported before us is left
-as it is.  Warnings of the import are silenced because they concern Chainer's own source (invalid
-escape sequences, deprecated aliases) and a user can do nothing about them.
+Parts of SciPy, which few of Chainer's functions use, take two fifths of the import's time.  Chainer
+gets modules in their place that import them when they are first used.
+
+This is the only module that patches anything.  All patches are undone when the import ends, so
+other libraries see the NumPy and the SciPy they expect, and a Chainer that somebody imported before
+us is left as it is.  Warnings of the import are silenced because they concern Chainer's own source
+(invalid escape sequences, deprecated aliases) and a user can do nothing about them.
 """
 
 import contextlib
+import importlib.util
 import sys
 import types
 import warnings
@@ -32,6 +36,8 @@ _SCTYPES = {
     "complex": [numpy.complex64, numpy.complex128],
     "others": [bool, object, bytes, str, numpy.void],
 }
+#: What Chainer imports of SciPy where it is installed.
+_SCIPY = ("scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special")
 
 
 @contextlib.contextmanager
@@ -59,15 +65,39 @@ def _no_environment_check() -> Iterator[None]:
         sys.modules.pop(_CHECK, None)
 
 
+class _Later(types.ModuleType):
+    """A module that stands for the one of its name, which it imports when it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:  # used while Chainer is imported
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _later_scipy() -> Iterator[None]:
+    """Put modules that import SciPy's at their first use in their place, where it is installed."""
+    later = {}
+    if sys.modules.get("scipy", True) and importlib.util.find_spec("scipy"):
+        later = {name: _Later(name) for name in _SCIPY if name not in sys.modules}
+    sys.modules.update(later)
+    try:
+        yield
+    finally:
+        for name, module in later.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
 def import_chainer() -> Any:
-    """Return the module ``chainer``, imported with the two patches if it is not there yet.
+    """Return the module ``chainer``, imported with the patches if it is not there yet.
 
     Raises:
         ImportError: Chainer is not installed; the message says how to install it.
     """
     if "chainer" in sys.modules:
         return sys.modules["chainer"]
-    with warnings.catch_warnings(), _old_numpy(), _no_environment_check():
+    with warnings.catch_warnings(), _old_numpy(), _no_environment_check(), _later_scipy():
         warnings.simplefilter("ignore")
         try:
             import chainer

@@ -3,7 +3,7 @@
 import math
 
 import numpy
-import scipy.stats
+import scipy  # loads scipy.stats when it is first used, which takes a second
 
 #: Resamples of the bootstrap.
 RESAMPLES = 9999

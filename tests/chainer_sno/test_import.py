@@ -36,6 +36,50 @@ def test_patches_are_undone():
     assert (found.returncode, found.stderr) == (0, "")
 
 
+SCIPY = """
+import sys, chainer_sno, chainer, numpy
+parts = "io", "linalg", "sparse", "special"
+assert not [name for name in parts if "scipy." + name in sys.modules]
+x = numpy.array([0.3])
+found = chainer.functions.erfinv(x).array
+sparse = chainer.utils.CooMatrix(x, numpy.array([0]), numpy.array([0]), (1, 1))
+product = chainer.functions.sparse_matmul(sparse, numpy.ones((1, 1))).array
+loc, scale = numpy.zeros(1, "f"), numpy.eye(1, dtype="f")
+density = chainer.distributions.MultivariateNormal(loc=loc, scale_tril=scale).log_prob(loc).array
+import scipy.special, scipy.stats
+assert found == scipy.special.erfinv(x)
+assert product == x
+assert abs(density - scipy.stats.norm.logpdf(0)) < 1e-6
+assert all(type(sys.modules["scipy." + name]) is type(sys) for name in parts[1:])
+"""
+WITHOUT_SCIPY = """
+import sys
+sys.modules["scipy"] = None
+import chainer_sno, chainer, numpy
+try:
+    chainer.functions.erfinv(numpy.array([0.3]))
+except ImportError as error:
+    assert "SciPy" in str(error), error
+else:
+    raise AssertionError("there is no SciPy")
+"""
+WITHIN = """
+import sys
+from chainer_sno._import_chainer import _later_scipy
+with _later_scipy():
+    import scipy.special, scipy.sparse.linalg
+    from scipy.special import erfinv
+    assert type(scipy.special) is type(scipy.sparse) is type(sys)
+"""
+
+
+@pytest.mark.parametrize("code", [SCIPY, WITHOUT_SCIPY, WITHIN], ids=["used", "absent", "at once"])
+def test_scipy_is_imported_when_it_is_used(code):
+    pytest.importorskip("scipy")
+    found = python(code)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 def test_imported_chainer_is_left_alone():
     import chainer_sno._import_chainer as helper
 

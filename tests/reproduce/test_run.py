@@ -18,6 +18,7 @@ from reproduce.run import get_device
 from reproduce.settings import UnitSelection
 from reproduce.unit_selection import UnitTraining
 from tests.reproduce.test_cli import unread
+from tests.waiting import wait_until
 
 #: A network small enough that an epoch of the real MNIST takes seconds.
 SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "100")
@@ -190,10 +191,7 @@ def interrupted(out, *options, after=1):
     process = subprocess.Popen(
         command(out, *options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    for _ in range(600):
-        if len(list(out.glob("*/snapshot_iter_*.npz"))) >= after:
-            break
-        time.sleep(0.05)
+    wait_until(lambda: len(list(out.glob("*/snapshot_iter_*.npz"))) >= after)
     process.send_signal(signal.SIGTERM)
     begun = time.perf_counter()
     stdout, stderr = process.communicate(timeout=60)
@@ -263,20 +261,16 @@ def test_it_stops_with_its_parent(tmp_path):
         "import subprocess, os, sys, time\n"
         f"command = {command(tmp_path, *COMMANDS['plain'])!r} + [f'--parent={{os.getpid()}}']\n"
         "subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
-        "time.sleep(100)\n"
+        "time.sleep(1000)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    for _ in range(400):
-        if list(tmp_path.glob("*/snapshot_iter_*.npz")):
-            break
-        time.sleep(0.05)
-    parent.kill()
-    parent.wait()
+    try:
+        wait_until(lambda: list(tmp_path.glob("*/snapshot_iter_*.npz")))
+    finally:
+        parent.kill()
+        parent.wait()
     (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    begun = time.perf_counter()
-    while is_locked(directory):
-        assert time.perf_counter() - begun < 5
-        time.sleep(0.02)
+    wait_until(lambda: not is_locked(directory), seconds=5)
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -323,11 +317,8 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for _ in range(600):
-        if list(tmp_path.glob("*/lock")):
-            break
-        time.sleep(0.02)
     try:
+        wait_until(lambda: list(tmp_path.glob("*/lock")))
         result = call(tmp_path, *options)
     finally:
         process.kill()

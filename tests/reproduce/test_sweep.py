@@ -21,6 +21,7 @@ from reproduce.settings import (
     UnitSelection,
     format_epsilon0,
 )
+from tests.waiting import wait_until
 
 #: Eight runs of seconds: two trials of two penalties' worth and two methods.
 SMALL = {"units": 8, "layers": 1}
@@ -49,9 +50,24 @@ def the_records(out):
     return found
 
 
+#: What the test has started.
+started = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """Leave nothing running when a test fails."""
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
 def start(out, *options, trials=1, limit=None):
     command = [sys.executable, "-m", "reproduce", "sweep", "unit-selection", f"--out={out}"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, *OPTIONS, f"--trials={trials}", *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -60,6 +76,8 @@ def start(out, *options, trials=1, limit=None):
         start_new_session=True,
         preexec_fn=limit,
     )
+    started.append(process)
+    return process
 
 
 def children(process):
@@ -76,7 +94,7 @@ def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
     begun = time.perf_counter()
     process = start(out, *THREE)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     found = the_records(out)
     assert len(found) == 3
@@ -129,7 +147,7 @@ def test_killed_six_times_it_ends_with_the_same_bits(undisturbed, tmp_path):
         process.communicate()
     print("killed:", ", ".join(told))
     process = start(tmp_path, *THREE)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     assert the_records(tmp_path) == expected
     assert not list(tmp_path.rglob("*.unfinished"))
@@ -137,18 +155,15 @@ def test_killed_six_times_it_ends_with_the_same_bits(undisturbed, tmp_path):
 
 def test_a_killed_training_is_listed_and_taken_again(tmp_path):
     process = start(tmp_path, *TWO, "--jobs=1")
-    for _ in range(400):
-        time.sleep(0.02)
-        if list(tmp_path.glob("*/progress.json")):
-            break
+    wait_until(lambda: list(tmp_path.glob("*/progress.json")))
     (child,) = children(process)
     os.kill(child, signal.SIGKILL)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "killed by SIGKILL" in stderr
     assert len(the_records(tmp_path)) == 1
     process = start(tmp_path, *TWO, "--jobs=1")
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     assert len(the_records(tmp_path)) == 2
 
@@ -164,15 +179,15 @@ def test_a_full_disk_loses_no_record(tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     process = start(tmp_path, *TWO, limit=limit)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 1
     assert stderr.count("failed: cannot write into") >= 2
     assert the_records(tmp_path) == before
     assert not list(tmp_path.rglob("*.unfinished"))
-    _, stderr = start(tmp_path, *TWO).communicate(timeout=200)
+    _, stderr = start(tmp_path, *TWO).communicate(timeout=600)
     assert "--retry-failed takes it again" in stderr
     process = start(tmp_path, *TWO, "--retry-failed")
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     assert len(the_records(tmp_path)) == 3
 
@@ -203,13 +218,10 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_every_training_within_five_seconds(tmp_path, number):
     process = start(tmp_path, "--epochs=100", "--methods=sno")
-    for _ in range(400):
-        time.sleep(0.05)
-        if len(list(tmp_path.glob("*/progress.json"))) == 2:
-            break
+    wait_until(lambda: len(list(tmp_path.glob("*/progress.json"))) == 2)
     process.send_signal(number)
     begun = time.perf_counter()
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=100)
     assert time.perf_counter() - begun < 5
     assert process.returncode == 130
     assert "the same command goes on" in stderr
@@ -221,7 +233,7 @@ def test_a_signal_stops_every_training_within_five_seconds(tmp_path, number):
 def test_two_sweeps_of_one_folder_train_every_run_once(undisturbed, tmp_path):
     processes = [start(tmp_path, *THREE) for _ in range(2)]
     for process in processes:
-        _, stderr = process.communicate(timeout=200)
+        _, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stderr
     assert the_records(tmp_path) == undisturbed[0]
 
@@ -253,12 +265,12 @@ def test_status_tells_the_truth_while_and_after(tmp_path):
             command, cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.splitlines()
 
+    def both_train():
+        files = [json.loads(path.read_text()) for path in tmp_path.glob("*/progress.json")]
+        return [file["iteration"] > 0 for file in files] == [True, True]
+
     process = start(tmp_path, "--epochs=200", "--methods=sno")
-    for _ in range(400):
-        time.sleep(0.05)
-        files = [json.loads(p.read_text()) for p in tmp_path.glob("*/progress.json")]
-        if len([f for f in files if f["iteration"] > 0]) == 2:
-            break
+    wait_until(both_train)
     first, second, whole = say()
     assert first.startswith("running")
     assert "left" in first
@@ -268,10 +280,8 @@ def test_status_tells_the_truth_while_and_after(tmp_path):
     assert "left" in whole
     process.kill()
     process.communicate()
-    for _ in range(100):
-        time.sleep(0.05)
-        if not any(marks.is_locked(path) for path in tmp_path.iterdir() if path.is_dir()):
-            break
+    directories = [path for path in tmp_path.iterdir() if path.is_dir()]
+    wait_until(lambda: not any(marks.is_locked(path) for path in directories))
     first, second, whole = say()
     assert first.startswith("interrupted")
     assert whole.startswith("7 runs: 2 interrupted, 5 waiting; ")
@@ -336,7 +346,7 @@ def test_a_cluster_whose_workers_are_killed_trains_everything(undisturbed, tmp_p
             [sys.executable, "-c", KILLER, str(tmp_path), *map(str, worker_pids(client))]
         )
         failures = sweep.run_all(runs, tmp_path, scheduler=cluster.scheduler_address)
-        killer.wait(timeout=60)
+        killer.wait(timeout=300)
     assert failures == {}
     assert the_records(tmp_path) == undisturbed[0]
 
@@ -349,13 +359,10 @@ def test_a_signal_stops_what_a_cluster_trains(tmp_path):
         process = start(
             tmp_path, "--methods=sno", "--epochs=100", f"--scheduler={cluster.scheduler_address}"
         )
-        for _ in range(400):
-            time.sleep(0.05)
-            if len(list(tmp_path.glob("*/progress.json"))) == 2:
-                break
+        wait_until(lambda: len(list(tmp_path.glob("*/progress.json"))) == 2)
         process.send_signal(signal.SIGTERM)
         begun = time.perf_counter()
-        process.communicate(timeout=30)
+        process.communicate(timeout=100)
         # The workers look for the wish every half a second, and the client takes its leave of them.
         assert time.perf_counter() - begun < 10
         assert process.returncode == 130
