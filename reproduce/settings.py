@@ -185,7 +185,7 @@ class Settings:
 
     def as_dict(self):
         """Return every setting that applies to the method, as plain numbers and texts."""
-        found = {"experiment": self.experiment, **dataclasses.asdict(self)}
+        found = {"experiment": self.experiment, **vars(self)}
         return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
@@ -218,8 +218,8 @@ class Settings:
 
     def changes(self):
         """Return the settings that are not the paper's, by which a run is told from others."""
-        mine = dataclasses.asdict(self)
-        paper = dataclasses.asdict(self.paper)
+        mine = vars(self)
+        paper = vars(self.paper)
         identity = ("method", "seed", *self.VARIED)
         return {
             name: value

@@ -16,7 +16,15 @@ def _has_gpu():
         return False
 
 
+#: Files that take long, the longest first.
+LONG = ("test_sweep", "test_run", "test_regress", "test_dense_net", "test_figures", "test_engine")
+LONG += ("test_updaters", "test_report", "test_quick")
+
+
 def pytest_collection_modifyitems(items):
+    # Where files are shared out, a long one that begins last is waited for.
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
     if _has_gpu():
         return
     for item in items:

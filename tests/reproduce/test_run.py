@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 SMALL = ("--units", "12", "--layers", "2", "--snapshot-interval", "100")
 SMALL_DENSENET = ("--depth", "7", "--growth-rate", "3", "--examples", "1500", "--epochs", "2")
 COMMANDS = {
-    "plain": ("--plain", "--epochs", "1"),
+    "plain": ("--plain", "--epochs", "1", "--examples", "20000"),
     "sno": ("--epsilon0", "-2^-3", "--epochs", "1", "--stochastic-samples", "3"),
     "fixed": ("--method", "fixed", "--width", "7", "--epochs", "2"),
     "dropout": ("--method", "dropout", "--epochs", "2"),

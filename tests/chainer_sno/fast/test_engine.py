@@ -129,8 +129,8 @@ def test_agrees_with_oracle(sizes, lam, dtype, tolerance):
     engine = Engine(weights, biases, LR, MOMENTUM, DECAY)
     # float32 as well is held against a float64 oracle: the engine must not be worse than rounding.
     oracle = Oracle([w.astype("f8") for w in weights], [b.astype("f8") for b in biases])
-    for i, (x, t, structures) in enumerate(batches(sizes, dtype, lam, 300)):
-        if i in (90, 170):
+    for i, (x, t, structures) in enumerate(batches(sizes, dtype, lam, 200)):
+        if i in (90, 150):
             engine.lr /= 10
         losses = engine.step(x, t, structures)
         wanted = oracle.step(x.astype("f8"), t, engine.lr, structures)
