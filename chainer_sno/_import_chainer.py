@@ -53,18 +53,6 @@ def _old_numpy() -> Iterator[None]:
         del numpy.sctypes  # type: ignore[attr-defined]
 
 
-@contextlib.contextmanager
-def _no_environment_check() -> Iterator[None]:
-    """Put a check that finds nothing in the place of Chainer's."""
-    stub = types.ModuleType(_CHECK)
-    stub.check = lambda: None  # type: ignore[attr-defined]
-    sys.modules[_CHECK] = stub
-    try:
-        yield
-    finally:
-        sys.modules.pop(_CHECK, None)
-
-
 class _Later(types.ModuleType):
     """A module that stands for the one of its name, which it imports when it is first used."""
 
@@ -74,17 +62,25 @@ class _Later(types.ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-@contextlib.contextmanager
-def _later_scipy() -> Iterator[None]:
-    """Put modules that import SciPy's at their first use in their place, where it is installed."""
-    later = {}
+def _stand_ins() -> dict[str, types.ModuleType]:
+    """Return a check that finds nothing, and SciPy's parts for later where SciPy is installed."""
+    check = types.ModuleType(_CHECK)
+    check.check = lambda: None  # type: ignore[attr-defined]
+    found = {_CHECK: check}
     if sys.modules.get("scipy", True) and importlib.util.find_spec("scipy"):
-        later = {name: _Later(name) for name in _SCIPY if name not in sys.modules}
-    sys.modules.update(later)
+        found.update((name, _Later(name)) for name in _SCIPY if name not in sys.modules)
+    return found
+
+
+@contextlib.contextmanager
+def _other_modules() -> Iterator[None]:
+    """Provide the stand-ins, and take back those that are still there at the end."""
+    modules = _stand_ins()
+    sys.modules.update(modules)
     try:
         yield
     finally:
-        for name, module in later.items():
+        for name, module in modules.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
 
@@ -97,7 +93,7 @@ def import_chainer() -> Any:
     """
     if "chainer" in sys.modules:
         return sys.modules["chainer"]
-    with warnings.catch_warnings(), _old_numpy(), _no_environment_check(), _later_scipy():
+    with warnings.catch_warnings(), _old_numpy(), _other_modules():
         warnings.simplefilter("ignore")
         try:
             import chainer

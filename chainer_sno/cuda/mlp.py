@@ -58,7 +58,7 @@ class MLPNetwork:
         dropout: Any = None,
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
-        self._warps = definitions(dtype)["WARPS"]
+        self._warps = _WARPS[dtype.name]
         self.samples, self.dropout = samples, dropout
         self.layers, self.batch_size = layers, batch_size
         self.rates = DeviceRates(optimizer, xp, dtype)

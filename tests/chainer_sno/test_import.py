@@ -65,8 +65,8 @@ else:
 """
 WITHIN = """
 import sys
-from chainer_sno._import_chainer import _later_scipy
-with _later_scipy():
+from chainer_sno._import_chainer import _other_modules
+with _other_modules():
     import scipy.special, scipy.sparse.linalg
     from scipy.special import erfinv
     assert type(scipy.special) is type(scipy.sparse) is type(sys)
