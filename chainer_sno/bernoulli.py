@@ -71,7 +71,7 @@ class Bernoulli(chainer.Link):
         self.eta = 1.0 / d if eta is None else float(eta)
         self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d))
         self.add_persistent("costs", c)
-        # The step eta * epsilon * c of the penalty, without theta (1 - theta).
+        # epsilon c, persistent so that it moves to a device with theta.
         self.add_persistent("_penalty", self.epsilon0 / c.max() * c)
         self.criterion = criterion
         self.uniforms = Uniforms(d, seed)
