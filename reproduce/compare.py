@@ -89,6 +89,8 @@ class Row:
         seconds (dict): of the whole training, by what :func:`reproduce.groups.computer` says, since
             those of two kinds of machine do not compare.
         published (dict): ``usage_rate`` and ``selected``, None where the paper prints none.
+        sides (dict): of each layer (block) and of the usage rate, how many trials have less than
+            the published median, as much and more; None where the paper prints none.
         runs (list of str): the names of the runs.
     """
 
@@ -102,6 +104,7 @@ class Row:
     test_error: list
     seconds: dict
     published: dict | None
+    sides: dict | None
     runs: list
 
     @property
@@ -184,10 +187,89 @@ def rows(experiment, records):
                     for where, on_it in machines.items()
                 },
                 known or None,
+                _sides(experiment, results, known) if known else None,
                 sorted(record["name"] for _, record in members),
             )
         )
     return found
+
+
+def _sides(experiment, results, paper):
+    """Return how many results have less than the paper prints, as much and more, by quantity."""
+    name, *_ = _TABLES[experiment]
+    parts = zip(*(result[name] for result in results))
+    quantities = dict(zip(published()[experiment]["groups"], zip(parts, paper["selected"])))
+    # To the digits that are printed: those that the paper rounded away are on no side.
+    rates = [round(result["usage_rate"], 3) for result in results]
+    quantities["usage rate"] = rates, paper["usage_rate"]
+    return {
+        quantity: [
+            sum(value < median for value in values),
+            sum(value == median for value in values),
+            sum(value > median for value in values),
+        ]
+        for quantity, (values, median) in quantities.items()
+    }
+
+
+#: Columns of :func:`sides`.
+SIDES = "", "less", "as much", "more", "p"
+
+
+def sides(experiment, found):
+    """Return on which side of the paper's medians the trials lie, over all settings of a table.
+
+    A difference too small for a verdict shows here when it is the same at every setting.  Where
+    the paper selects everything, no trial can have more: such settings are left out.
+
+    Args:
+        experiment (str): its name.
+        found (list of Row): at the paper's schedule.
+
+    Returns:
+        dict: of each layer (block) and of the usage rate the trials with ``less``, ``as much`` and
+        ``more``, and ``p`` of :func:`reproduce.statistics.sides_test`; empty without such a row.
+    """
+    paper = published()
+    names = paper[experiment]["groups"]
+    full = dict(zip(names, paper[experiment]["full"])) | {"usage rate": 1}
+    counted = {}
+    for row in found:
+        if row.published is None:
+            continue
+        medians = dict(zip(names, row.published["selected"]))
+        medians["usage rate"] = row.published["usage_rate"]
+        for quantity, counts in row.sides.items():
+            if medians[quantity] < full[quantity]:
+                counted.setdefault(quantity, []).append(counts)
+    return {
+        quantity: {
+            **dict(zip(SIDES[1:], map(sum, zip(*counts)))),
+            "p": statistics.sides_test(
+                [more + equal / 2 for _, equal, more in counts],
+                [sum(of_setting) for of_setting in counts],
+                paper["trials"],
+            ),
+        }
+        for quantity, counts in counted.items()
+    }
+
+
+def sides_cells(found):
+    """Return the cells of a table of :func:`sides`, beneath the names of ``SIDES``."""
+    return [
+        [quantity, *(str(row[side]) for side in SIDES[1:-1]), f"{row['p']:.2g}"]
+        for quantity, row in found.items()
+    ]
+
+
+def sides_legend():
+    """Return what a table of :func:`sides` shows, in two sentences."""
+    return (
+        "On which side of the paper's median the trials lie, over the settings that remove any.\n"
+        "If both were of one distribution, so uneven a division or a more uneven one would have\n"
+        "the probability p."
+    )
 
 
 def verdict(row):
@@ -345,6 +427,7 @@ def comparison(records):
                     "title": schedule.schedule,
                     "schedules": descriptions(schedule.records),
                     "rows": [row.as_dict() for row in found],
+                    "sides": sides(experiment, found) if schedule.is_paper else {},
                 }
             )
     return experiments
@@ -366,11 +449,8 @@ def text(records):
         if not any(schedule.is_paper for schedule in found):
             parts.append(f"{experiment}, beside {number}: no record at the paper's schedule")
         for schedule in found:
-            header, cells = columns(
-                experiment,
-                rows(experiment, schedule.records),
-                compared=schedule.is_paper,
-            )
+            of_schedule = rows(experiment, schedule.records)
+            header, cells = columns(experiment, of_schedule, compared=schedule.is_paper)
             title = f"{experiment}, {schedule.schedule}"
             if schedule.is_paper:
                 title += f", beside {number} (medians of {published()['trials']} trials)"
@@ -378,6 +458,9 @@ def text(records):
                 title += "; not compared with the paper"
             described = [f"  {description}" for description in descriptions(schedule.records)]
             parts.append("\n".join([title, *described, format_table(header, cells)]))
+            on_sides = sides(experiment, of_schedule) if schedule.is_paper else {}
+            if on_sides:
+                parts.append(f"{sides_legend()}\n{format_table(SIDES, sides_cells(on_sides))}")
     parts.append(legend())
     return "\n\n".join(parts)
 

@@ -68,6 +68,9 @@ def content(records, refused, drawn):
                     "several_machines": any(len(row.seconds) > 1 for row in rows),
                     "header": header,
                     "rows": cells,
+                    "sides": compare.sides_cells(compare.sides(experiment, rows))
+                    if schedule.is_paper
+                    else [],
                     "structures": _structures(schedule.records),
                 }
             )
@@ -87,6 +90,8 @@ def content(records, refused, drawn):
         "count": len(records),
         "at_paper": sum(from_dict(record["settings"]).is_paper_schedule for record in records),
         "structure_columns": _STRUCTURE_COLUMNS,
+        "sides_columns": compare.SIDES,
+        "sides_legend": " ".join(compare.sides_legend().split()),
         "legend": " ".join(compare.legend().split()),
         "sections": sections,
         "claims": [dataclasses.asdict(finding) for finding in claims.findings(records)],

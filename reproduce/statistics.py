@@ -96,6 +96,34 @@ def sign_test(successes, trials, chance):
     return float(scipy.stats.binomtest(successes, trials, chance, alternative="greater").pvalue)
 
 
+def sides_test(above, trials, published):
+    """Return the p-value of so many trials lying above published medians.
+
+    If all trials of a setting, ours and the published ones, are of one distribution, then every
+    order of them is as likely as another; how many of ours lie above the median of the others
+    follows from counting the orders.  Settings are independent, and their counts add up.
+
+    Args:
+        above (sequence of float): of each setting, how many of our trials lie above the published
+            median; one that equals it counts half.
+        trials (sequence of int): of each setting, ours.
+        published (int): trials behind a published median, an odd number.
+
+    Returns:
+        float: p, two-sided and exact but for trials that equal a median, which make it too large.
+    """
+    half = published // 2
+    chances = numpy.ones(1)
+    for count in trials:
+        orders = [
+            math.comb(k + half, half) * math.comb(count - k + half, half) for k in range(count + 1)
+        ]
+        chances = numpy.convolve(chances, numpy.divide(orders, math.comb(count + published, count)))
+    expected = sum(trials) / 2
+    as_far = abs(numpy.arange(len(chances)) - expected) >= abs(sum(above) - expected)
+    return float(min(1, chances[as_far].sum()))
+
+
 def falling(x, y):
     """Return Kendall's tau of y over x, and the p-value of its being negative."""
     found = scipy.stats.kendalltau(x, y, alternative="less")

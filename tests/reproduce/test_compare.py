@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from reproduce import ROOT, ReproduceError, cli, compare, schemas
+from reproduce import ROOT, ReproduceError, cli, compare, schemas, statistics
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     EXPERIMENTS,
@@ -163,6 +163,44 @@ def test_a_row_has_a_verdict(units, verdict):
     assert compare.verdict(row) == verdict
 
 
+def test_trials_are_counted_on_either_side_of_the_papers_medians(tmp_path, capsys):
+    units = {
+        "2^-6": [(90, 31, 25), (93, 30, 31), (95, 29, 32)],
+        "2^-7": [(341, 140, 126), (342, 141, 127)],
+        "-2^-3": [(784, 784, 784)],
+        "-2^0": [(784, 784, 784)],
+    }
+    records = [
+        synthetic.unit(units=trial, epsilon0=label, seed=seed)
+        for label, trials in units.items()
+        for seed, trial in enumerate(trials)
+    ]
+    records.append(synthetic.unit(method="fixed", width=52))
+    found = compare.sides("unit-selection", compare.rows("unit-selection", records))
+    assert {quantity: list(row.values())[:3] for quantity, row in found.items()} == {
+        "1st layer": [1, 0, 4],
+        "2nd layer": [3, 2, 0],
+        "3rd layer": [0, 1, 4],
+        # 6.2, 6.5 and 6.6% beside 6.6%, and 25.8 and 25.9% beside 26.1%, as the paper rounds.
+        "usage rate": [4, 1, 0],
+    }
+    assert found["2nd layer"]["p"] == statistics.sides_test([0.5, 0.5], [3, 2], 5)
+    write(records, tmp_path)
+    assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"2nd layer      3        2     0  {found['2nd layer']['p']:.2g}" in lines
+    assert cli.main(["compare", "--runs", str(tmp_path), "--json"]) == 0
+    (schedule,) = json.loads(capsys.readouterr().out)["experiments"]["unit-selection"]
+    assert schedule["sides"] == found
+
+
+def test_a_short_run_is_on_no_side(tmp_path, capsys):
+    write([synthetic.unit(epsilon0="2^-7", epochs=4)], tmp_path)
+    assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
+    assert "On which side" not in capsys.readouterr().out
+    assert compare.sides("unit-selection", []) == {}
+
+
 def test_what_the_paper_does_not_print_has_no_verdict():
     found = compare.rows("unit-selection", [synthetic.unit(epsilon0="-2^0")])
     assert (found[0].published, found[0].difference, compare.verdict(found[0])) == (None, None, "")
@@ -214,10 +252,11 @@ def test_only_the_papers_schedule_is_compared_with_the_paper(tmp_path, capsys):
     records += [synthetic.unit(epsilon0="2^-7", units=(392, 391, 390), epochs=4)]
     write(records, tmp_path)
     assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
-    first, second, third, *_ = capsys.readouterr().out.split("\n\n")
+    first, sides, second, third, *_ = capsys.readouterr().out.split("\n\n")
     assert "the paper's schedule, beside Table 1" in first
     assert "340/141/126  340/141/126" in first
     assert "agrees" in first
+    assert "1st layer" in sides
     assert "a short run, 1/125 of the paper's iterations; not compared with the paper" in second
     assert "392/391/390" in second
     assert "340/141/126" not in second

@@ -68,3 +68,18 @@ def test_tests_together():
     tau, p = statistics.falling([1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1])
     assert (tau, p) == (pytest.approx(-1), pytest.approx(1 / 720))
     assert statistics.falling([1, 2, 3, 4], [1, 2, 3, 4])[1] == pytest.approx(1)
+
+
+def test_sides_are_counted_over_every_order():
+    """Two settings, three and one trial of ours beside five and five: all orders, one by one."""
+    counts = []
+    for mine in (3, 1):
+        orders = itertools.combinations(range(mine + 5), 5)
+        # Above the third of the published five, less the two published ones that are so too.
+        counts.append([mine + 5 - 1 - theirs[2] - 2 for theirs in orders])
+    every = numpy.array([sum(pair) for pair in itertools.product(*counts)])
+    for first, second in ((0, 0), (1, 0), (3, 1), (2, 0.5)):
+        expected = (abs(every - 2) >= abs(first + second - 2)).mean()
+        assert statistics.sides_test([first, second], [3, 1], 5) == pytest.approx(expected)
+    assert statistics.sides_test([0] * 5, [3] * 5, 5) == pytest.approx(2 * (10 / 56) ** 5)
+    assert statistics.sides_test([1.5], [3], 5) == 1
