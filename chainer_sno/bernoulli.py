@@ -30,17 +30,20 @@ class Bernoulli(chainer.Link):
         seed (int): the seed of the structures.
         criterion (str): what the costs count, such as ``"flops"``, for reports; needed only where
             they are not those of the link.
+        dtype (dtype): of :math:`\theta` and of the arithmetic of equation (7), float64 whatever
+            that of the network.  One step of the penalty moves a bit by
+            :math:`\epsilon\theta(1-\theta)/d`, at :math:`2^{-9}` and d = 2352 at most 2e-7, which
+            float32 rounds to a multiple of 6e-8, and to nothing near 1; float32 is for seeing what
+            that does.
 
     Attributes:
-        theta (array): :math:`\theta`, shape (d,), float64 whatever the dtype of the network.
-            One step of the penalty moves a bit by :math:`\epsilon\theta(1-\theta)/d`, at
-            :math:`2^{-9}` and d = 2352 at most 2e-7, which float32 would round by up to a half.
+        theta (array): :math:`\theta`, shape (d,).
         costs (array): c, shape (d,), float64.
         criterion (str): what the costs count, None where that was not said.
 
     Raises:
-        ValueError: a shape or a value is not as above, or d < 2 (the range of
-            :math:`\theta`, [1/d, 1 - 1/d], would be empty).
+        ValueError: a shape or a value is not as above, d < 2 (the range of
+            :math:`\theta`, [1/d, 1 - 1/d], would be empty), or the dtype is another.
     """
 
     theta: Array
@@ -54,8 +57,12 @@ class Bernoulli(chainer.Link):
         initial_theta: ArrayLike = 0.5,
         seed: int = 0,
         criterion: str | None = None,
+        dtype: Any = numpy.float64,
     ) -> None:
         super().__init__()
+        dtype = numpy.dtype(dtype)
+        if dtype not in (numpy.float32, numpy.float64):
+            raise ValueError(f"theta must be float32 or float64, not {dtype}")
         c = complexity.check_costs(costs)
         d = len(c)
         if d < 2:
@@ -69,10 +76,10 @@ class Bernoulli(chainer.Link):
             raise ValueError("initial_theta must lie in [0, 1]")
         self.epsilon0 = float(epsilon0)
         self.eta = 1.0 / d if eta is None else float(eta)
-        self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d))
+        self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d).astype(dtype))
         self.add_persistent("costs", c)
         # epsilon c, persistent so that it moves to a device with theta.
-        self.add_persistent("_penalty", self.epsilon0 / c.max() * c)
+        self.add_persistent("_penalty", (self.epsilon0 / c.max() * c).astype(dtype))
         self.criterion = criterion
         self.uniforms = Uniforms(d, seed)
 
@@ -135,9 +142,10 @@ class Bernoulli(chainer.Link):
                 f"{len(structures)} structures need as many utilities, not {utilities.shape}"
             )
         xp, theta = self.xp, self.theta
-        if xp is not numpy:
+        utilities = utilities.astype(theta.dtype)
+        if xp is not numpy and theta.dtype == numpy.float64:
             kernels = loaded(("method",), theta.dtype)
-            structures, utilities = structures.astype(theta.dtype), utilities.astype(theta.dtype)
+            structures = structures.astype(theta.dtype)
             arguments = structures, utilities, len(structures), d, self._penalty, self.eta, theta
             kernels.each("update_theta", d, *arguments)
             return
@@ -147,7 +155,7 @@ class Bernoulli(chainer.Link):
 
     @property
     def penalty(self) -> Any:
-        r""":math:`\epsilon c`, shape (d,), float64."""
+        r""":math:`\epsilon c`, shape (d,), of the dtype of theta."""
         return self._penalty
 
     def mode(self) -> Array:

@@ -183,7 +183,7 @@ class ThetaReport(chainer.training.Extension):
 
     def __call__(self, trainer: Any) -> None:
         """Report the statistics of theta."""
-        theta = chainer.backends.cuda.to_cpu(self.bernoulli.theta)
+        theta = chainer.backends.cuda.to_cpu(self.bernoulli.theta).astype("d")
         entropy = -(theta * numpy.log2(theta) + (1 - theta) * numpy.log2(1 - theta))
         chainer.report(
             {

@@ -11,6 +11,7 @@ from pathlib import Path
 from reproduce import Interrupted, ReproduceError
 from reproduce.settings import (
     EXPERIMENTS,
+    THETA_DTYPES,
     ConnectionSelection,
     UnitSelection,
     fraction_of_paper,
@@ -104,6 +105,7 @@ def _add_common_settings(add, kind, epochs):
     add("--batch-size", type=int, help="32 for sno, 64 for the others")
     add("--eta-factor", type=float, help="eta_theta times d, of sno (1, raised as epochs fall)")
     add("--samples", type=int, help="lambda, of sno (2)")
+    add("--theta-dtype", choices=THETA_DTYPES, help="of theta, of sno (float64)")
     add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
     add("--lr", type=float, help=f"initial learning rate ({kind.lr})")
     add("--momentum", type=float, help="of Nesterov's momentum (0.9)")

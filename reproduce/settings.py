@@ -17,6 +17,8 @@ CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2
 CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
 #: Examples of the training sets.
 EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
+#: What theta may be kept in, the default first.
+THETA_DTYPES = ("float64", "float32")
 #: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
@@ -75,6 +77,8 @@ class Settings:
             the time to reach its ends: at 1/d a short one leaves every theta near 0.5, and the
             mode an arbitrary half of the units.  The noise of theta grows with it, and usage
             rates drift towards one half; so it is raised to an eta_theta of 0.1 at the most.
+        theta_dtype (str): ``float64`` or ``float32``, of theta and of the arithmetic of equation
+            (7); None without a distribution.  The paper does not say ("Precision" in the readings).
         stochastic_samples (int): structures of the stochastic prediction, 0 for none.
         lr (float): initial learning rate of the weights.
         momentum (float): of Nesterov's momentum.
@@ -91,6 +95,7 @@ class Settings:
     seed: int = 0
     samples: int | None = None
     eta_factor: float | None = None
+    theta_dtype: str | None = None
     stochastic_samples: int = 0
     lr: float = 0.01
     momentum: float = 0.9
@@ -105,7 +110,12 @@ class Settings:
     #: What the paper varies within a method, and the method to which it applies.
     VARIED = {"epsilon0": "sno"}
     #: What else applies to one method only.
-    APPLIES_TO = {"samples": "sno", "eta_factor": "sno", "stochastic_samples": "sno"}
+    APPLIES_TO = {
+        "samples": "sno",
+        "eta_factor": "sno",
+        "theta_dtype": "sno",
+        "stochastic_samples": "sno",
+    }
     #: Epochs and batch size of the proposed method (True) and of the others: as many iterations,
     #: and as many examples through the network in each.
     LENGTH = {True: (1, 1), False: (1, 1)}
@@ -123,7 +133,12 @@ class Settings:
     def defaults(self):
         """Return the defaults of what depends on the method."""
         epochs, batch_size = self.LENGTH[self.method == "sno"]
-        return {"epochs": epochs, "batch_size": batch_size, "samples": 2}
+        return {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "samples": 2,
+            "theta_dtype": THETA_DTYPES[0],
+        }
 
     def __post_init__(self):
         """Fill in the defaults of the method and check the values."""
@@ -147,6 +162,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
+        if self.method == "sno" and self.theta_dtype not in THETA_DTYPES:
+            raise ReproduceError(
+                f"--theta-dtype {self.theta_dtype!r} is none of {', '.join(THETA_DTYPES)}"
+            )
         if self.method == "sno" and self.eta_factor is None:
             raised = min(1 / float(fraction_of_paper(self)), self.bits / SMALLEST_STEPS)
             object.__setattr__(self, "eta_factor", max(1.0, raised))

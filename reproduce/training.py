@@ -116,7 +116,7 @@ class Training:
             costs = self.link.costs
             eta = settings.eta_factor / len(costs)
             self.bernoulli = chainer_sno.Bernoulli(
-                costs, settings.epsilon0, eta, seed=settings.seed
+                costs, settings.epsilon0, eta, seed=settings.seed, dtype=settings.theta_dtype
             )
             self.bernoulli.to_device(device)
         optimizer = chainer.optimizers.NesterovAG(settings.lr, settings.momentum).setup(self.link)

@@ -44,13 +44,17 @@ class Iteration:
         losses (array): of each structure in the last iteration, float64, shape (lambda,).
 
     Raises:
-        ValueError: more structures than the kernels have room for.
+        ValueError: more structures than the kernels have room for, or theta is not float64.
     """
 
     def __init__(self, kernels: Any, iterator: Any, network: Any, bernoulli: Any = None) -> None:
         xp = kernels.xp
         if network.samples > MAX_SAMPLES:
             raise ValueError(f"the GPU's kernels take at most {MAX_SAMPLES} structures")
+        if bernoulli is not None and bernoulli.theta.dtype != numpy.float64:
+            raise ValueError(
+                f"the GPU's kernels take theta in float64, not {bernoulli.theta.dtype}"
+            )
         self.iterator, self.network, self.bernoulli = iterator, network, bernoulli
         self.kernels = kernels
         n, samples = iterator.batch_size, network.samples
