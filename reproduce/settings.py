@@ -77,8 +77,9 @@ class Settings:
             the time to reach its ends: at 1/d a short one leaves every theta near 0.5, and the
             mode an arbitrary half of the units.  The noise of theta grows with it, and usage
             rates drift towards one half; so it is raised to an eta_theta of 0.1 at the most.
-        theta_dtype (str): ``float64`` or ``float32``, of theta and of the arithmetic of equation
-            (7); None without a distribution.  The paper does not say ("Precision" in the readings).
+        theta_dtype (str): ``float32``, of theta and of the arithmetic of equation (7); None for
+            float64 and without a distribution.  The paper does not say which it was; see
+            "Precision" in the readings.
         stochastic_samples (int): structures of the stochastic prediction, 0 for none.
         lr (float): initial learning rate of the weights.
         momentum (float): of Nesterov's momentum.
@@ -133,12 +134,7 @@ class Settings:
     def defaults(self):
         """Return the defaults of what depends on the method."""
         epochs, batch_size = self.LENGTH[self.method == "sno"]
-        return {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "samples": 2,
-            "theta_dtype": THETA_DTYPES[0],
-        }
+        return {"epochs": epochs, "batch_size": batch_size, "samples": 2}
 
     def __post_init__(self):
         """Fill in the defaults of the method and check the values."""
@@ -162,10 +158,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
-        if self.method == "sno" and self.theta_dtype not in THETA_DTYPES:
+        if self.theta_dtype not in (None, *THETA_DTYPES):
             raise ReproduceError(
                 f"--theta-dtype {self.theta_dtype!r} is none of {', '.join(THETA_DTYPES)}"
             )
+        if self.theta_dtype == THETA_DTYPES[0]:
+            # As records and snapshots say it that are older than the option.
+            object.__setattr__(self, "theta_dtype", None)
         if self.method == "sno" and self.eta_factor is None:
             raised = min(1 / float(fraction_of_paper(self)), self.bits / SMALLEST_STEPS)
             object.__setattr__(self, "eta_factor", max(1.0, raised))

@@ -14,6 +14,7 @@ from chainer_sno.cuda import updaters as cuda
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
+from reproduce.settings import THETA_DTYPES
 
 CLASSES = 10
 #: Parts of [0, 1] in the histograms of theta in the log.
@@ -115,8 +116,9 @@ class Training:
         if settings.method == "sno":
             costs = self.link.costs
             eta = settings.eta_factor / len(costs)
+            dtype = settings.theta_dtype or THETA_DTYPES[0]
             self.bernoulli = chainer_sno.Bernoulli(
-                costs, settings.epsilon0, eta, seed=settings.seed, dtype=settings.theta_dtype
+                costs, settings.epsilon0, eta, seed=settings.seed, dtype=dtype
             )
             self.bernoulli.to_device(device)
         optimizer = chainer.optimizers.NesterovAG(settings.lr, settings.momentum).setup(self.link)
@@ -125,9 +127,9 @@ class Training:
             make = self._captured_updater if self.path == "captured" else self.make_updater
             updater = make(iterator, optimizer)
         except ValueError as error:
-            raise ReproduceError(
-                f"{error}: lower the learning rate or the weight decay, or train with --plain"
-            ) from error
+            # What the path of a CPU cannot do depends on these two, that of a GPU on neither.
+            lower = "lower the learning rate or the weight decay, or " * (self.path == "fast")
+            raise ReproduceError(f"{error}: {lower}train with --plain") from error
         self.stop_trigger = StopTrigger(self.iterations)
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
         self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)

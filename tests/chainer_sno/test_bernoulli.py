@@ -31,17 +31,39 @@ def equation_7(theta, structures, losses, c, epsilon0, eta):
 @pytest.mark.parametrize("epsilon0", [2.0**-4, 0.0, -1.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("eta", [None, 0.3])
-def test_update_is_equation_7(samples, epsilon0, ties, eta, rng):
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_update_is_equation_7(samples, epsilon0, ties, eta, dtype, rng):
     d = 12
     c = rng.integers(0, 50, d) + rng.random(d)
-    bernoulli = Bernoulli(c, epsilon0, eta, rng.random(d))
-    expected = bernoulli.theta.copy()
+    bernoulli = Bernoulli(c, epsilon0, eta, rng.random(d), dtype=dtype)
+    expected = bernoulli.theta.astype("d")
+    rtol = 1e-13 if dtype == "float64" else 1e-5
     for _ in range(50):
         structures = bernoulli.sample(samples)
         losses = rng.integers(0, 3, samples) if ties else rng.random(samples)
         expected = equation_7(expected, structures, losses, c, epsilon0, eta or 1 / d)
         bernoulli.update(structures, ranking_utility(losses))
-        numpy.testing.assert_allclose(bernoulli.theta, expected, rtol=1e-13, atol=1e-15)
+        assert bernoulli.theta.dtype == dtype
+        numpy.testing.assert_allclose(bernoulli.theta, expected, rtol=rtol, atol=rtol / 100)
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_float32_loses_the_penalty_near_1_and_not_near_0(on):
+    """What the two dtypes differ in: the penalty's step is below half the spacing of float32."""
+    d, steps = 2352, 1000
+    moved = {}
+    for dtype in (numpy.float64, numpy.float32):
+        bernoulli = Bernoulli(
+            numpy.ones(d), 2.0**-8, initial_theta=0.99 if on else 0.01, dtype=dtype
+        )
+        start = bernoulli.theta.copy()
+        structures = numpy.full((2, d), on)
+        for _ in range(steps):
+            bernoulli.update(structures, ranking_utility(numpy.array([0.1, 0.2])))
+        moved[dtype] = float((start - bernoulli.theta.astype("d")).mean())
+    expected = steps / d * 2.0**-8 * 0.99 * 0.01
+    assert moved[numpy.float64] == pytest.approx(expected, rel=0.01)
+    assert moved[numpy.float32] == (0 if on else pytest.approx(expected, rel=0.02))
 
 
 @settings(max_examples=60)
@@ -157,6 +179,7 @@ def test_a_snapshot_of_another_seed_is_refused():
         ({"costs": [1, 1], "epsilon0": numpy.inf}, "epsilon0"),
         ({"costs": [1, 1], "eta": 0}, "eta"),
         ({"costs": [1, 1], "initial_theta": 1.5}, "initial_theta"),
+        ({"costs": [1, 1], "dtype": numpy.float16}, "float32 or float64, not float16"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -173,18 +196,19 @@ def test_update_refuses_other_shapes():
 
 
 @pytest.mark.gpu
-def test_gpu_takes_the_same_step_and_resumes():
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_gpu_takes_the_same_step_and_resumes(dtype, rtol):
     cupy = chainer.backends.cuda.cupy
-    cpu = Bernoulli(numpy.arange(1, 2353), 0.1, seed=3)
-    gpu = Bernoulli(numpy.arange(1, 2353), 0.1, seed=3)
+    cpu = Bernoulli(numpy.arange(1, 2353), 0.1, seed=3, dtype=dtype)
+    gpu = Bernoulli(numpy.arange(1, 2353), 0.1, seed=3, dtype=dtype)
     gpu.to_device("@cupy:0")
     for _ in range(300):
         structures = gpu.sample(2)
         assert isinstance(structures, cupy.ndarray)
         gpu.update(structures, ranking_utility(cupy.array([0.1, 0.2])))
         cpu.update(structures.get(), ranking_utility(numpy.array([0.1, 0.2])))
-    numpy.testing.assert_allclose(gpu.theta.get(), cpu.theta, rtol=1e-12)
-    loaded = Bernoulli(numpy.arange(1, 2353), 0.1, seed=3)
+    numpy.testing.assert_allclose(gpu.theta.get(), cpu.theta, rtol=rtol)
+    loaded = Bernoulli(numpy.arange(1, 2353), 0.1, seed=3, dtype=dtype)
     loaded.to_device("@cupy:0")
     chainer.serializers.load_npz(save(gpu), loaded)
     numpy.testing.assert_array_equal(loaded.sample(2).get(), gpu.sample(2).get())

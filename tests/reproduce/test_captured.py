@@ -7,7 +7,7 @@ import pytest
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import updaters
-from reproduce import training
+from reproduce import ReproduceError, training
 from reproduce.connection_selection import ConnectionTraining
 from reproduce.settings import ConnectionSelection, UnitSelection
 from reproduce.unit_selection import UnitTraining
@@ -89,3 +89,11 @@ def test_a_resumed_training_ends_with_the_same_bits(case, on_the_host, tmp_path)
         assert {k: v for k, v in a.items() if k != "elapsed_time"} == {
             k: v for k, v in b.items() if k != "elapsed_time"
         }
+
+
+@needs_compiler
+def test_theta_in_float32_is_for_the_plain_path(on_the_host, tmp_path):
+    settings = dataclasses.replace(UNITS, theta_dtype="float32")
+    with pytest.raises(ReproduceError, match="theta in float64, not float32: train with --plain"):
+        make(settings, tmp_path)
+    assert make(settings, tmp_path, plain=True).bernoulli.theta.dtype == numpy.float32

@@ -129,6 +129,7 @@ def test_names_tell_runs_apart():
         UnitSelection(epochs=5, eta_factor=1),
         UnitSelection(eta_factor=1.0625),
         UnitSelection(lr=0.02),
+        UnitSelection(theta_dtype="float32"),
         UnitSelection(method="fixed"),
         UnitSelection(method="fixed", width=205),
         UnitSelection(method="dropout"),
@@ -137,8 +138,10 @@ def test_names_tell_runs_apart():
     names = [run.name for run in runs]
     assert len(set(names)) == len(names)
     assert names[0] == "unit-selection_sno_epsilon0=2^-7_seed=0"
-    assert names[8] == "unit-selection_fixed_width=205_seed=0"
+    assert names[9] == "unit-selection_fixed_width=205_seed=0"
     assert "/" not in "".join(names)
+    assert UnitSelection(method="fixed", theta_dtype="float32").theta_dtype is None
+    assert UnitSelection(theta_dtype="float64").name == names[0]
     assert UnitSelection(epsilon0=parse_epsilon0("0.0078125")).name == names[0]
 
 
@@ -146,7 +149,7 @@ def test_dictionary_and_arguments_name_the_same_settings():
     from reproduce.cli import _settings, make_parser
 
     for settings in (
-        UnitSelection(epsilon0=-0.125, epochs=7, stochastic_samples=3),
+        UnitSelection(epsilon0=-0.125, epochs=7, stochastic_samples=3, theta_dtype="float32"),
         UnitSelection(method="fixed", width=52, lr=0.1),
         UnitSelection(method="dropout", dropout_ratio=0.2, units=30, layers=2, seed=9),
     ):
@@ -169,6 +172,7 @@ def test_dictionary_and_arguments_name_the_same_settings():
         {"method": "dropout", "dropout_ratio": 1.0},
         {"eta_factor": -1.0},
         {"samples": 0},
+        {"theta_dtype": "float16"},
         {"examples": 0},
     ],
 )
