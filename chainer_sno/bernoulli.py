@@ -30,8 +30,8 @@ class Bernoulli(chainer.Link):
         seed (int): the seed of the structures.
         criterion (str): what the costs count, such as ``"flops"``, for reports; needed only where
             they are not those of the link.
-        dtype (dtype): of :math:`\theta` and of the arithmetic of equation (7), float64 whatever
-            that of the network.  One step of the penalty moves a bit by
+        dtype (numpy.dtype): of :math:`\theta` and of the arithmetic of equation (7), float64
+            whatever that of the network.  One step of the penalty moves a bit by
             :math:`\epsilon\theta(1-\theta)/d`, at :math:`2^{-9}` and d = 2352 at most 2e-7, which
             float32 rounds to a multiple of 6e-8, and to nothing near 1; float32 is for seeing what
             that does.
