@@ -89,8 +89,9 @@ class Row:
         seconds (dict): of the whole training, by what :func:`reproduce.groups.computer` says, since
             those of two kinds of machine do not compare.
         published (dict): ``usage_rate`` and ``selected``, None where the paper prints none.
-        sides (dict): of each layer (block) and of the usage rate, how many trials have less than
-            the published median, as much and more; None where the paper prints none.
+        sides (dict): of each layer (block) and of the usage rate of which the paper does not select
+            everything, how many trials have less than the published median, as much and more;
+            empty where the paper prints none.
         runs (list of str): the names of the runs.
     """
 
@@ -104,7 +105,7 @@ class Row:
     test_error: list
     seconds: dict
     published: dict | None
-    sides: dict | None
+    sides: dict
     runs: list
 
     @property
@@ -187,7 +188,7 @@ def rows(experiment, records):
                     for where, on_it in machines.items()
                 },
                 known or None,
-                _sides(experiment, results, known) if known else None,
+                _sides(experiment, results, known) if known else {},
                 sorted(record["name"] for _, record in members),
             )
         )
@@ -197,18 +198,22 @@ def rows(experiment, records):
 def _sides(experiment, results, paper):
     """Return how many results have less than the paper prints, as much and more, by quantity."""
     name, *_ = _TABLES[experiment]
+    table = published()[experiment]
     parts = zip(*(result[name] for result in results))
-    quantities = dict(zip(published()[experiment]["groups"], zip(parts, paper["selected"])))
     # To the digits that are printed: those that the paper rounded away are on no side.
     rates = [round(result["usage_rate"], 3) for result in results]
-    quantities["usage rate"] = rates, paper["usage_rate"]
+    quantities = [
+        *zip(table["groups"], parts, paper["selected"], table["full"]),
+        ("usage rate", rates, paper["usage_rate"], 1),
+    ]
     return {
         quantity: [
             sum(value < median for value in values),
             sum(value == median for value in values),
             sum(value > median for value in values),
         ]
-        for quantity, (values, median) in quantities.items()
+        for quantity, values, median, full in quantities
+        if median < full  # no trial can have more than everything
     }
 
 
@@ -216,39 +221,30 @@ def _sides(experiment, results, paper):
 SIDES = "", "less", "as much", "more", "p"
 
 
-def sides(experiment, found):
+def sides(found):
     """Return on which side of the paper's medians the trials lie, over all settings of a table.
 
     A difference too small for a verdict shows here when it is the same at every setting.  Where
     the paper selects everything, no trial can have more: such settings are left out.
 
     Args:
-        experiment (str): its name.
         found (list of Row): at the paper's schedule.
 
     Returns:
         dict: of each layer (block) and of the usage rate the trials with ``less``, ``as much`` and
         ``more``, and ``p`` of :func:`reproduce.statistics.sides_test`; empty without such a row.
     """
-    paper = published()
-    names = paper[experiment]["groups"]
-    full = dict(zip(names, paper[experiment]["full"])) | {"usage rate": 1}
     counted = {}
     for row in found:
-        if row.published is None:
-            continue
-        medians = dict(zip(names, row.published["selected"]))
-        medians["usage rate"] = row.published["usage_rate"]
         for quantity, counts in row.sides.items():
-            if medians[quantity] < full[quantity]:
-                counted.setdefault(quantity, []).append(counts)
+            counted.setdefault(quantity, []).append(counts)
     return {
         quantity: {
             **dict(zip(SIDES[1:], map(sum, zip(*counts)))),
             "p": statistics.sides_test(
                 [more + equal / 2 for _, equal, more in counts],
                 [sum(of_setting) for of_setting in counts],
-                paper["trials"],
+                published()["trials"],
             ),
         }
         for quantity, counts in counted.items()
@@ -427,7 +423,7 @@ def comparison(records):
                     "title": schedule.schedule,
                     "schedules": descriptions(schedule.records),
                     "rows": [row.as_dict() for row in found],
-                    "sides": sides(experiment, found) if schedule.is_paper else {},
+                    "sides": sides(found) if schedule.is_paper else {},
                 }
             )
     return experiments
@@ -458,7 +454,7 @@ def text(records):
                 title += "; not compared with the paper"
             described = [f"  {description}" for description in descriptions(schedule.records)]
             parts.append("\n".join([title, *described, format_table(header, cells)]))
-            on_sides = sides(experiment, of_schedule) if schedule.is_paper else {}
+            on_sides = sides(of_schedule) if schedule.is_paper else {}
             if on_sides:
                 parts.append(f"{sides_legend()}\n{format_table(SIDES, sides_cells(on_sides))}")
     parts.append(legend())

@@ -68,9 +68,7 @@ def content(records, refused, drawn):
                     "several_machines": any(len(row.seconds) > 1 for row in rows),
                     "header": header,
                     "rows": cells,
-                    "sides": compare.sides_cells(compare.sides(experiment, rows))
-                    if schedule.is_paper
-                    else [],
+                    "sides": compare.sides_cells(compare.sides(rows)) if schedule.is_paper else [],
                     "structures": _structures(schedule.records),
                 }
             )

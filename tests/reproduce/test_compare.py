@@ -176,7 +176,7 @@ def test_trials_are_counted_on_either_side_of_the_papers_medians(tmp_path, capsy
         for seed, trial in enumerate(trials)
     ]
     records.append(synthetic.unit(method="fixed", width=52))
-    found = compare.sides("unit-selection", compare.rows("unit-selection", records))
+    found = compare.sides(compare.rows("unit-selection", records))
     assert {quantity: list(row.values())[:3] for quantity, row in found.items()} == {
         "1st layer": [1, 0, 4],
         "2nd layer": [3, 2, 0],
@@ -198,7 +198,7 @@ def test_a_short_run_is_on_no_side(tmp_path, capsys):
     write([synthetic.unit(epsilon0="2^-7", epochs=4)], tmp_path)
     assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
     assert "On which side" not in capsys.readouterr().out
-    assert compare.sides("unit-selection", []) == {}
+    assert compare.sides([]) == {}
 
 
 def test_what_the_paper_does_not_print_has_no_verdict():
