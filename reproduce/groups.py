@@ -52,8 +52,10 @@ class Group:
         told = [f"{name}={value}" for name, value in self.changes.items() if name != "dataset"]
         if self.fraction < 1:
             told.insert(0, f"a short run, {self.fraction} of the paper's iterations")
+        elif self.fraction == 1:
+            told.insert(0, "not the paper's settings, but as many iterations")
         else:
-            told.insert(0, f"not the paper's settings, {self.fraction} of its iterations")
+            told.insert(0, f"not the paper's settings, {self.fraction} times its iterations")
         return ", ".join(told)
 
     @property

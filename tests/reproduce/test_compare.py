@@ -232,7 +232,7 @@ def test_schedules_stand_apart():
     ]
     titles = [schedule.schedule for schedule in others]
     assert titles == [
-        "not the paper's settings, 1 of its iterations, eta_factor=3.0",
+        "not the paper's settings, but as many iterations, eta_factor=3.0",
         "a short run, 1/10 of the paper's iterations",
         "a short run, 1/10 of the paper's iterations, momentum=0.8",
         "a short run, 1/125 of the paper's iterations",
