@@ -374,9 +374,10 @@ def describe_schedule(record):
     text = f"{settings.method}: {settings.epochs} epochs"
     if settings.examples:
         text += f" of {settings.examples} examples"
-    text += (
-        ", the paper's iterations" if fraction == 1 else f", {fraction} of the paper's iterations"
-    )
+    if fraction != 1:
+        text += f", {fraction} {'of' if fraction < 1 else 'times'} the paper's iterations"
+    else:
+        text += ", the paper's iterations"
     if settings.eta_factor is not None:
         text += f", eta_theta = {settings.eta_factor:g}/d"
     if settings.test_examples:

@@ -328,3 +328,7 @@ def test_a_schedule_is_described():
     assert text == "sno: 5 epochs, 1/100 of the paper's iterations, eta_theta = 100/d"
     text = compare.describe_schedule(synthetic.unit(method="fixed", epochs=10))
     assert text == "fixed: 10 epochs, 1/100 of the paper's iterations"
+    text = compare.describe_schedule(synthetic.unit(method="fixed"))
+    assert text == "fixed: 1000 epochs, the paper's iterations"
+    text = compare.describe_schedule(synthetic.unit(method="fixed", epochs=2000))
+    assert text == "fixed: 2000 epochs, 2 times the paper's iterations"
