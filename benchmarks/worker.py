@@ -88,7 +88,9 @@ def structure_updater(kind, batch, theta, link=None, epsilon0=2.0**-7, lr=0.01):
 def _optimizer(link, lr=0.01, device=None):
     if device is not None:
         link.to_device(device)
-    optimizer = chainer.optimizers.NesterovAG(lr, 0.9).setup(link)
+    ours = type(link) is links.DenseNet
+    kind = chainer_sno.NesterovAG if ours else chainer.optimizers.NesterovAG
+    optimizer = kind(lr, 0.9).setup(link)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
     return optimizer
 

@@ -10,6 +10,7 @@ from chainer_sno import complexity, extensions, functions, links, plots, predict
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
+from chainer_sno.nesterov import NesterovAG
 from chainer_sno.onnx_export import save_onnx
 from chainer_sno.profile import describe
 from chainer_sno.saving import load_compact, save_compact
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayIterator",
     "Bernoulli",
+    "NesterovAG",
     "StructureSummary",
     "StructureUpdater",
     "compact",

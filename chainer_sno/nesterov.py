@@ -1,9 +1,121 @@
-"""Chainer's NesterovAG with WeightDecay, for code that does its step itself."""
+"""Chainer's NesterovAG with WeightDecay, in one pass, and for code that does its step itself."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
+
+import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+
+
+@functools.lru_cache(maxsize=1)
+def _step() -> Callable[..., None] | None:
+    """Return the compiled step, or None where numba is not installed."""
+    try:
+        from chainer_sno.fast.steps import nesterov_step
+    except ImportError:
+        return None
+    step: Callable[..., None] = nesterov_step
+    return step
+
+
+class NesterovAG(chainer.optimizers.NesterovAG):
+    """Chainer's NesterovAG with the same numbers, to the bit, in a fraction of the time on a CPU.
+
+    Chainer passes over a parameter eight times, with WeightDecay ten times.  Here one compiled pass
+    does it all.  Everything else that an optimizer of Chainer may have works as it does there:
+    other hooks, rates of a parameter's own, frozen parameters, loss scaling, a GPU.  What the pass
+    does not cover, Chainer's code does.
+
+    Args:
+        lr (float): the learning rate.
+        momentum (float): of the velocities.
+    """
+
+    def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:
+        """Update the parameters, as Chainer's optimizers do.
+
+        Args:
+            lossfun (callable): returns a loss, whose gradients are computed first; without it they
+                are there.
+            *args: of ``lossfun``.
+            **kwds: of ``lossfun``.
+        """
+        if lossfun is not None:
+            loss = lossfun(*args, **kwds)
+            if getattr(self, "_use_cleargrads", True):
+                self.target.cleargrads()
+            else:
+                self.target.zerograds()
+            loss.backward(loss_scale=self._loss_scale)
+            del loss
+        decay, step = self._single_decay(), _step()
+        if decay is None or step is None or self._loss_scale is not None:
+            super().update()
+            return
+        self.reallocate_cleared_grads()
+        self.t += 1
+        rest = []
+        for parameter in self.target.params():
+            if _is_plain(parameter):
+                _update(step, parameter, decay)
+            else:
+                rest.append(parameter)
+        for parameter in rest:
+            for hook in self._hookable._pre_update_hooks.values():
+                hook(parameter.update_rule, parameter)
+            parameter.update()
+        self.update_loss_scale()
+
+    def _single_decay(self) -> float | None:
+        """Return the rate of WeightDecay if that is the only hook; None where there are others."""
+        hookable = self._hookable
+        hooks = list(hookable._pre_update_hooks.values())
+        if hookable._post_update_hooks or len(hooks) > 1:
+            return None
+        if not hooks:
+            return 0.0
+        (hook,) = hooks
+        if type(hook) is not chainer.optimizer_hooks.WeightDecay or not hook.call_for_each_param:
+            return None
+        return hook.rate if isinstance(hook.rate, float) else None
+
+
+def _is_plain(parameter: Any) -> bool:
+    """Return whether the compiled pass does what Chainer's rule does for a parameter."""
+    rule, array = parameter.update_rule, parameter.array
+    if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule or not rule.enabled:
+        return False
+    hooks = rule._hookable
+    if hooks._pre_update_hooks or hooks._post_update_hooks or parameter._loss_scale is not None:
+        return False
+    if array is None:
+        return False
+    rates = rule.hyperparam.lr, rule.hyperparam.momentum
+    gradient, v = parameter.grad, velocity(parameter)
+    return (
+        isinstance(array, numpy.ndarray)
+        and array.dtype in (numpy.float32, numpy.float64)
+        # Another type, such as numpy.float64, would make Chainer compute in another dtype.
+        and all(type(rate) is float for rate in rates)
+        and isinstance(gradient, numpy.ndarray)
+        and gradient.dtype == array.dtype
+        and all(a.flags.c_contiguous and a.flags.writeable for a in (array, gradient))
+        and v.flags.c_contiguous
+        and v.dtype == array.dtype
+    )
+
+
+def _update(step: Callable[..., None], parameter: Any, decay: float) -> None:
+    """Do the compiled pass over one parameter."""
+    rule, array = parameter.update_rule, parameter.array
+    lr, momentum = rule.hyperparam.lr, rule.hyperparam.momentum
+    factors = decay, lr, momentum, momentum * momentum, (1 + momentum) * lr
+    arrays = array, parameter.grad, velocity(parameter)
+    step(*(a.reshape(-1) for a in arrays), *map(array.dtype.type, factors))
+    rule.t += 1
 
 
 def weight_decay(optimizer: Any) -> float:
@@ -36,7 +148,8 @@ def velocity(parameter: Any) -> Array:
         array: v, which the optimizer's snapshot saves.
     """
     rule = parameter.update_rule
-    rule._init_states(parameter)
+    if rule.state is None:
+        rule._init_states(parameter)
     return rule.state["v"]
 
 

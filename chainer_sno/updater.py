@@ -93,7 +93,11 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         optimizer = self.get_optimizer("main")
         link = optimizer.target
         link.cleargrads()
-        losses = chainer.functions.stack([self.loss_func(y, t) for y in link(x, structures)])
+        outputs = link(x, structures)
+        if isinstance(outputs, chainer.Variable):
+            # Iterating over a variable indexes it, and the gradient of that is slow on a CPU.
+            outputs = chainer.functions.separate(outputs)
+        losses = chainer.functions.stack([self.loss_func(y, t) for y in outputs])
         ranked = losses.array.astype("d")
         self.bernoulli.update(structures, ranking_utility(ranked))
         chainer.functions.mean(losses).backward()

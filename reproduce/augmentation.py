@@ -4,6 +4,7 @@ import numpy
 
 from chainer_sno import ArrayIterator
 from chainer_sno._import_chainer import chainer
+from chainer_sno.fast import steps
 from chainer_sno.uniforms import Stream, Uniforms
 
 #: Pixels of padding on each side.
@@ -130,10 +131,22 @@ class ImageIterator(ArrayIterator):
     def __next__(self):
         """Return the next mini-batch, float32 images and labels."""
         x, t = super().__next__()
-        x = self.standardise(x)
-        if self.augmentation is not None:
-            x = crop_and_flip(x, self.augmentation.take(len(x)))
-        return x, t
+        if self.augmentation is None:
+            return self.standardise(x), t
+        uniforms = self.augmentation.take(len(x))
+        if isinstance(x, numpy.ndarray):
+            return self._augment(x, uniforms), t
+        return crop_and_flip(self.standardise(x), uniforms), t
+
+    def _augment(self, x, uniforms):
+        """Return what standardising and :func:`crop_and_flip` make of bytes, in one pass."""
+        out = numpy.empty(x.shape, chainer.get_dtype())
+        mean, std = (
+            a.reshape(-1).astype(out.dtype) for a in (self.standardise.mean, self.standardise.std)
+        )
+        places = (uniforms[:, :2] * (2 * PADDING + 1)).astype(numpy.int64)
+        steps.crop_and_flip(x, mean, std, places, uniforms[:, 2] >= 0.5, PADDING, out)
+        return out
 
     next = __next__
 

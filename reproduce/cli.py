@@ -83,7 +83,7 @@ def _add_run(commands):
     add("--usage-rate", type=float, help="of random (0.423)")
     add("--depth", type=int, help="of the DenseNet (40)")
     add("--growth-rate", type=int, help="output channels of a layer (12)")
-    add("--reestimate", type=int, help="mini-batches for statistics anew, as a second result (0)")
+    add("--reestimate", type=int, help="mini-batches for statistics anew, as a second result (100)")
     add("--dataset", choices=("cifar10",), default="cifar10")
     for parser in (unit, connection):
         _add_where(parser.add_argument, "runs")
@@ -91,6 +91,7 @@ def _add_run(commands):
         add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
         add("--quiet", action="store_true", help="no line an epoch")
         add("--plain", action="store_true", help="train without the fast paths")
+        add("--threads", type=int, default=1, help="of one training of connection selection (1)")
         add("--parent", type=int, help="stop when this process is no longer the parent")
         add("--wait", type=float, default=1.0, help="seconds to wait for another's run (1)")
         parser.set_defaults(call=_run)
@@ -166,6 +167,7 @@ def _add_sweep(commands):
         add("--methods", default=methods, help=f"of {methods} (all)")
         add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
         add("--jobs", type=int, default=2, help="trainings at a time (2)")
+        add("--threads", type=int, default=1, help="of each, of connection selection (1)")
         add("--out", default="runs", help="gets the records and the snapshots (runs)")
         add("--data-dir", help="where the data lies, by default the cache directory")
         add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
@@ -214,6 +216,7 @@ def _sweep(arguments):
         devices,
         arguments.retry_failed,
         arguments.scheduler,
+        arguments.threads,
     )
     states = [status.state(arguments.out, run) for run in runs]
     print(status.lines(states, arguments.jobs)[-1])
@@ -480,6 +483,7 @@ def _run(arguments):
         arguments.plain,
         arguments.parent,
         arguments.wait,
+        threads=arguments.threads,
     )
     result = found["result"]
     name = "units" if "units" in result else "connections"

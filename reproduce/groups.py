@@ -217,7 +217,8 @@ def computer(record):
         record (dict): of a run.
 
     Returns:
-        str: such as ``AMD EPYC, SkylakeX kernels (fast path)``.
+        str: such as ``AMD EPYC, SkylakeX kernels (fast path)``; with the number of threads where
+        it is not one, and a word where the training went on on other machines.
     """
     found = record["machine"]
     where = found.get("gpu")
@@ -226,7 +227,11 @@ def computer(record):
         # chose say which instructions it has.
         kernels = sorted({match[1] for blas in found.get("blas", ()) if (match := _KERNELS(blas))})
         where = ", ".join([found["processor"], *(f"{name} kernels" for name in kernels)])
-    return f"{where} ({record['versions']['path']} path)"
+    others = len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
+    threads = record["times"].get("threads", [1])
+    with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
+    path = f"{record['versions']['path']} path{with_threads}"
+    return f"{where}{' and others' * others} ({path})"
 
 
 def by_computer(records):

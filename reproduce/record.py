@@ -98,7 +98,7 @@ def columns(log):
     return {name: [kind(name)(entry[name]) for entry in log] for name in names}
 
 
-def make(settings, log, result, times, device, path):
+def make(settings, log, result, times, device, path, computers=()):
     """Return the record of a finished run.
 
     Everything but ``times`` is the same, bit by bit, for the same settings, machine and versions,
@@ -110,7 +110,9 @@ def make(settings, log, result, times, device, path):
         result (dict): the numbers at the end.
         times (dict): seconds and dates.
         device (chainer.backend.Device): where it ran.
-        path (str): ``fast``, ``captured`` or ``plain``, which code trained.
+        path (str): ``fast``, ``winograd``, ``captured`` or ``plain``, which code trained.
+        computers (sequence of dict): the machines that trained it, one after the other, see
+            :class:`reproduce.run.Computers`.
 
     Returns:
         dict: the record.
@@ -124,6 +126,7 @@ def make(settings, log, result, times, device, path):
         "result": result,
         "versions": {**versions(), "path": path},
         "machine": machine(device),
+        "computers": list(computers),
         "times": {**times, "epoch_seconds": [round(entry["elapsed_time"], 2) for entry in log]},
         "log": columns(log),
     }

@@ -7,7 +7,6 @@ from pathlib import Path
 from reproduce import Interrupted, ReproduceError, record, run
 from reproduce.compare import format_table
 from reproduce.settings import from_dict
-from reproduce.training import path_of
 
 #: In the directory of the runs, what is trained again, apart from the runs themselves.
 DIRECTORY = "rerun"
@@ -112,15 +111,22 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
     judge = Judge(old["log"], epochs or settings.epochs)
     print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
     plain = old["versions"]["path"] == "plain"
+    kind = run.TRAININGS[settings.experiment]
     run.use_one_thread()
     where = run.get_device(device)
     now = {
-        "versions": {**record.versions(), "path": path_of(where, plain)},
+        "versions": {**record.versions(), "path": kind.path_of(where, plain)},
         "machine": record.machine(where),
     }
     changed = [row for part in now for row in _differences(old[part], now[part])]
     if changed:
         _print_table("What is not as it was, and may change bits:", changed)
+    path = now["versions"]["path"]
+    if path != old["versions"]["path"]:
+        print(
+            f"The path {old['versions']['path']!r} trained the record, and {path!r} trains here: "
+            "the same bits cannot be expected."
+        )
     if again.exists():  # and judged: this is another call
         again.unlink()
         shutil.rmtree(directory, ignore_errors=True)

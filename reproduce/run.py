@@ -6,6 +6,7 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 """
 
 import contextlib
+import json
 import time
 import warnings
 
@@ -113,6 +114,54 @@ class Progress(chainer.training.Extension):
             write_json(self.path, content, durable=False)
 
 
+class Computers(chainer.training.Extension):
+    """Note on which machines a training was computed, in its snapshots and for its record.
+
+    Another processor rounds differently, so the bits depend on where each iteration was done.
+
+    Args:
+        device (chainer.backend.Device): where this process computes.
+        threads (int): how many of it compute at once.
+
+    Attributes:
+        found (list of dict): the machines in their order, as :func:`reproduce.record.machine`
+            says, with the first and the last ``iterations`` on each; None in the place of a
+            machine where a snapshot older than this note does not say.
+        threads (list of int): the numbers of threads that sessions have had.
+    """
+
+    trigger = 1, "iteration"
+    name = "computers"
+
+    def __init__(self, device, threads):
+        self.own = record.machine(device)
+        self.found = []
+        self.threads = [threads]
+
+    def initialize(self, trainer):
+        """Begin a new entry where the machine is another."""
+        done = trainer.updater.iteration
+        known = self.found[-1]["iterations"][1] if self.found else 0
+        if done > known:
+            self.found.append({"machine": None, "iterations": [known + 1, done]})
+        if not self.found or self.found[-1]["machine"] != self.own:
+            self.found.append({"machine": self.own, "iterations": [done + 1, done]})
+
+    def __call__(self, trainer):
+        """Count the iteration."""
+        self.found[-1]["iterations"][1] = trainer.updater.iteration
+
+    def serialize(self, serializer):
+        """Save or load what was noted."""
+        if isinstance(serializer, chainer.Serializer):
+            serializer("noted", json.dumps([self.found, self.threads]))
+            return
+        # Snapshots that are older have nothing of it.
+        with contextlib.suppress(KeyError):
+            self.found, threads = json.loads(str(serializer("noted", None)))
+            self.threads = sorted({*self.threads, *threads})
+
+
 class Watch(chainer.training.Extension):
     """Show the log to somebody after every epoch, who may have seen enough.
 
@@ -158,6 +207,7 @@ def run(
     wait=1.0,
     say=print,
     watch=None,
+    threads=1,
 ):
     """Train as the settings say and write the record, or go on where an earlier call stopped.
 
@@ -173,6 +223,8 @@ def run(
         wait (float): how long to wait for another process to release the run, in seconds.
         say (callable): takes a line for the user.
         watch (callable): takes the log of LogReport after every epoch, returns whether to stop.
+        threads (int): that compute at once, in connection selection on a CPU; the numbers do not
+            depend on it.
 
     Returns:
         dict: the record.
@@ -200,7 +252,17 @@ def run(
         (directory / marks.FAILED).unlink(missing_ok=True)
         try:
             found, training = _train(
-                settings, dataset, device, directory, interval, quiet, plain, parent, say, watch
+                settings,
+                dataset,
+                device,
+                directory,
+                interval,
+                quiet,
+                plain,
+                parent,
+                say,
+                watch,
+                threads,
             )
             training.save(directory / "model.npz")
             record.write(path, found)
@@ -219,10 +281,12 @@ def run(
         return _finished(path, directory, say)
 
 
-def _train(settings, dataset, device, directory, interval, quiet, plain, parent, say, watch):
+def _train(
+    settings, dataset, device, directory, interval, quiet, plain, parent, say, watch, threads
+):
     """Train to the end; return the record and the training."""
     started = marks.now()
-    training = TRAININGS[settings.experiment](settings, dataset, device, directory, plain)
+    training = TRAININGS[settings.experiment](settings, dataset, device, directory, plain, threads)
     trainer = training.trainer
     training.stop_trigger.parent = parent
     if not quiet:
@@ -230,6 +294,8 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
     identity = {**settings.as_dict(), "path": training.path}
     saver = snapshot.Snapshot(directory, identity, interval or SNAPSHOT_SECONDS, not interval)
     trainer.extend(saver)
+    computers = Computers(device, threads)
+    trainer.extend(computers)
     trainer.extend(Progress(directory / marks.PROGRESS, settings, training.iterations))
     if watch is not None:
         trainer.extend(Watch(training, watch))
@@ -252,6 +318,8 @@ def _train(settings, dataset, device, directory, interval, quiet, plain, parent,
         "last_session_seconds": round(seconds, 2),
         "seconds": round(trainer.elapsed_time, 2),
         "seconds_per_iteration": round(trainer.elapsed_time / training.iterations, 6),
+        "threads": computers.threads,
     }
-    log = training.log.log
-    return record.make(settings, log, training.result(), times, device, training.path), training
+    log, result = training.log.log, training.result()
+    found = record.make(settings, log, result, times, device, training.path, computers.found)
+    return found, training

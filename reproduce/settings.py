@@ -110,6 +110,10 @@ class Settings:
     METHODS = ("sno",)
     #: What the paper varies within a method, and the method to which it applies.
     VARIED = {"epsilon0": "sno"}
+    #: Whether a training may have several threads on a CPU.
+    THREADED = False
+    #: What is measured beside the training and does not change it.
+    MEASURED = ()
     #: What else applies to one method only.
     APPLIES_TO = {
         "samples": "sno",
@@ -238,7 +242,7 @@ class Settings:
         """Return the settings that are not the paper's, by which a run is told from others."""
         mine = vars(self)
         paper = vars(self.paper)
-        identity = ("method", "seed", *self.VARIED)
+        identity = ("method", "seed", *self.VARIED, *self.MEASURED)
         return {
             name: value
             for name, value in mine.items()
@@ -345,7 +349,8 @@ class ConnectionSelection(Settings):
         depth (int): of the DenseNet.
         growth_rate (int): output channels of a layer.
         reestimate (int): training mini-batches from which the statistics of batch normalisation
-            are estimated anew for one more evaluation; 0 for none.
+            are estimated anew for one more evaluation, at most one pass over the training set; 0
+            for none.  It changes no training, so it is no part of a run's name.
     """
 
     dataset: str = "cifar10"
@@ -353,11 +358,13 @@ class ConnectionSelection(Settings):
     usage_rate: float | None = None
     depth: int = 40
     growth_rate: int = 12
-    reestimate: int = 0
+    reestimate: int = 100
 
     experiment = "connection-selection"
     METHODS = ("sno", "random")
     VARIED = {"epsilon0": "sno", "usage_rate": "random"}
+    THREADED = True
+    MEASURED = ("reestimate",)
     #: Dense blocks of the network.
     BLOCKS = 3
     LENGTH = {True: (300, 32), False: (600, 64)}

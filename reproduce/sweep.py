@@ -102,9 +102,11 @@ def quick_settings(experiment, seed=0):
     ]
 
 
-def command(run, out, data_dir=None, device=-1, wait=1):
+def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
     """Return the command that trains a run for this process and stops with it."""
     options = [f"--out={out}", f"--device={device}", f"--parent={os.getpid()}", f"--wait={wait}"]
+    if threads != 1:
+        options.append(f"--threads={threads}")
     if data_dir is not None:
         options.append(f"--data-dir={data_dir}")
     return [sys.executable, "-m", "reproduce", "run", *run.as_arguments(), "--quiet", *options]
@@ -113,7 +115,7 @@ def command(run, out, data_dir=None, device=-1, wait=1):
 class _Process:
     """A training in a process of its own, which ends when this one does."""
 
-    def __init__(self, run, out, data_dir, device, wait=1):
+    def __init__(self, run, out, data_dir, device, wait=1, threads=1):
         self.run = run
         self.directory = out / run.name
         self.device = device
@@ -121,7 +123,7 @@ class _Process:
         # The package is found from any working directory, that of a cluster's worker for one.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            command(run, out, data_dir, device, wait),
+            command(run, out, data_dir, device, wait, threads),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self.errors,
@@ -232,6 +234,7 @@ def run_all(
     devices=(-1,),
     retry_failed=False,
     scheduler=None,
+    threads=1,
 ):
     """Train every run that is not finished, several at a time.
 
@@ -247,6 +250,7 @@ def run_all(
         retry_failed (bool): take runs that failed before again.
         scheduler (str): the address of a dask.distributed scheduler that trains the runs instead
             of this machine; ``out`` must be the same directory for all workers.
+        threads (int): of each training, of connection selection on a CPU.
 
     Returns:
         dict: why each run that failed did, by its name.
@@ -257,19 +261,41 @@ def run_all(
     """
     if jobs < 1:
         raise ReproduceError(f"--jobs must be at least 1, not {jobs}")
+    if threads < 1:
+        raise ReproduceError(f"--threads must be at least 1, not {threads}")
+    if threads > 1 and not all(run.THREADED for run in runs):
+        raise ReproduceError(
+            f"--threads {threads} is for connection selection: give more --jobs instead"
+        )
     out = make_writable(out).resolve()
     status.write_plan(out, runs)
     waiting, failures = _to_train(out, runs, retry_failed)
     if not waiting:
         return failures
     if scheduler is not None:
-        return {**failures, **_on_cluster(waiting, runs, out, data_dir, devices, scheduler)}
+        return {
+            **failures,
+            **_on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads),
+        }
+    _warn_of_cores(jobs, threads)
     for dataset in {run.dataset for run in waiting}:
         data.load(dataset, data_dir)
-    return {**failures, **_on_this_machine(waiting, runs, out, jobs, data_dir, devices)}
+    found = _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads)
+    return {**failures, **found}
 
 
-def _on_this_machine(waiting, runs, out, jobs, data_dir, devices):
+def _warn_of_cores(jobs, threads):
+    """Warn where more threads would compute at once than there are cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if jobs * threads > cores:
+        print(
+            f"reproduce: {jobs} jobs of {threads} thread{'s' * (threads > 1)} are more than the "
+            f"{cores} core{'s' * (cores > 1)} of this machine: each will be slower",
+            file=sys.stderr,
+        )
+
+
+def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
     """Train runs in processes; return the failures by name."""
     free = [devices[i % len(devices)] for i in range(jobs)]
     running, failures = [], {}
@@ -281,7 +307,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices):
                 run = ready.pop(0)
                 waiting.remove(run)
                 if status.state(out, run).kind != "finished":
-                    running.append(_Process(run, out, data_dir, free.pop(0)))
+                    running.append(_Process(run, out, data_dir, free.pop(0), threads=threads))
             time.sleep(POLL)
             for job in [job for job in running if job.has_ended()]:
                 running.remove(job)
@@ -298,7 +324,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices):
     return failures
 
 
-def train_on_worker(settings, out, data_dir, device, stop):
+def train_on_worker(settings, out, data_dir, device, stop, threads=1):
     """Train a run in a process of its own; this is what a worker of a cluster executes.
 
     The process ends with the worker.  A run that a dying process still holds is waited for.
@@ -309,6 +335,7 @@ def train_on_worker(settings, out, data_dir, device, stop):
         data_dir (str): where the data lies, the worker's cache by default.
         device (int): -1 for the CPU, else a GPU of the worker's machine.
         stop (str): when this file appears, stop with a snapshot.
+        threads (int): of the training.
 
     Returns:
         str: why the run failed; None where it is finished.
@@ -319,7 +346,7 @@ def train_on_worker(settings, out, data_dir, device, stop):
     if os.path.exists(stop):
         return "the sweep was stopped"
     run = from_dict(settings)
-    job = _Process(run, make_writable(out), data_dir, device, WAIT)
+    job = _Process(run, make_writable(out), data_dir, device, WAIT, threads)
     while not job.has_ended():
         if os.path.exists(stop):
             job.process.send_signal(signal.SIGTERM)
@@ -328,7 +355,7 @@ def train_on_worker(settings, out, data_dir, device, stop):
     return job.failure()
 
 
-def _on_cluster(waiting, runs, out, data_dir, devices, scheduler):
+def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
     """Train runs on a dask.distributed cluster; return the failures by name."""
     try:
         import distributed
@@ -347,6 +374,7 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler):
             None if data_dir is None else str(data_dir),
             device,
             str(stop),
+            threads,
             pure=False,
             priority=-runs.index(run),
         )

@@ -21,11 +21,6 @@ CLASSES = 10
 THETA_BINS = 20
 
 
-def path_of(device, plain=False):
-    """Return which code trains: ``fast`` on a CPU, ``captured`` on a GPU, ``plain`` on a wish."""
-    return "plain" if plain else "fast" if device.xp is numpy else "captured"
-
-
 class StopTrigger(chainer.training.triggers.IntervalTrigger):
     """Stop after so many iterations, when a signal asks for it, or with the parent process.
 
@@ -88,8 +83,11 @@ class Training:
         directory (pathlib.Path): of the run, for what extensions write.
         plain (bool): train with the plain links and Chainer's optimizer instead of the fast
             paths.
+        threads (int): that compute at once, in connection selection on a CPU.
 
     Attributes:
+        path (str): which code trains: ``plain``, ``captured`` on a GPU, or on a CPU
+            :attr:`CPU_PATH`.
         link (chainer.Link): the network; the searchable one where there is a distribution.
         bernoulli (chainer_sno.Bernoulli): the distribution, None for a fixed structure.
         trainer (chainer.training.Trainer): with evaluation, reports, log and learning rate.
@@ -98,9 +96,25 @@ class Training:
         log (chainer.training.extensions.LogReport): an entry an epoch.
     """
 
-    def __init__(self, settings, dataset, device, directory, plain=False):
+    #: The name of the fast path on a CPU; another where its bits are others.
+    CPU_PATH = "fast"
+
+    @classmethod
+    def path_of(cls, device, plain=False):
+        """Return which code trains on a device."""
+        return "plain" if plain else cls.CPU_PATH if device.xp is numpy else "captured"
+
+    def __init__(self, settings, dataset, device, directory, plain=False, threads=1):
         self.settings = settings
-        self.path = path_of(device, plain)
+        self.path = self.path_of(device, plain)
+        self.threads = threads
+        if threads < 1:
+            raise ReproduceError(f"--threads must be at least 1, not {threads}")
+        if threads > 1 and not (settings.THREADED and self.path == self.CPU_PATH):
+            raise ReproduceError(
+                f"--threads {threads} is for connection selection on a CPU without --plain: other "
+                "trainings have one thread, so give --threads 1 and train several at a time"
+            )
         limits = settings.examples, settings.test_examples
         dataset = [tuple(array[:limit] for array in part) for part, limit in zip(dataset, limits)]
         examples = len(dataset[0][0])
@@ -121,7 +135,9 @@ class Training:
                 costs, settings.epsilon0, eta, seed=settings.seed, dtype=dtype
             )
             self.bernoulli.to_device(device)
-        optimizer = chainer.optimizers.NesterovAG(settings.lr, settings.momentum).setup(self.link)
+        stock = self.path == "plain"
+        kind = chainer.optimizers.NesterovAG if stock else chainer_sno.NesterovAG
+        optimizer = kind(settings.lr, settings.momentum).setup(self.link)
         optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(settings.weight_decay))
         try:
             make = self._captured_updater if self.path == "captured" else self.make_updater

@@ -1,6 +1,6 @@
-"""The functions of :mod:`~chainer_sno.functions.dense_kernels` for CuPy, and NumPy without numba.
+"""What :mod:`~chainer_sno.functions.dense_block` does to chunks of feature maps.
 
-The sums are the same up to the order of the additions.
+Maps and their gradients have the shape (channels, N * H * W).
 """
 
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]

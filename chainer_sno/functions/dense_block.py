@@ -1,4 +1,8 @@
-"""A dense block whose connections are under selection; only active ones cost anything."""
+"""A dense block whose connections are under selection, in operations on arrays.
+
+It serves CuPy, and NumPy where numba is not installed; with numba,
+:mod:`~chainer_sno.functions.dense_net` does the same sooner.
+"""
 
 import dataclasses
 import functools
@@ -11,19 +15,6 @@ from chainer_sno.functions import dense_arrays
 
 # Columns of a chunk on a CPU, more or less: what is made of it should fit the cache of a core.
 CHUNK = 512
-
-
-@functools.lru_cache(maxsize=1)
-def _compiled():
-    """Return the compiled loops; the arrays' where numba is not installed.
-
-    Imported when they are first used: the library works without numba.
-    """
-    try:
-        from chainer_sno.functions import dense_kernels
-    except ImportError:
-        return dense_arrays
-    return dense_kernels
 
 
 @functools.lru_cache(maxsize=64)
@@ -150,7 +141,7 @@ class DenseBlockFunction(chainer.FunctionNode):
         return tuple(chainer.as_variable(grads[i]) for i in indexes)
 
     def _prepare(self, x, *parameters):
-        """Note the sizes, sort the parameters, and choose the kernels and the chunks."""
+        """Note the sizes, sort the parameters, and choose the chunks."""
         self.xp = xp = chainer.backend.get_array_module(x)
         self.dtype = x.dtype
         self.images, self.height, self.width = x.shape[2:]
@@ -166,13 +157,12 @@ class DenseBlockFunction(chainer.FunctionNode):
             xp.ascontiguousarray(W.reshape(*W.shape[:2], -1).swapaxes(1, 2)).reshape(-1, W.shape[1])
             for W in parameters[2 * consumers :]
         ]
-        self.kernels, self.chunk = dense_arrays, self.size
+        self.chunk = self.size
         if xp is numpy:
-            self.kernels = _compiled()
             # Pairs of rows, for the sake of pooling.
             self.chunk = min(self.size, max(1, CHUNK // (2 * self.width)) * 2 * self.width)
         self.inside = xp.asarray(_inside(self.height, self.width, self.chunk, x.dtype))
-        # What the kernels make of a chunk: products or gradients of shifts, and activations.
+        # What is made of a chunk: products or gradients of shifts, and activations.
         columns = max(self.chunk, self.pixels)
         self.z = xp.empty((9 * self.widths[-1], columns + 3 * self.reach), x.dtype)
         self.a, self.ga = (xp.empty(self.channels * columns, x.dtype) for _ in range(2))
@@ -209,12 +199,12 @@ class DenseBlockFunction(chainer.FunctionNode):
     def _moments(self, own, first, last):
         """Compute the statistics of some feature maps."""
         if self.train:
-            self.kernels.moments(own.features, first, last, own.mean, own.var)
+            dense_arrays.moments(own.features, first, last, own.mean, own.var)
             eps = self.block.norms[0].eps
             own.inv_std[first:last] = (own.var[first:last] + eps) ** -0.5
 
     def _normalisation(self, consumer, own):
-        """Return what the kernels need to normalise the inputs of a consumer, and 1 / std."""
+        """Return what normalises the inputs of a consumer, and 1 / std."""
         gamma, mean, inv_std = self.gammas[consumer], own.mean, own.inv_std
         if not self.train:
             norm = self.block.norms[consumer]
@@ -237,11 +227,11 @@ class DenseBlockFunction(chainer.FunctionNode):
         done = 0
         for start, n in self._chunks():
             a = self.a[: len(rows) * n].reshape(-1, n)
-            self.kernels.activate(own.features, start, *normalisation, a)
+            dense_arrays.activate(own.features, start, *normalisation, a)
             _matmul(W, a, z[:, 2 * reach : 2 * reach + n])
             stop = start + n if start + n == self.size else start + n - reach
             geometry = (done - start + 2 * reach, self.width, self.inside, done % self.pixels)
-            self.kernels.fold(z, *geometry, own.features, first, last, done, stop)
+            dense_arrays.fold(z, *geometry, own.features, first, last, done, stop)
             if stop < self.size:
                 z[:, : 2 * reach] = z[:, n : n + 2 * reach]
             done = stop
@@ -257,11 +247,11 @@ class DenseBlockFunction(chainer.FunctionNode):
             gz = z[: len(W) * n].reshape(-1, n)
             a, ga = (array[: len(rows) * n].reshape(-1, n) for array in (self.a, self.ga))
             geometry = (start + self.reach, self.width, self.inside, start % self.pixels)
-            self.kernels.unfold(gy, *geometry, gz)
-            self.kernels.activate(own.features, start, *normalisation, a)
+            dense_arrays.unfold(gy, *geometry, gz)
+            dense_arrays.activate(own.features, start, *normalisation, a)
             gW += _matmul(gz, a.T, product)
             _matmul(W.T, gz, ga)
-            self.kernels.deactivate(own.features, start, *normalisation, ga, gfeatures, sums)
+            dense_arrays.deactivate(own.features, start, *normalisation, ga, gfeatures, sums)
         self.gweights[i][:, rows] += gW
         self._add_normalisation(i, rows, inv_std, sums, through)
 
@@ -277,9 +267,9 @@ class DenseBlockFunction(chainer.FunctionNode):
         own.pooled = xp.empty((len(rows), columns), self.dtype)
         for start, n in self._chunks(None if self.has_transition else self.pixels):
             a = self.a[: len(rows) * n].reshape(-1, n)
-            self.kernels.activate(own.features, start, *normalisation, a)
+            dense_arrays.activate(own.features, start, *normalisation, a)
             if self.has_transition:
-                self.kernels.pool(a, self.width, own.pooled, start // 4)
+                dense_arrays.pool(a, self.width, own.pooled, start // 4)
             else:
                 own.pooled[:, start // self.pixels] = a.mean(axis=1)
         if self.has_transition:
@@ -303,10 +293,10 @@ class DenseBlockFunction(chainer.FunctionNode):
         for start, n in self._chunks(None if self.has_transition else self.pixels):
             ga = self.ga[: len(rows) * n].reshape(-1, n)
             if self.has_transition:
-                self.kernels.unpool(gpooled, start // 4, self.width, ga)
+                dense_arrays.unpool(gpooled, start // 4, self.width, ga)
             else:
                 ga[...] = gpooled[:, start // self.pixels, None]
-            self.kernels.deactivate(own.features, start, *normalisation, ga, gfeatures, sums)
+            dense_arrays.deactivate(own.features, start, *normalisation, ga, gfeatures, sums)
         self._add_normalisation(-1, rows, inv_std, sums, through)
 
     def _add_normalisation(self, consumer, rows, inv_std, sums, through):
@@ -326,6 +316,6 @@ class DenseBlockFunction(chainer.FunctionNode):
         offset = through[1] * own.inv_std / self.size
         slope = through[0] * own.inv_std**2 / self.size
         statistics = (own.mean, slope, offset)
-        self.kernels.subtract_statistics(
+        dense_arrays.subtract_statistics(
             own.features, gfeatures, first, last, *statistics, out, shift
         )

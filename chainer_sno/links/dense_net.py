@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy
+
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.functions.dense_block import DenseBlockFunction
+from chainer_sno.functions.dense_net import DenseNetFunction, engine
 from chainer_sno.links.plain_dense_net import DenseBlock, PlainDenseNet
 
 
@@ -19,6 +22,9 @@ class DenseNet(PlainDenseNet):
         depth, growth_rate, blocks, first_channels, classes, in_channels: see
             :class:`PlainDenseNet`.
     """
+
+    #: Threads that compute at once on a CPU; the numbers do not depend on it.
+    threads = 1
 
     def forward(self, x: Any, structures: Array) -> Any:
         """Return the outputs of every structure, before the softmax.
@@ -37,6 +43,8 @@ class DenseNet(PlainDenseNet):
         """
         self.check(x, structures)
         structures = chainer.backends.cuda.to_cpu(structures).astype(bool)
+        if self.xp is numpy and self.stem.W.dtype != numpy.float16 and engine() is not None:
+            return self._forward_compiled(x, structures)
         h = chainer.functions.transpose(self.stem(x), (1, 0, 2, 3))[None]
         for block, group in zip(self.blocks, self.groups.values()):
             function = DenseBlockFunction(structures[:, group], block)
@@ -51,6 +59,56 @@ class DenseNet(PlainDenseNet):
                 self._update_statistics(block, function.statistics, samples)
         h = chainer.functions.transpose(h, (0, 2, 1))
         return self.classifier(h, n_batch_axes=2)
+
+    def _forward_compiled(self, x: Any, structures: Array) -> Any:
+        """Return what :meth:`forward` does, on a CPU."""
+        self._check_links()
+        function = DenseNetFunction(structures, self, self.threads)
+        parameters = [self.stem.W]
+        for block in self.blocks:
+            parameters += [norm.gamma for norm in block.norms]
+            parameters += [norm.beta for norm in block.norms]
+            parameters += [conv.W for conv in block.convs]
+            if hasattr(block, "transition"):
+                parameters.append(block.transition.W)
+        (h,) = function.apply((x, *parameters))
+        if chainer.config.train:
+            samples = x.size // x.shape[1]
+            for i, (block, statistics) in enumerate(zip(self.blocks, function.statistics)):
+                self._update_statistics(block, statistics, samples // 4**i)
+        return self.classifier(h, n_batch_axes=2)
+
+    def _check_links(self) -> None:
+        """Check that the links are those that the compiled code knows.
+
+        Raises:
+            ValueError: one is another, or computes something else.
+        """
+        convolutions = [(self.stem, 3)]
+        for block in self.blocks:
+            convolutions += [(conv, 3) for conv in block.convs]
+            if hasattr(block, "transition"):
+                convolutions.append((block.transition, 1))
+            for norm in block.norms:
+                if (
+                    type(norm) is not chainer.links.BatchNormalization
+                    or norm.gamma is None
+                    or norm.beta is None
+                    or norm.axis not in (None, (0, 2, 3))
+                ):
+                    self._refuse(norm)
+        for conv, side in convolutions:
+            own = conv.ksize, conv.stride, conv.pad, conv.dilate, conv.groups
+            known = side, (1, 1), (side // 2, side // 2), (1, 1), 1
+            if type(conv) is not chainer.links.Convolution2D or own != known or conv.b is not None:
+                self._refuse(conv)
+
+    @staticmethod
+    def _refuse(link: Any) -> None:
+        raise ValueError(
+            f"DenseNet has compiled code for its own links only, not for {link!r}: "
+            "use PlainDenseNet"
+        )
 
     @staticmethod
     def _update_statistics(

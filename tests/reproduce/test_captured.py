@@ -42,7 +42,8 @@ def make(settings, directory, plain=False):
 
 @pytest.fixture
 def on_the_host(monkeypatch):
-    monkeypatch.setattr(training, "path_of", lambda device, plain: "plain" if plain else "captured")
+    monkeypatch.setattr(training.Training, "CPU_PATH", "captured")
+    monkeypatch.setattr(ConnectionTraining, "CPU_PATH", "captured")
     monkeypatch.setattr(updaters, "Kernels", Emulator)
 
 

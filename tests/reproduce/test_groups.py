@@ -14,8 +14,23 @@ def make(kind=UnitSelection, **values):
     return {"name": settings.name, "settings": settings.as_dict()}
 
 
-def computed(path="fast", **found):
-    return {"machine": {"processor": "AMD EPYC", **found}, "versions": {"path": path}}
+def computed(path="fast", times=None, computers=(), **found):
+    return {
+        "machine": {"processor": "AMD EPYC", **found},
+        "versions": {"path": path},
+        "times": times or {},
+        "computers": computers,
+    }
+
+
+def test_times_of_several_threads_and_of_several_machines_are_kept_apart():
+    here = {"machine": {"processor": "AMD EPYC"}, "iterations": [1, 5]}
+    there = {"machine": None, "iterations": [6, 9]}
+    assert groups.computer(computed(computers=[here])) == "AMD EPYC (fast path)"
+    assert groups.computer(computed(computers=[here, there])) == "AMD EPYC and others (fast path)"
+    assert groups.computer(computed(times={"threads": [1]})) == "AMD EPYC (fast path)"
+    two = computed("winograd", times={"threads": [2]})
+    assert groups.computer(two) == "AMD EPYC (winograd path, 2 threads)"
 
 
 def test_generations_of_a_processor_are_told_by_the_kernels_of_their_blas():

@@ -196,7 +196,7 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
     given = []
 
     class Process:
-        def __init__(self, run, out, data_dir, device):
+        def __init__(self, run, out, data_dir, device, threads):
             self.run, self.device = run, device
             given.append(device)
 

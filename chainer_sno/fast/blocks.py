@@ -1,0 +1,727 @@
+"""A dense block of one structure, forward and backward, each in one compiled call.
+
+Several threads may share a call: each is a *member* of a team and works on its own *units*, which
+are some blocks of 16 images, always the same ones together.  Between the steps that need all
+images, the members wait for each other at a :func:`barrier`.  Sums over the images are kept for
+each unit and added in the order of the units, so the numbers do not depend on the team.
+
+Notation: a *plane* is a channel of a block of images, ``row`` numbers a row of pixels; ``c``
+channels, those of ``rows``, are what a consumer (a layer, or the exit) takes.
+"""
+
+import os
+from typing import NamedTuple
+
+import numba
+import numpy
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from chainer_sno.fast import maps
+from chainer_sno.fast import winograd as wino
+from chainer_sno.fast.vectors import compiled
+from chainer_sno.fast.winograd import BACK, FLIPPED, LANES, PAIR, POSITIONS, TILE
+
+#: Channels that are transformed before their products are added up: they stay in L2.
+CHANNELS = 16
+#: Tiles that are worked on at a time, at least, where a row of tiles has fewer.
+TILES = 8
+#: A normalisation whose gamma is below this fraction of its beta needs the direct sum for the
+#: gradient of gamma: the other one divides by gamma.
+SMALL_GAMMA = 1 / 4
+_FIRST = numpy.zeros(1, numpy.int64)
+#: What a layer's convolution is told of its inputs.
+LINEAR, ACTIVATE = 0, 1
+
+
+class Shape(NamedTuple):
+    """The sizes of the maps of a block.
+
+    Attributes:
+        images (int): N.
+        channels (int): planes of a block of images in memory, those behind the last map included.
+        height (int): of an image, in pixels.
+        width (int): the same.
+        growth (int): channels that a layer makes.
+        unit (int): blocks of images of a unit.
+    """
+
+    images: int
+    channels: int
+    height: int
+    width: int
+    growth: int
+    unit: int
+
+
+class Member(NamedTuple):
+    """A thread of a team.
+
+    Attributes:
+        number (int): which one, from 0 on.
+        size (int): of the team.
+    """
+
+    number: int
+    size: int
+
+
+@compiled
+def rounded(n, multiple):
+    """Return the multiple at or above n."""
+    return (n + multiple - 1) // multiple * multiple
+
+
+@intrinsic
+def _arrive(typingctx, counter):
+    """Add one to counter[0], visibly to all threads; return what it was."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, ir.IntType(64)(1), "seq_cst")
+
+    return types.int64(counter), generate
+
+
+@intrinsic
+def _arrived(typingctx, counter):
+    """Return counter[0] as other threads have made it."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(data, "acquire", 8, typ=ir.IntType(64))
+
+    return types.int64(counter), generate
+
+
+_let_others_run = types.ExternalFunction(
+    "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
+)
+
+
+@compiled
+def barrier(counter, member):
+    """Wait until all members of the team are here; counter is int64 of shape (1,), 0 at first."""
+    if member.size == 1:
+        return
+    target = (_arrive(counter) // member.size + 1) * member.size
+    looks = 0
+    while _arrived(counter) < target:
+        looks += 1
+        if looks % 256 == 0:
+            _let_others_run()
+
+
+@compiled
+def _clear_half(V, v_position, place, channels):
+    """Zero the second tile of a pair, which is none."""
+    for p in range(POSITIONS):
+        for k in range(channels):
+            start = p * v_position + place + k * PAIR + LANES
+            V[start : start + LANES] = 0
+
+
+@compiled
+def _transform_inputs(
+    x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair, bits, masked
+):
+    """Transform ``count`` rows of tiles, from g on, of some channels; return the positions' step.
+
+    The bits that say where the inputs are positive go to ``bits``, planes of the blocks of the
+    unit by the c channels, where ``masked`` is set.
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row, tiles = width * LANES, width // TILE
+    row_tiles = height // TILE
+    v_position = (count * tiles + 1) // 2 * v_pair + LANES
+    s_row = (width + 2) * LANES
+    for i in range(count):
+        b, y = (g + i) // row_tiles, (g + i) % row_tiles * TILE
+        place = ((first_block + b) * shape.channels * height + y - 1) * row
+        above, below = 1 if y == 0 else 0, shape.height - y + 1
+        for k in range(kc):
+            j = k0 + k
+            ix = rows[r0 + j] * height * row + place
+            following = rows[r0 + min(j + 1, c - 1)] * height * row + place
+            wino.transform_columns(
+                x, ix, following, row, shape.width, above, below, normal[0, j], normal[1, j], mode,
+                masked, S, LANES, s_row, bits, ((b * c + j) * height + y) * row,
+            )  # fmt: skip
+            wino.transform_rows(S, s_row, tiles, i * tiles, V, k * PAIR, v_position, v_pair)
+    if count * tiles % 2:
+        _clear_half(V, v_position, count * tiles // 2 * v_pair, kc)
+    return v_position
+
+
+@compiled
+def convolve(
+    x, first_block, blocks, shape, rows, r0, c, normal, mode, U, iu, y, y_channels, first, outputs,
+    S, V, M, bits,
+):  # fmt: skip
+    """Write the convolution of c maps of x, normalised and activated, to maps of y.
+
+    Args:
+        x, y (array): maps; ``outputs`` maps of y from ``first`` on, of ``y_channels``, get written.
+        first_block (int): the first of ``blocks`` blocks of images.
+        shape (Shape): of x.
+        rows (array): the channels, int64, ``c`` of them from ``r0`` on.
+        normal (array): scale and shift of each of the c channels, shape (2 or more, c or more).
+        mode (int): ``ACTIVATE``, or ``LINEAR`` for inputs as they are.
+        U (array): transformed kernels (channels, POSITIONS, outputs rounded up), from ``iu`` on.
+        S, V, M (array): room for transformed inputs and products.
+        bits (array): not used.
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
+    padded = rounded(outputs, 4)
+    step, v_pair, m_pair = POSITIONS * padded, CHANNELS * PAIR, padded * PAIR
+    at_once, total = max(1, TILES // tiles), blocks * row_tiles
+    for g in range(0, total, at_once):
+        count = min(at_once, total - g)
+        pairs = (count * tiles + 1) // 2
+        m_position = pairs * m_pair + LANES
+        for k0 in range(0, c, CHANNELS):
+            kc = min(CHANNELS, c - k0)
+            v_position = _transform_inputs(
+                x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
+                bits, 0,
+            )  # fmt: skip
+            wino.multiply(
+                V, v_position, v_pair, U, padded, rows, r0 + k0, step, kc, M, 0, m_position, m_pair,
+                PAIR, 0, iu, POSITIONS, pairs, padded, k0,
+            )  # fmt: skip
+        for i in range(count):
+            b, ty = first_block + (g + i) // row_tiles, (g + i) % row_tiles * TILE
+            for o in range(outputs):
+                iy = ((b * y_channels + first + o) * height + ty) * row
+                for tx in range(tiles):
+                    t = i * tiles + tx
+                    im = (t >> 1) * m_pair + o * PAIR + (t & 1) * LANES
+                    wino.transform_output(M, im, m_position, y, iy + tx * TILE * LANES, row)
+
+
+@compiled
+def gradient_of_weights(
+    x, gy, first_block, blocks, shape, rows, r0, c, normal, mode, outputs, G, ig, S, D, V, bits
+):
+    """Add the gradient of the transformed kernels to G, and note where the inputs are positive.
+
+    Args:
+        gy (array): gradients of the outputs, planes (blocks, outputs).
+        G (array): (channels / 4, POSITIONS, outputs / 4, 4 outputs, 4 channels), from ``ig`` on.
+        bits (array): uint8, a bit a number, planes (blocks, c).
+        x, first_block, blocks, shape, rows, r0, c, normal, mode, outputs, S, D, V: see
+            :func:`convolve`.
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
+    padded = rounded(outputs, 4)
+    chunk = 12  # channels whose transforms are kept
+    d_pair, v_pair = padded * PAIR, chunk * PAIR
+    at_once, total = max(1, TILES // tiles), blocks * row_tiles
+    if width > shape.width:  # nobody else writes the bits beyond the image
+        bits[: blocks * c * height * row // 8] = 0
+    for g in range(0, total, at_once):
+        count = min(at_once, total - g)
+        pairs = (count * tiles + 1) // 2
+        d_position = pairs * d_pair + LANES
+        if padded > outputs:
+            D[: POSITIONS * d_position] = 0
+        for i in range(count):
+            b, ty = (g + i) // row_tiles, (g + i) % row_tiles * TILE
+            for o in range(outputs):
+                source = ((b * outputs + o) * height + ty) * row
+                for tx in range(tiles):
+                    t = i * tiles + tx
+                    i_d = (t >> 1) * d_pair + o * PAIR + (t & 1) * LANES
+                    wino.transform_gradient(gy, source + tx * TILE * LANES, row, D, i_d, d_position)
+        if count * tiles % 2:
+            _clear_half(D, d_position, count * tiles // 2 * d_pair, outputs)
+        for k0 in range(0, c, chunk):
+            kc = min(chunk, c - k0)
+            v_position = _transform_inputs(
+                x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
+                bits, 1,
+            )  # fmt: skip
+            wino.multiply_transposed(
+                D, 0, d_position, d_pair, V, 0, v_position, v_pair, pairs, G,
+                ig + k0 * POSITIONS * padded, POSITIONS, kc, padded,
+            )  # fmt: skip
+
+
+@compiled
+def gradient_of_maps(
+    x, gy, first_block, blocks, shape, rows, r0, c, normal, fresh, direct, U, iu, outputs, gx,
+    sums, S, E, M, bits,
+):  # fmt: skip
+    """Add the gradient of the inputs to gx, all but what flows through the batch statistics.
+
+    Args:
+        fresh (array): uint8, of each of the c channels: gx has no gradient of it yet.
+        direct (array): uint8, the same: sum up g (x - mean) as well.
+        gx (array): gradients of the maps, as x.
+        sums (array): (c, 2, LANES): of g, and of g (x - mean) where ``direct``.
+        x, gy, first_block, blocks, shape, rows, r0, c, normal, U, iu, outputs, S, E, M, bits: see
+            :func:`convolve` and :func:`gradient_of_weights`.
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
+    plane, padded = height * row, rounded(outputs, 4)
+    e_pair, s_row = outputs * PAIR, (width + 2) * LANES
+    at_once, total = max(1, TILES // tiles), blocks * row_tiles
+    nothing = x.dtype.type(0)
+    places = FLIPPED * padded
+    for g in range(0, total, at_once):
+        count = min(at_once, total - g)
+        pairs = (count * tiles + 1) // 2
+        e_position = pairs * e_pair + LANES
+        for i in range(count):
+            b, ty = (g + i) // row_tiles, (g + i) % row_tiles * TILE
+            above, below = 1 if ty == 0 else 0, height - ty + 1
+            for o in range(outputs):
+                source = ((b * outputs + o) * height + ty - 1) * row
+                wino.transform_columns(
+                    gy, source, source + plane, row, width, above, below, nothing, nothing, LINEAR,
+                    0, S, LANES, s_row, bits, 0,
+                )  # fmt: skip
+                wino.transform_rows(S, s_row, tiles, i * tiles, E, o * PAIR, e_position, e_pair)
+        for q in range(0, c, BACK):
+            for t in range(pairs):
+                wino.multiply_back(
+                    E, t * e_pair, e_position, U, iu, places, POSITIONS, rows, r0 + q, c - 1 - q,
+                    POSITIONS * padded, outputs, M,
+                )  # fmt: skip
+                for tile in range(2 * t, min(2 * t + 2, count * tiles)):
+                    i, tx = tile // tiles, tile % tiles
+                    b, ty = (g + i) // row_tiles, (g + i) % row_tiles * TILE
+                    inside = ty * row + tx * TILE * LANES
+                    # What is next: the same half of the next pair, or of the next channels' first.
+                    after = (tile + 2) % (count * tiles)
+                    ab, ay = (g + after // tiles) // row_tiles, (g + after // tiles) % row_tiles
+                    ahead = ab * shape.channels * plane + ay * TILE * row
+                    ahead += after % tiles * TILE * LANES
+                    later = q + BACK if tile + 2 >= count * tiles else q
+                    for k in range(min(BACK, c - q)):
+                        j = q + k
+                        ix = ((first_block + b) * shape.channels + rows[r0 + j]) * plane + inside
+                        following = first_block * shape.channels + rows[r0 + min(later + k, c - 1)]
+                        wino.transform_back(
+                            M, k * PAIR + tile % 2 * LANES, bits, (b * c + j) * plane + inside, x,
+                            gx, ix, following * plane + ahead, row, normal[0, j], normal[2, j],
+                            fresh[j], direct[j], sums, j * PAIR,
+                        )  # fmt: skip
+
+
+@compiled
+def _valid(shape, block):
+    """Return how many images of a block of images there are."""
+    return min(LANES, shape.images - block * LANES)
+
+
+@compiled
+def _units(shape):
+    """Return the blocks of images and the units."""
+    blocks = (shape.images + LANES - 1) // LANES
+    return blocks, (blocks + shape.unit - 1) // shape.unit
+
+
+@compiled
+def moments(x, shape, first, count, mean, var, parts, own, counter, member):
+    """Compute the statistics of maps ``first`` and following.
+
+    Args:
+        x (array): the maps.
+        mean, var (array): of this member, shape (maps,).
+        parts (array): float64, shape (2, units, count or more), of the team.
+        own (array): of 16 numbers, of this member.
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row = width * LANES
+    blocks, units = _units(shape)
+    size = shape.images * shape.height * shape.width
+    for second in range(2):
+        for u in range(member.number, units, member.size):
+            for k in range(count):
+                total = 0.0
+                for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
+                    ix = (b * shape.channels + first + k) * height * row
+                    if second:
+                        centre = mean[first + k]
+                        maps.sum_squares(x, ix, row, shape.height, shape.width, centre, own)
+                    else:
+                        maps.sum_plane(x, ix, row, shape.height, shape.width, own)
+                    for lane in range(_valid(shape, b)):
+                        total += own[lane]
+                parts[second, u, k] = total
+        barrier(counter, member)
+        target = var if second else mean
+        for k in range(count):
+            total = 0.0
+            for u in range(units):
+                total += parts[second, u, k]
+            target[first + k] = total / size
+
+
+@compiled
+def _normalise(rows, r0, c, start, gamma, beta, eps, mean, var, by_channel, normal):
+    """Write scale, shift, mean and 1 / standard deviation of each of c channels to normal.
+
+    The statistics stand by channel; otherwise, running ones, behind those of other consumers.
+    """
+    for i in range(c):
+        channel = rows[r0 + i]
+        j = channel if by_channel else start + channel
+        inverse = 1 / (numba.float64(var[j]) + eps) ** 0.5
+        scale = gamma[start + channel] * inverse
+        normal[0, i] = scale
+        normal[1, i] = beta[start + channel] - scale * mean[j]
+        normal[2, i] = mean[j]
+        normal[3, i] = inverse
+
+
+@compiled
+def block_forward(
+    shape, training, x, rows, ends, computed, U, u_starts, gamma, beta, eps, starts, running_mean,
+    running_var, mean, var, parts, normal, own, S, V, M, bits, width, has_transition, T, outputs,
+    pooled, y, y_channels, counter, member,
+):  # fmt: skip
+    """Compute a block of one structure, given the maps of its input.
+
+    Args:
+        shape (Shape): of x.
+        training (bool): use the statistics of the mini-batch, which go to ``mean`` and ``var``;
+            otherwise the running ones.
+        x (array): the maps; those of the input are there, the layers' get written.
+        rows (array): int64, the channels that the consumers take, one consumer after the other.
+        ends (array): int64, where those of each consumer end.
+        computed (array): uint8, of each layer, whether anybody needs it.
+        U (array): the layers' transformed kernels, from ``u_starts`` on.
+        gamma, beta, running_mean, running_var (array): of the consumers, one after the other, from
+            ``starts`` on.
+        eps (array): float64, of each consumer.
+        mean, var, normal, own, S, V, M, bits (array): of this member; ``mean`` and ``var`` hold
+            those of the input where it is training and a previous structure has computed them.
+        parts (array): of the team, see :func:`moments`.
+        width (int): channels of the input; negative if their statistics are known.
+        has_transition (bool): or the exit's output is the mean over the pixels.
+        T (array): weights of the transition, (channels, outputs rounded up).
+        outputs (int): of the transition.
+        pooled (array): what T multiplies, see :func:`_transition`.
+        y (array): gets the exit's output: maps of the next block, of ``y_channels`` planes; or
+            planes of one pixel.
+        counter (array): of the team's :func:`barrier`.
+        member (Member): which thread this is.
+    """
+    layers = len(ends) - 1
+    blocks, units = _units(shape)
+    height, padded_width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    plane = height * padded_width * LANES
+    barrier(counter, member)  # units of the block before were others
+    if training and width > 0:
+        moments(x, shape, 0, width, mean, var, parts, own, counter, member)
+    width = abs(width)
+    for i in range(layers + 1):
+        r0 = ends[i - 1] if i else 0
+        c, first = ends[i] - r0, width + i * shape.growth
+        means, variances = (mean, var) if training else (running_mean, running_var)
+        _normalise(rows, r0, c, starts[i], gamma, beta, eps[i], means, variances, training, normal)
+        if i == layers:
+            break
+        if not computed[i]:
+            continue
+        for u in range(member.number, units, member.size):
+            b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
+            if c:
+                convolve(
+                    x, b0, count, shape, rows, r0, c, normal, ACTIVATE, U, u_starts[i], x,
+                    shape.channels, first, shape.growth, S, V, M, bits,
+                )  # fmt: skip
+            else:
+                for b in range(b0, b0 + count):
+                    start = (b * shape.channels + first) * plane
+                    x[start : start + shape.growth * plane] = 0
+        if training and c:
+            moments(x, shape, first, shape.growth, mean, var, parts, own, counter, member)
+        elif training:
+            mean[first : first + shape.growth] = 0
+            var[first : first + shape.growth] = 0
+    for u in range(member.number, units, member.size):
+        for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
+            if has_transition:
+                _transition(x, b, shape, rows, r0, c, normal, T, outputs, pooled, y, y_channels)
+            else:
+                y[b * y_channels * LANES : (b + 1) * y_channels * LANES] = 0
+                for k in range(c):
+                    channel = rows[r0 + k]
+                    maps.mean_plane(
+                        x, (b * shape.channels + channel) * plane, padded_width * LANES,
+                        shape.height, shape.width, x.dtype.type(1 / (shape.height * shape.width)),
+                        normal[0, k], normal[1, k], y, (b * y_channels + channel) * LANES,
+                    )  # fmt: skip
+
+
+@compiled
+def _transition(x, b, shape, rows, r0, c, normal, T, outputs, pooled, y, y_channels):
+    """Normalise, activate, average over squares and multiply by T, of one block of images.
+
+    The averages and the product may change places, and in this order the product is a quarter as
+    large.  pooled is (blocks, pairs of pixels, c, PAIR).
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    half_height, half_width = shape.height // 2, shape.width // 2
+    next_height, next_width = rounded(half_height, TILE), rounded(half_width, TILE)
+    row, pair, pairs = width * LANES, c * PAIR, next_height * next_width // 2
+    start = b * pairs * pair
+    if next_height > half_height or next_width > half_width:
+        pooled[start : start + pairs * pair] = 0
+    padded = rounded(outputs, 4)
+    for yy in range(next_height):
+        place = start + yy * next_width // 2 * pair
+        if yy < half_height:
+            for k in range(c):
+                ix = ((b * shape.channels + rows[r0 + k]) * height + 2 * yy) * row
+                maps.pool_row(
+                    x, ix, row, half_width, normal[0, k], normal[1, k], pooled, place + k * PAIR,
+                    pair,
+                )  # fmt: skip
+        target = (b * y_channels * pairs + yy * next_width // 2) * PAIR
+        wino.multiply(
+            pooled, 0, pair, T, 0, rows, r0, padded, c, y, target, 0, PAIR, pairs * PAIR, place, 0,
+            1, next_width // 2, padded, 0,
+        )  # fmt: skip
+
+
+@compiled
+def _complete(x, gx, b, shape, first, count, mean, slope, offset, seen, out, block, paired):
+    """Write the complete gradients of some maps of a block of images to out.
+
+    out is, from block ``block`` of images on, planes of ``count`` maps, or with ``paired`` rows of
+    pairs of pixels of ``count`` maps.  Maps that are not ``seen`` have no gradient.
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row, plane = width * LANES, height * width * LANES
+    pair = count * PAIR if paired else PAIR
+    start = block * count * plane
+    if height > shape.height or width > shape.width:
+        out[start : start + count * plane] = 0
+    for k in range(count):
+        channel = first + k
+        io = start + (k * PAIR if paired else k * plane)
+        for y in range(shape.height):
+            target = io + y * width // 2 * pair
+            if seen[channel]:
+                maps.complete_row(
+                    x, gx, (b * shape.channels + channel) * plane + y * row, shape.width,
+                    _valid(shape, b), mean[channel], slope[channel], offset[channel], out, target,
+                    pair,
+                )  # fmt: skip
+            else:
+                for i in range(shape.width):
+                    place = target + (i >> 1) * pair + (i & 1) * LANES
+                    out[place : place + LANES] = 0
+
+
+@compiled
+def _add_normalisation(
+    channel, start, gamma, beta, total, product, dot, direct, inverse, ggamma, gbeta, through
+):
+    """Add the gradients of gamma and beta of one channel of a consumer.
+
+    Where the activation a is positive it is gamma xhat + beta, so the sum of g a, which is ``dot``,
+    is gamma times the gradient of gamma plus beta times that of beta.
+    """
+    j = start + channel
+    if direct:
+        own = product * inverse
+    else:
+        own = (dot - beta[j] * total) / gamma[j]
+    # Rounded first: structures of a team of their own are added as rounded numbers.
+    ggamma[j] += ggamma.dtype.type(own)
+    gbeta[j] += gbeta.dtype.type(total)
+    through[0, channel] += gamma[j] * own * inverse * inverse
+    through[1, channel] += gamma[j] * total * inverse
+
+
+@compiled
+def _sum_of(sums, units, step, place):
+    """Return the sum over units and images, in their order."""
+    total = 0.0
+    for u in range(units):
+        for lane in range(LANES):
+            total += sums[u * step + place + lane]
+    return total
+
+
+@compiled
+def block_backward(
+    shape, training, x, rows, ends, needed, U, u_starts, gamma, beta, eps, starts, running_mean,
+    running_var, mean, var, normal, S, V, M, bits, width, has_transition, T, outputs, pooled, gout,
+    gx, gy, G, sums, taps, fresh, direct, seen, slope, offset, through, W, gW, w_starts, gT, ggamma,
+    gbeta, gin, paired, counter, member,
+):  # fmt: skip
+    """Add the gradients of a block of one structure, after :func:`block_forward`.
+
+    Args:
+        needed (array): uint8, of each layer: the exit depends on it, and it has inputs.
+        gout (array): gradient of the exit's output: (blocks, pairs of pixels, outputs, PAIR) of a
+            transition, otherwise planes of one pixel.
+        gx (array): room for gradients of the maps, as x.
+        gy, V, M (array): room, of this member.
+        G (array): room for gradients of transformed kernels, shape (units, size).
+        sums (array): room, shape (units, size).
+        taps (array): room for the kernels of four channels, of this member.
+        fresh, direct, seen, slope, offset (array): room, one a channel, of this member.
+        through (array): float64, of the team, shape (2, channels), zeros.
+        W (array): the layers' kernels, (outputs, channels, 9) each, from ``w_starts`` on.
+        gW (array): gets the gradients of the kernels of all layers that are needed.
+        gT (array): the same of the transition, (outputs, channels).
+        ggamma, gbeta (array): the same, as gamma and beta.
+        gin (array): gets the gradient of the input, see :func:`_complete`.
+        paired (bool): in which form.
+        shape, training, x, rows, ends, U, u_starts, gamma, beta, eps, starts, running_mean,
+            running_var, mean, var, normal, S, bits, width, has_transition, T, outputs, pooled,
+            counter, member: see :func:`block_forward`.
+    """
+    layers = len(ends) - 1
+    blocks, units = _units(shape)
+    size = shape.images * shape.height * shape.width
+    height, padded_width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row, plane = padded_width * LANES, height * padded_width * LANES
+    sums_step, G_step = sums.shape[1], G.shape[1]
+    flat_sums, flat_G = sums.reshape(-1), G.reshape(-1)
+    padded = rounded(shape.growth, 4)
+    group = 4 * padded
+    seen[:] = 0
+    means, variances = (mean, var) if training else (running_mean, running_var)
+    for i in range(layers, -1, -1):
+        r0 = ends[i - 1] if i else 0
+        c, first, start = ends[i] - r0, width + i * shape.growth, starts[i]
+        if i < layers and not needed[i]:
+            continue
+        _normalise(rows, r0, c, start, gamma, beta, eps[i], means, variances, training, normal)
+        for k in range(c):
+            channel = rows[r0 + k]
+            fresh[k], seen[channel] = 1 - seen[channel], 1
+            small = abs(gamma[start + channel]) <= SMALL_GAMMA * abs(beta[start + channel])
+            direct[k] = 1 if small or gamma[start + channel] == 0 or i == layers else 0
+        if i < layers and training:
+            for k in range(first, first + shape.growth):
+                slope[k], offset[k] = through[0, k] / size, through[1, k] / size
+        for u in range(member.number, units, member.size):
+            b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
+            sums[u, : c * PAIR] = 0
+            if i < layers:
+                for b in range(count):
+                    _complete(
+                        x, gx, b0 + b, shape, first, shape.growth, mean, slope, offset, seen, gy, b,
+                        False,
+                    )  # fmt: skip
+                G[u, : (c + 3) // 4 * POSITIONS * group] = 0
+                gradient_of_weights(
+                    x, gy, b0, count, shape, rows, r0, c, normal, ACTIVATE, shape.growth, flat_G,
+                    u * G_step, S, V, M, bits,
+                )  # fmt: skip
+                gradient_of_maps(
+                    x, gy, b0, count, shape, rows, r0, c, normal, fresh, direct, U, u_starts[i],
+                    shape.growth, gx, flat_sums[u * sums_step :], S, V, M, bits,
+                )  # fmt: skip
+            elif has_transition:
+                G[u, : (c + 3) // 4 * 4 * rounded(outputs, 4)] = 0
+                for b in range(b0, b0 + count):
+                    _transition_back(
+                        x, gx, gout, pooled, b, shape, rows, r0, c, normal, fresh, T, outputs,
+                        flat_G, u * G_step, flat_sums, u * sums_step, M,
+                    )  # fmt: skip
+            else:
+                for b in range(b0, b0 + count):
+                    for k in range(c):
+                        channel = rows[r0 + k]
+                        planes = b * shape.channels + channel
+                        gplanes = b * len(seen) + channel
+                        maps.mean_back(
+                            gout, gplanes * LANES, x, gx, planes * plane, row, shape.height,
+                            shape.width, x.dtype.type(1 / (shape.height * shape.width)),
+                            normal[0, k], normal[1, k], normal[2, k], fresh[k], flat_sums,
+                            u * sums_step + k * PAIR,
+                        )  # fmt: skip
+        barrier(counter, member)
+        for q in range(member.number, (c + 3) // 4, member.size):
+            for u in range(1, units):
+                if i < layers:
+                    span = POSITIONS * group
+                elif has_transition:
+                    span = 4 * rounded(outputs, 4)
+                else:
+                    span = 0
+                for j in range(q * span, (q + 1) * span):
+                    flat_G[j] += flat_G[u * G_step + j]
+            if i < layers:
+                wino.gradient_of_kernel(flat_G, q * POSITIONS * group, group, group, taps)
+            for k in range(4 * q, min(4 * q + 4, c)):
+                channel, dot = rows[r0 + k], 0.0
+                if i < layers:
+                    for o in range(shape.growth):
+                        target = w_starts[i] + (o * first + channel) * 9
+                        place = o // 4 * 16 + o % 4 * 4 + k % 4
+                        for t in range(9):
+                            own = taps[t * group + place]
+                            gW[target + t] += own
+                            dot += own * W[target + t]
+                elif has_transition:
+                    for o in range(outputs):
+                        j = (q * rounded(outputs, 4) // 4 + o // 4) * 16 + o % 4 * 4 + k % 4
+                        gT[o, channel] += flat_G[j]
+                total = _sum_of(flat_sums, units, sums_step, k * PAIR)
+                product = _sum_of(flat_sums, units, sums_step, k * PAIR + LANES)
+                _add_normalisation(
+                    channel, start, gamma, beta, total, product, dot, direct[k],
+                    numba.float64(normal[3, k]), ggamma, gbeta, through,
+                )  # fmt: skip
+        barrier(counter, member)
+    if training:
+        for k in range(width):
+            slope[k], offset[k] = through[0, k] / size, through[1, k] / size
+    for u in range(member.number, units, member.size):
+        for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
+            _complete(x, gx, b, shape, 0, width, mean, slope, offset, seen, gin, b, paired)
+
+
+@compiled
+def _transition_back(
+    x, gx, gout, pooled, b, shape, rows, r0, c, normal, fresh, T, outputs, G, ig, sums, isum, M
+):
+    """Go back through :func:`_transition`.
+
+    G gets (c / 4, outputs / 4, 4 outputs, 4 channels).
+    """
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    half_height, half_width = shape.height // 2, shape.width // 2
+    next_height, next_width = rounded(half_height, TILE), rounded(half_width, TILE)
+    row, row_pairs = width * LANES, next_width // 2
+    pairs, padded = next_height * row_pairs, rounded(outputs, 4)
+    pair, g_pair = c * PAIR, outputs * PAIR
+    at_once = max(1, TILES // row_pairs)
+    for y0 in range(0, half_height, at_once):
+        count = min(at_once, half_height - y0)
+        v0, g0 = (b * pairs + y0 * row_pairs) * pair, (b * pairs + y0 * row_pairs) * g_pair
+        wino.multiply_transposed(
+            gout, g0, 0, g_pair, pooled, v0, 0, pair, count * row_pairs, G, ig, 1, c, padded
+        )
+        for q in range(0, c, BACK):
+            for t in range(count * row_pairs):
+                pixels = min(2, half_width - t % row_pairs * 2)
+                if pixels <= 0:
+                    continue
+                wino.multiply_back(
+                    gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, rows, r0 + q, c - 1 - q, padded,
+                    outputs, M,
+                )  # fmt: skip
+                y = 2 * (y0 + t // row_pairs)
+                for k in range(q, min(q + BACK, c)):
+                    planes = b * shape.channels + rows[r0 + k]
+                    ix = (planes * height + y) * row + t % row_pairs * 4 * LANES
+                    maps.pool_back(
+                        M, (k - q) * PAIR, x, gx, ix, row, pixels, normal[0, k], normal[1, k],
+                        normal[2, k], fresh[k], sums, isum + k * PAIR,
+                    )  # fmt: skip

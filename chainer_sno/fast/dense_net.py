@@ -1,0 +1,577 @@
+"""The DenseNet of section 4.2 on a CPU: all structures, by one or more threads, in few calls."""
+
+import concurrent.futures
+import functools
+import threading
+from typing import Any
+
+import numpy
+
+from chainer_sno._types import Array
+from chainer_sno.fast import blocks, winograd
+from chainer_sno.fast.blocks import Member, Shape
+from chainer_sno.fast.vectors import compiled
+from chainer_sno.fast.winograd import BACK, LANES, PAIR, POSITIONS, TILE
+
+#: Numbers behind an array that a vector may reach into.
+SLACK = 4 * PAIR
+#: How many sets of arrays are kept for later calls.
+KEPT = 4
+
+
+def _rounded(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def aligned(size: int, dtype: Any) -> Array:
+    """Return zeros that begin at a multiple of 64 bytes, with room for a vector behind them."""
+    itemsize = numpy.dtype(dtype).itemsize
+    memory = numpy.zeros((size + SLACK) * itemsize + 64, numpy.uint8)
+    start = -memory.ctypes.data % 64
+    found: Array = memory[start : start + (size + SLACK) * itemsize].view(dtype)
+    return found
+
+
+@compiled
+def _transform_kernels(
+    W: Array, wanted: Array, taps: Array, padded: int, U: Array, iu: int
+) -> None:
+    """Transform the kernels W (outputs, channels, 9) of the wanted channels, to U from iu on."""
+    outputs, channels, _ = W.shape
+    for channel in range(channels):
+        if wanted[channel]:
+            for o in range(outputs):
+                for t in range(9):
+                    taps[t * len(taps) // 9 + o] = W[o, channel, t]
+            place = iu + channel * POSITIONS * padded
+            winograd.transform_kernel(taps, len(taps) // 9, U, place, padded)
+
+
+@compiled
+def _take_images(x: Array, maps: Array, height: int, width: int) -> None:
+    """Copy images (N, channels, H, W) to maps (blocks, channels, height, width, LANES)."""
+    n, channels, h, w = x.shape
+    for i in range(n):
+        b, lane = i // LANES, i % LANES
+        for c in range(channels):
+            for y in range(h):
+                place = (((b * channels + c) * height + y) * width) * LANES + lane
+                for k in range(w):
+                    maps[place + k * LANES] = x[i, c, y, k]
+
+
+@compiled
+def _give_images(maps: Array, x: Array, height: int, width: int) -> None:
+    """Copy maps back to images, see :func:`_take_images`."""
+    n, channels, h, w = x.shape
+    for i in range(n):
+        b, lane = i // LANES, i % LANES
+        for c in range(channels):
+            for y in range(h):
+                place = (((b * channels + c) * height + y) * width) * LANES + lane
+                for k in range(w):
+                    x[i, c, y, k] = maps[place + k * LANES]
+
+
+@compiled
+def _copy_input(source: Array, x: Array, shape: Shape, width: int, plane: int) -> None:
+    """Copy the maps of a block's input to their place among the maps of the block."""
+    for b in range((shape.images + LANES - 1) // LANES):
+        start, begin = b * shape.channels * plane, b * width * plane
+        for i in range(width * plane):
+            x[start + i] = source[begin + i]
+
+
+class BlockPlan:
+    """The sizes of a block, and where its parameters are in flat arrays.
+
+    Args:
+        widths (list of int): channels of its input and of what each layer makes.
+        images, height, width (int): N and the sides of the maps.
+        outputs (int): channels of its transition; 0 without one.
+
+    Attributes:
+        shape (Shape): of its maps.
+        channels (int): maps.
+        starts (numpy.ndarray): where the parameters of each consumer's normalisation begin.
+        u_starts (numpy.ndarray): where the transformed kernels of each layer begin.
+        w_starts (numpy.ndarray): where the kernels of each layer begin.
+    """
+
+    def __init__(self, widths: Any, images: int, height: int, width: int, outputs: int) -> None:
+        self.widths, self.outputs = list(widths), outputs
+        self.channels, self.layers = sum(widths), len(widths) - 1
+        growth = widths[-1]
+        self.padded_height, self.padded_width = _rounded(height, TILE), _rounded(width, TILE)
+        self.plane = self.padded_height * self.padded_width * LANES
+        self.blocks = -(-images // LANES)
+        tiles = self.padded_height * self.padded_width // TILE**2
+        unit = -(-blocks.TILES // tiles)
+        self.units = -(-self.blocks // unit)
+        # A product writes outputs by fours: three planes behind the last one.
+        self.shape = Shape(images, self.channels + 3, height, width, growth, unit)
+        self.starts = numpy.concatenate(([0], numpy.cumsum(numpy.cumsum(widths))))
+        inputs = numpy.cumsum(widths)[:-1]
+        padded = _rounded(growth, 4)
+        sizes = inputs * (POSITIONS * padded) + SLACK
+        self.u_starts = numpy.concatenate(([0], numpy.cumsum(sizes)))
+        self.w_starts = numpy.concatenate(([0], numpy.cumsum(inputs * growth * 9)))
+        # Pairs of pixels of the next block's maps.
+        self.half = height // 2, width // 2
+        next_plane = _rounded(self.half[0], TILE) * _rounded(self.half[1], TILE)
+        self.pairs = next_plane // 2
+        rows = max(1, blocks.TILES // (self.padded_width // TILE))
+        pairs = (rows * self.padded_width // TILE + 1) // 2
+        channels = max(blocks.CHANNELS, padded)
+        #: Numbers of the arrays of a thread.
+        self.scratch = {
+            "S": winograd.POINTS * (self.padded_width + 2) * LANES,
+            "V": POSITIONS * (pairs * max(channels, 12) * PAIR + LANES),
+            "M": max(POSITIONS * (pairs * max(padded, 12) * PAIR + LANES), POSITIONS * BACK * PAIR),
+            "gy": unit * growth * self.plane,
+            "bits": unit * self.channels * self.plane // 8,
+        }
+        fours = _rounded(self.channels, 4)
+        self.gradient_size = max(fours * POSITIONS * padded, fours * _rounded(max(outputs, 1), 4))
+
+
+class _Thread:
+    """The arrays that one thread of a team writes to."""
+
+    def __init__(self, plans: list[BlockPlan], dtype: Any) -> None:
+        sizes = {name: max(plan.scratch[name] for plan in plans) for name in plans[0].scratch}
+        # The borders of S stay zero, and lie elsewhere for another width.
+        self.S = [aligned(plan.scratch["S"], dtype) for plan in plans]
+        self.V, self.M, self.gy = (aligned(sizes[name], dtype) for name in ("V", "M", "gy"))
+        self.bits = aligned(sizes["bits"], numpy.uint8)
+        channels = max(plan.channels for plan in plans)
+        self.normal = numpy.zeros((4, channels), dtype)
+        self.own = aligned(LANES, dtype)
+        self.taps = aligned(9 * 4 * max(_rounded(p.shape.growth, 4) for p in plans), dtype)
+        self.fresh, self.direct = (numpy.zeros(channels, numpy.uint8) for _ in range(2))
+        self.seen = [numpy.zeros(plan.channels, numpy.uint8) for plan in plans]
+        self.slope, self.offset = (numpy.zeros(channels, dtype) for _ in range(2))
+
+
+class _Team:
+    """The threads that work on one structure at a time, and the arrays that they share."""
+
+    def __init__(self, plans: list[BlockPlan], size: int, dtype: Any, training: bool) -> None:
+        self.size = size
+        self.threads = [_Thread(plans, dtype) for _ in range(size)]
+        self.counter = numpy.zeros(1, numpy.int64)
+        self.parts = [
+            numpy.zeros((2, plan.units, max(plan.widths)), numpy.float64) for plan in plans
+        ]
+        if training:
+            self.gx = aligned(max(p.blocks * p.shape.channels * p.plane for p in plans), dtype)
+            self.G = [
+                aligned(p.units * p.gradient_size, dtype)[: p.units * p.gradient_size].reshape(
+                    p.units, -1
+                )
+                for p in plans
+            ]
+            self.sums = [numpy.zeros((p.units, p.channels * PAIR), dtype) for p in plans]
+            self.through = [numpy.zeros((2, p.channels)) for p in plans]
+            self.gin = [aligned(p.blocks * p.widths[0] * p.plane, dtype) for p in plans]
+
+
+class _Maps:
+    """The maps of a structure, which its backward pass reads again."""
+
+    def __init__(self, plans: list[BlockPlan], dtype: Any) -> None:
+        self.x = [aligned(p.blocks * p.shape.channels * p.plane, dtype) for p in plans]
+        self.pooled = [
+            aligned(p.blocks * p.pairs * p.channels * PAIR if p.outputs else 0, dtype)
+            for p in plans
+        ]
+        self.y = aligned(plans[-1].blocks * plans[-1].channels * LANES, dtype)
+
+
+class Workspace:
+    """The arrays of a forward and a backward pass, kept for the next ones.
+
+    Args:
+        plans (list of BlockPlan): of the blocks.
+        in_channels (int): of the images.
+        structures (int): lambda.
+        threads (int): how many may work at once.
+        dtype (numpy.dtype): of the network.
+        training (bool): there will be a backward pass.
+    """
+
+    def __init__(
+        self,
+        plans: list[BlockPlan],
+        in_channels: int,
+        structures: int,
+        threads: int,
+        dtype: Any,
+        training: bool,
+    ) -> None:
+        self.plans = plans
+        first = plans[0]
+        teams = min(threads, structures)
+        units = max(plan.units for plan in plans)
+        sizes = [min(units, threads // teams + (i < threads % teams)) for i in range(teams)]
+        self.teams = [_Team(plans, size, dtype, training) for size in sizes]
+        self.maps = [_Maps(plans, dtype) for _ in range(structures if training else teams)]
+        self.images = aligned(first.blocks * in_channels * first.plane, dtype)
+        features = first.widths[0]
+        self.stem = aligned(first.blocks * features * first.plane, dtype)
+        # The first convolution is a layer of its own: images in, `features` maps out.
+        self.stem_shape = first.shape._replace(channels=in_channels, growth=features)
+        self.stem_plan = BlockPlan(
+            [in_channels, features], first.shape.images, first.shape.height, first.shape.width, 0
+        )
+        self.stem_thread = _Thread([self.stem_plan], dtype)
+        # It is computed for all images at once.
+        bits = first.blocks * in_channels * first.plane // 8
+        self.stem_thread.bits = aligned(bits, numpy.uint8)
+        self.U = [aligned(int(plan.u_starts[-1]), dtype) for plan in plans]
+        self.stem_U = aligned(int(self.stem_plan.u_starts[-1]), dtype)
+        most = max(_rounded(features, 4), *(_rounded(p.shape.growth, 4) for p in plans))
+        self.taps = aligned(9 * (most + LANES), dtype)[: 9 * (most + LANES)]
+        if training:
+            # Of each structure, the gradient of the first convolution's output.
+            self.gstem = [aligned(first.blocks * features * first.plane, dtype) for _ in self.maps]
+            size = self.stem_plan.gradient_size
+            self.stem_G = aligned(size, dtype)
+
+
+_kept: list[tuple[Any, Workspace]] = []
+_lock = threading.Lock()
+
+
+def take_workspace(key: Any, make: Any) -> Workspace:
+    """Return a workspace that nobody uses, one that is kept or a new one."""
+    with _lock:
+        for i, (name, _) in enumerate(_kept):
+            if name == key:
+                return _kept.pop(i)[1]
+    found: Workspace = make()
+    return found
+
+
+def give_workspace(key: Any, workspace: Workspace) -> None:
+    """Keep a workspace for a later call."""
+    with _lock:
+        _kept.append((key, workspace))
+        del _kept[:-KEPT]
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(threads: int) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(threads, "chainer_sno")
+
+
+def _run(jobs: list[Any]) -> None:
+    """Do jobs at the same time, the first one in this thread."""
+    if len(jobs) > 1:
+        futures = [_pool(len(jobs) - 1).submit(job) for job in jobs[1:]]
+        jobs[0]()
+        for future in futures:
+            future.result()
+    else:
+        jobs[0]()
+
+
+class BlockParameters:
+    """The parameters of a block in flat arrays, and the statistics that evaluation uses.
+
+    Args:
+        gammas, betas (list of array): of the consumers.
+        kernels (list of array): of the layers, shape (growth rate, channels, 3, 3).
+        transition (array): its weights, shape (outputs, channels, 1, 1), or None.
+        norms (sequence): the batch normalisations, for eps and the running statistics.
+    """
+
+    def __init__(
+        self, gammas: Any, betas: Any, kernels: Any, transition: Any, norms: Any, dtype: Any
+    ) -> None:
+        self.gamma, self.beta = numpy.concatenate(gammas), numpy.concatenate(betas)
+        self.W = numpy.concatenate([W.reshape(-1) for W in kernels])
+        self.kernel_shapes = [W.shape[:2] for W in kernels]
+        self.eps = numpy.array([norm.eps for norm in norms], numpy.float64)
+        self.running_mean = numpy.concatenate([norm.avg_mean for norm in norms])
+        self.running_var = numpy.concatenate([norm.avg_var for norm in norms])
+        self.T = numpy.zeros((1, 4), dtype)
+        self.outputs = 0
+        if transition is not None:
+            self.outputs, channels = transition.shape[:2]
+            self.T = numpy.zeros((channels, _rounded(self.outputs, 4)), dtype)
+            self.T[:, : self.outputs] = transition.reshape(self.outputs, channels).T
+
+
+class BlockStructure:
+    """What a structure takes of a block.
+
+    Args:
+        block (chainer_sno.links.plain_dense_net.DenseBlock): which.
+        bits (numpy.ndarray): of the block, bool.
+        training (bool): statistics of all layers are wanted, also of those that lead nowhere.
+    """
+
+    def __init__(self, block: Any, bits: Array, training: bool) -> None:
+        rows = [numpy.flatnonzero(bits[own].repeat(widths)) for own, widths in block.consumers()]
+        self.rows = numpy.concatenate([*rows, [0]]).astype(numpy.int64)
+        self.ends = numpy.cumsum([len(r) for r in rows])
+        live = block.live(bits)[:-1]
+        self.computed = numpy.array([training or alive for alive in live], numpy.uint8)
+        self.needed = numpy.array([bool(a and len(r)) for a, r in zip(live, rows)], numpy.uint8)
+        self.inputs = rows
+
+
+class Passes:
+    """A forward pass of all structures, and the way back.
+
+    Args:
+        x (numpy.ndarray): images, shape (N, in_channels, H, W).
+        stem (numpy.ndarray): the kernels of the first convolution.
+        parameters (list of BlockParameters): of the blocks.
+        structures (list of list of BlockStructure): of each structure, of each block.
+        plans (list of BlockPlan): of the blocks.
+        threads (int): how many may work at once.
+        train (bool): use the statistics of the mini-batch.
+        keep (bool): there may be a backward pass.
+
+    Attributes:
+        y (numpy.ndarray): the outputs, shape (lambda, N, channels).
+        statistics (list): of each block, of each structure, the mean and the variance of its maps.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        stem: Array,
+        parameters: list[BlockParameters],
+        structures: list[list[BlockStructure]],
+        plans: list[BlockPlan],
+        threads: int,
+        train: bool,
+        keep: bool,
+    ) -> None:
+        self.x, self.train, self.parameters, self.structures = x, train, parameters, structures
+        self.dtype, self.plans = x.dtype, plans
+        key = (
+            tuple((tuple(p.widths), p.outputs, p.shape) for p in plans),
+            (x.shape[1], len(structures), threads, x.dtype.str, keep),
+        )
+        self.workspace = take_workspace(
+            key,
+            lambda: Workspace(plans, x.shape[1], len(structures), threads, x.dtype, keep),
+        )
+        self._key = key
+        self.statistics: list[Any] = []
+        try:
+            self._forward(stem)
+        finally:
+            if not keep:
+                self.release()
+
+    def release(self) -> None:
+        """Give the arrays back; there is no backward pass after it."""
+        workspace, self.workspace = self.workspace, None  # type: ignore[assignment]
+        if workspace is not None:
+            give_workspace(self._key, workspace)
+
+    def __del__(self) -> None:
+        if getattr(self, "workspace", None) is not None:
+            self.release()
+
+    def _jobs(self, work: Any) -> None:
+        """Let each member of each team do ``work(team number, team, member)``."""
+        _run(
+            [
+                functools.partial(work, i, team, Member(number, team.size))
+                for i, team in enumerate(self.workspace.teams)
+                for number in range(team.size)
+            ]
+        )
+
+    def _forward(self, stem: Array) -> None:
+        space, plans, dtype = self.workspace, self.plans, self.dtype
+        first, thread = plans[0], space.stem_thread
+        features = first.widths[0]
+        _take_images(self.x, space.images, first.padded_height, first.padded_width)
+        every = numpy.ones(stem.shape[1], numpy.uint8)
+        kernels = numpy.ascontiguousarray(stem).reshape(*stem.shape[:2], 9)
+        _transform_kernels(kernels, every, space.taps, _rounded(features, 4), space.stem_U, 0)
+        self._stem_rows = numpy.arange(stem.shape[1], dtype=numpy.int64)
+        blocks.convolve(
+            space.images, 0, first.blocks, space.stem_shape, self._stem_rows, 0, stem.shape[1],
+            thread.normal, blocks.LINEAR, space.stem_U, 0, space.stem, features, 0, features,
+            thread.S[0], thread.V, thread.M, thread.bits,
+        )  # fmt: skip
+        for i, (plan, parameters) in enumerate(zip(plans, self.parameters)):
+            for k, (outputs, channels) in enumerate(parameters.kernel_shapes):
+                wanted = numpy.zeros(channels, numpy.uint8)
+                for structure in self.structures:
+                    if structure[i].computed[k]:
+                        wanted[structure[i].inputs[k]] = 1
+                W = parameters.W[plan.w_starts[k] :][: outputs * channels * 9]
+                W = W.reshape(outputs, channels, 9)
+                padded = _rounded(outputs, 4)
+                _transform_kernels(W, wanted, space.taps, padded, space.U[i], plan.u_starts[k])
+        count = len(self.structures)
+        self._mean, self._var = (
+            [[numpy.zeros(p.channels, dtype) for p in plans] for _ in range(count)] for _ in "mv"
+        )
+        if self.train:
+            mean, var = (numpy.zeros(features, dtype) for _ in "mv")
+            shape = first.shape._replace(channels=features)
+            parts = numpy.zeros((2, first.units, features))
+            counter, alone = numpy.zeros(1, numpy.int64), Member(0, 1)
+            blocks.moments(
+                space.stem, shape, 0, features, mean, var, parts, thread.own, counter, alone
+            )
+            for s in range(count):
+                self._mean[s][0][:features], self._var[s][0][:features] = mean, var
+        self.y = numpy.empty((count, self.x.shape[0], plans[-1].channels), dtype)
+        self._jobs(self._forward_member)
+        self.statistics = [
+            [(self._mean[s][i], self._var[s][i]) for s in range(count)] for i in range(len(plans))
+        ]
+
+    def _forward_member(self, number: int, team: _Team, member: Member) -> None:
+        space, plans = self.workspace, self.plans
+        thread, last = team.threads[member.number], plans[-1]
+        for s in range(number, len(self.structures), len(space.teams)):
+            maps = space.maps[s if len(space.maps) == len(self.structures) else number]
+            if member.number == 0:
+                first = plans[0]
+                _copy_input(space.stem, maps.x[0], first.shape, first.widths[0], first.plane)
+            for i, (plan, parameters) in enumerate(zip(plans, self.parameters)):
+                own = self.structures[s][i]
+                # Every member has its own; those of the first are the result.
+                mean, var = self._mean[s][i], self._var[s][i]
+                if member.number:
+                    mean, var = mean.copy(), var.copy()
+                known = -1 if i == 0 else 1
+                y = maps.x[i + 1] if plan.outputs else maps.y
+                y_channels = plans[i + 1].shape.channels if plan.outputs else plan.channels
+                blocks.block_forward(
+                    plan.shape, self.train, maps.x[i], own.rows, own.ends, own.computed, space.U[i],
+                    plan.u_starts, parameters.gamma, parameters.beta, parameters.eps, plan.starts,
+                    parameters.running_mean, parameters.running_var, mean, var, team.parts[i],
+                    thread.normal, thread.own, thread.S[i], thread.V, thread.M, thread.bits,
+                    known * plan.widths[0], plan.outputs > 0, parameters.T.reshape(-1),
+                    plan.outputs, maps.pooled[i], y, y_channels, team.counter, member,
+                )  # fmt: skip
+            blocks.barrier(team.counter, member)
+            if member.number == 0:
+                size = last.blocks * last.channels * LANES
+                planes = maps.y[:size].reshape(last.blocks, last.channels, LANES)
+                images = planes.swapaxes(1, 2).reshape(-1, last.channels)
+                self.y[s] = images[: self.y.shape[1]]
+            blocks.barrier(team.counter, member)
+
+    def backward(self, gy: Array, with_images: bool) -> tuple[Any, Any, list[Any]]:
+        """Return the gradients.
+
+        Args:
+            gy (numpy.ndarray): of the outputs, shape (lambda, N, channels).
+            with_images (bool): those of the images are wanted.
+
+        Returns:
+            tuple: of the images, or None; of the first convolution; and, of each block, those of
+            the consumers' gamma and beta and of the layers' and the transition's weights, flat
+            arrays.
+        """
+        space, plans = self.workspace, self.plans
+        count, together = len(self.structures), len(space.teams) > 1
+        # One set a structure where several are computed at the same time.
+        self._gradients = [self._zeros() for _ in range(count if together else 1)]
+        self._gy = gy
+        self._jobs(self._backward_member)
+        gradients = self._gradients[0]
+        for other in self._gradients[1:]:
+            for own, more in zip(gradients, other):
+                for array, summand in zip(own, more):
+                    array += summand
+        del self._gradients, self._gy
+        first, thread = plans[0], space.stem_thread
+        features, channels = first.widths[0], self.x.shape[1]
+        gstem = space.gstem[0]
+        for other in space.gstem[1:]:
+            gstem += other
+        G = space.stem_G
+        G[...] = 0
+        blocks.gradient_of_weights(
+            space.images, gstem, 0, first.blocks, space.stem_shape, self._stem_rows, 0, channels,
+            thread.normal, blocks.LINEAR, features, G, 0, thread.S[0], thread.V, thread.M,
+            thread.bits,
+        )  # fmt: skip
+        padded = _rounded(features, 4)
+        fours = -(-channels // 4)
+        G = G[: fours * POSITIONS * 4 * padded].reshape(fours, POSITIONS, padded // 4, 4, 4)
+        matrix = numpy.kron(winograd.KERNEL, winograd.KERNEL).astype(self.dtype)
+        gW = numpy.einsum("pt,fpgoc->gofct", matrix, G).reshape(padded, 4 * fours, 3, 3)
+        gW = numpy.ascontiguousarray(gW[:features, :channels])
+        gx = self._gradient_of_images(gstem) if with_images else None
+        return gx, gW, gradients
+
+    def _zeros(self) -> Any:
+        found = []
+        for plan in self.plans:
+            size = int(plan.starts[-1])
+            found.append(
+                (
+                    numpy.zeros(size, self.dtype),
+                    numpy.zeros(size, self.dtype),
+                    numpy.zeros(int(plan.w_starts[-1]), self.dtype),
+                    numpy.zeros((max(plan.outputs, 1), plan.channels), self.dtype),
+                )
+            )
+        return found
+
+    def _backward_member(self, number: int, team: _Team, member: Member) -> None:
+        space, plans = self.workspace, self.plans
+        thread, last = team.threads[member.number], plans[-1]
+        for s in range(number, len(self.structures), len(space.teams)):
+            maps = space.maps[s]
+            gradients = self._gradients[s if len(self._gradients) > 1 else 0]
+            gout = maps.y
+            if member.number == 0:
+                size = last.blocks * last.channels * LANES
+                images = numpy.zeros((last.blocks * LANES, last.channels), self.dtype)
+                images[: self._gy.shape[1]] = self._gy[s]
+                planes = images.reshape(last.blocks, LANES, last.channels).swapaxes(1, 2)
+                gout[:size].reshape(planes.shape)[...] = planes
+                for through in team.through:
+                    through[...] = 0
+            blocks.barrier(team.counter, member)
+            for i in reversed(range(len(plans))):
+                plan, parameters, own = plans[i], self.parameters[i], self.structures[s][i]
+                gin = team.gin[i] if i else space.gstem[s]
+                ggamma, gbeta, gW, gT = gradients[i]
+                blocks.block_backward(
+                    plan.shape, self.train, maps.x[i], own.rows, own.ends, own.needed, space.U[i],
+                    plan.u_starts, parameters.gamma, parameters.beta, parameters.eps, plan.starts,
+                    parameters.running_mean, parameters.running_var, self._mean[s][i],
+                    self._var[s][i], thread.normal, thread.S[i], thread.V, thread.M, thread.bits,
+                    plan.widths[0], plan.outputs > 0, parameters.T.reshape(-1), plan.outputs,
+                    maps.pooled[i], gout, team.gx, thread.gy, team.G[i], team.sums[i], thread.taps,
+                    thread.fresh, thread.direct, thread.seen[i], thread.slope, thread.offset,
+                    team.through[i], parameters.W, gW, plan.w_starts, gT, ggamma, gbeta, gin, i > 0,
+                    team.counter, member,
+                )  # fmt: skip
+                gout = gin
+                blocks.barrier(team.counter, member)
+
+    def _gradient_of_images(self, gstem: Array) -> Array:
+        space, first, thread = self.workspace, self.plans[0], self.workspace.stem_thread
+        channels = self.x.shape[1]
+        gmaps = aligned(first.blocks * channels * first.plane, self.dtype)
+        thread.normal[0], thread.normal[2] = 1, 0
+        thread.fresh[:], thread.direct[:] = 1, 0
+        sums = numpy.zeros(channels * PAIR, self.dtype)
+        bits = numpy.full(first.blocks * channels * first.plane // 8 + SLACK, 255, numpy.uint8)
+        blocks.gradient_of_maps(
+            space.images, gstem, 0, first.blocks, space.stem_shape, self._stem_rows, 0, channels,
+            thread.normal, thread.fresh, thread.direct, space.stem_U, 0, first.widths[0], gmaps,
+            sums, thread.S[0], thread.V, thread.M, bits,
+        )  # fmt: skip
+        gx = numpy.empty_like(self.x)
+        _give_images(gmaps, gx, first.padded_height, first.padded_width)
+        return gx

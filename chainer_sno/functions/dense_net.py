@@ -1,0 +1,98 @@
+"""The DenseNet of section 4.2 on a CPU, compiled, as a function of Chainer."""
+
+import functools
+from typing import Any
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+
+
+@functools.lru_cache(maxsize=1)
+def engine() -> Any:
+    """Return the module of the compiled code, or None where numba is not installed.
+
+    Imported when it is first used: the library works without numba.
+    """
+    try:
+        from chainer_sno.fast import dense_net
+    except ImportError:
+        return None
+    return dense_net
+
+
+class DenseNetFunction(chainer.FunctionNode):
+    """All blocks of a DenseNet and its first convolution, for all structures.
+
+    Inputs are the images, shape (N, in_channels, H, W), the weights of the first convolution, and
+    for each block gamma of each consumer, beta of each consumer, the weights of the layers and
+    those of the transition if there is one.  The output is what the classifier takes, shape
+    (lambda, N, channels).
+
+    Args:
+        structures (numpy.ndarray): bool, shape (lambda, d).
+        network (chainer_sno.links.DenseNet): for its shape, and the running statistics.
+        threads (int): how many may work at once.
+
+    Attributes:
+        statistics (list): of each block, of each structure, mean and variance of the feature maps,
+            arrays of shape (channels,); of the last forward pass in training mode.
+    """
+
+    def __init__(self, structures: Any, network: Any, threads: int = 1) -> None:
+        super().__init__()
+        self.structures, self.network, self.threads = structures, network, threads
+
+    def check_type_forward(self, in_types: Any) -> None:
+        """Check that all inputs have one dtype."""
+        for each in in_types[1:]:
+            chainer.utils.type_check.expect(each.dtype == in_types[0].dtype)
+
+    def forward(self, inputs: Any) -> Any:
+        """Return the output, a tuple of one array."""
+        fast = engine()
+        x, stem, *others = (numpy.ascontiguousarray(array) for array in inputs)
+        train = bool(chainer.config.train)
+        height, width = x.shape[2:]
+        parameters, plans = [], []
+        rest = iter(others)
+        for block in self.network.blocks:
+            consumers = len(block.norms)
+            gammas, betas = ([next(rest) for _ in range(consumers)] for _ in "gb")
+            kernels = [next(rest) for _ in block.convs]
+            transition = next(rest) if hasattr(block, "transition") else None
+            parameters.append(
+                fast.BlockParameters(gammas, betas, kernels, transition, block.norms, x.dtype)
+            )
+            outputs = 0 if transition is None else len(transition)
+            plans.append(fast.BlockPlan(block.widths, len(x), height, width, outputs))
+            height, width = height // 2, width // 2
+        structures = [
+            [
+                fast.BlockStructure(block, bits[group], train)
+                for block, group in zip(self.network.blocks, self.network.groups.values())
+            ]
+            for bits in self.structures
+        ]
+        keep = bool(chainer.config.enable_backprop)
+        self._passes = fast.Passes(
+            x, stem, parameters, structures, plans, self.threads, train, keep
+        )
+        self._plans = plans
+        self.statistics = self._passes.statistics
+        return (self._passes.y,)
+
+    def backward(self, indexes: Any, grad_outputs: Any) -> Any:
+        """Return the gradients of the inputs."""
+        if chainer.config.enable_backprop:
+            raise RuntimeError("the fast DenseNet has no second derivative; use PlainDenseNet")
+        gx, gstem, blocks = self._passes.backward(grad_outputs[0].array, 0 in indexes)
+        grads = [gx, gstem]
+        for plan, (ggamma, gbeta, gW, gT) in zip(self._plans, blocks):
+            ends = plan.starts[1:-1]
+            grads += numpy.split(ggamma, ends) + numpy.split(gbeta, ends)
+            growth = plan.widths[-1]
+            grads += [W.reshape(growth, -1, 3, 3) for W in numpy.split(gW, plan.w_starts[1:-1])]
+            if plan.outputs:
+                grads.append(gT[:, :, None, None])
+        return tuple(None if grads[i] is None else chainer.as_variable(grads[i]) for i in indexes)
