@@ -16,12 +16,13 @@ import numpy
 import threadpoolctl
 
 import chainer_sno
-from chainer_sno import links
+from chainer_sno import complexity, extensions, links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
 from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
+from reproduce.connection_selection import TEST_BATCH
 from reproduce.run import get_device
 
 WIDTHS = (784, (784, 784, 784), 10)
@@ -36,7 +37,12 @@ CONNECTIONS = {
     "DenseNet, theta = 0.16": 0.16,
     "DenseNet, theta = 1": 1.0,
     "stock Chainer, DenseNet": 0.5,
+    "DenseNet, theta = 0.5, two threads": 0.5,
 }
+#: An evaluation of section 4.2, of so many test images at a structure of this usage rate.
+EVALUATION, TEST_IMAGES, USAGE = "DenseNet, evaluation at 40% usage", 1000, 0.4
+#: The time of the first call of the DenseNet in a process, whether it has to compile or not.
+FIRST_CALL = "DenseNet, first call"
 
 
 #: On a GPU, what the fast path is compared with: Chainer's optimizer and CuPy's functions.
@@ -153,7 +159,41 @@ def make_connection(case, device, captured):
     iterator = ImageIterator((device.send(images), device.send(labels)), 32, standardise)
     captured = captured and case.startswith("DenseNet")
     kind = CapturedStructureUpdater if captured else chainer_sno.StructureUpdater
+    if case.endswith("two threads"):
+        network.threads = 2
     return structure_updater(kind, iterator, theta, network, 2.0**-4, 0.1).update
+
+
+def evaluation():
+    """Return a function that classifies test images at a structure, as a training does."""
+    network = links.DenseNet()
+    rng = numpy.random.default_rng(0)
+    images = rng.integers(0, 256, (TEST_IMAGES, 3, 32, 32), dtype=numpy.uint8)
+    labels = rng.integers(0, 10, TEST_IMAGES).astype("i")
+    structure = complexity.random_structure(network.costs, USAGE, rng)
+    bernoulli = chainer_sno.Bernoulli(network.costs, initial_theta=structure.astype("d"))
+    batch = ImageIterator(
+        (images, labels),
+        TEST_BATCH,
+        Standardise(*channel_statistics(images)),
+        augment=False,
+        repeat=False,
+        shuffle=False,
+    )
+    return extensions.StructureEvaluator(batch, network, bernoulli)
+
+
+def first_call():
+    """Return a function that does the first iterations of a DenseNet, forward and backward."""
+    network = links.DenseNet()
+    rng = numpy.random.default_rng(0)
+    x = rng.standard_normal((32, 3, 32, 32), dtype="f")
+    structures = rng.random((2, len(network.costs))) < 0.16
+
+    def step():
+        chainer.functions.sum(network(x, structures)).backward()
+
+    return step
 
 
 def make(case, device=None, captured=False):
@@ -167,6 +207,10 @@ def make(case, device=None, captured=False):
     device = device or chainer.get_device("@numpy")
     if case.removeprefix(EAGER) in CONNECTIONS:
         return make_connection(case, device, captured)
+    if case == EVALUATION:
+        return evaluation()
+    if case == FIRST_CALL:
+        return first_call()
     if case == "products, batch 64":
         return products(64, device)
     if case == "weights and velocities, read and written":

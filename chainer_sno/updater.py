@@ -10,6 +10,20 @@ from chainer_sno.iterators import convert
 from chainer_sno.utility import ranking_utility
 
 
+def _use_threads(link: Any, threads: int) -> None:
+    """Let a link compute with so many threads.
+
+    Raises:
+        ValueError: the number is less than one, or the link has one thread only.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    if hasattr(link, "threads"):
+        link.threads = threads
+    elif threads > 1:
+        raise ValueError(f"{type(link).__name__} computes with one thread, not with {threads}")
+
+
 class StructureUpdater(chainer.training.updaters.StandardUpdater):
     r"""Train the weights and the distribution over structures together (Algorithm 1).
 
@@ -30,10 +44,13 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
             variable that is a mean over the mini-batch.
         converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater.
         device (device specifier): where to train, as in Chainer's StandardUpdater.
+        threads (int): that compute at once, for a link that says how many may: on a CPU,
+            :class:`chainer_sno.links.DenseNet`.  By default the link's ``threads`` stay as they
+            are.  The numbers do not depend on it.
 
     Raises:
-        ValueError: ``samples`` is less than one, or the distribution has another number of bits
-            than the link.
+        ValueError: ``samples`` or ``threads`` is less than one, the distribution has another number
+            of bits than the link, or the link cannot use threads.
     """
 
     iteration: int
@@ -47,7 +64,10 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         loss_func: Callable[..., Any] = chainer.functions.softmax_cross_entropy,
         converter: Callable[..., Any] = chainer.dataset.concat_examples,
         device: DeviceSpec = None,
+        threads: int | None = None,
     ) -> None:
+        if threads is not None:
+            _use_threads(optimizer.target, threads)
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         if len(bernoulli) != len(optimizer.target.costs):

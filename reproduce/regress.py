@@ -93,7 +93,7 @@ def _connections(**values):
     inputs a batch normalisation divides zeros, up to roundings, by almost nothing.
     """
     common = {"epochs": 4, "examples": 60, "test_examples": 20, "batch_size": 10}
-    common |= {"weight_decay": 0.01, "depth": 16, "growth_rate": 3}
+    common |= {"weight_decay": 0.01, "depth": 16, "growth_rate": 3, "reestimate": 0}
     if values.get("method", "sno") == "sno":
         common |= {"epsilon0": -1.0, "eta_factor": 12}
     return ConnectionSelection(**common | values)
@@ -120,7 +120,7 @@ TRACES = {
     "connections-random": Case(_connections(method="random", usage_rate=0.675)),
     "connections-paper": Case(
         ConnectionSelection(
-            epochs=2, examples=32, test_examples=10, epsilon0=2.0**-4, eta_factor=50
+            epochs=2, examples=32, test_examples=10, epsilon0=2.0**-4, eta_factor=50, reestimate=0
         )
     ),
 }
@@ -131,6 +131,7 @@ _SHORT_DENSENET = {
     "batch_size": 32,
     "examples": 6400,
     "test_examples": 1000,
+    "reestimate": 0,
 }
 #: The short runs by name.  Penalties are such that seeds end near each other.
 RUNS = {

@@ -185,7 +185,7 @@ def convolve(
             kc = min(CHANNELS, c - k0)
             v_position = _transform_inputs(
                 x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
-                bits, 0,
+                bits, numpy.int64(0),
             )  # fmt: skip
             wino.multiply(
                 V, v_position, v_pair, U, padded, rows, r0 + k0, step, kc, M, 0, m_position, m_pair,
@@ -242,7 +242,7 @@ def gradient_of_weights(
             kc = min(chunk, c - k0)
             v_position = _transform_inputs(
                 x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
-                bits, 1,
+                bits, numpy.int64(1),
             )  # fmt: skip
             wino.multiply_transposed(
                 D, 0, d_position, d_pair, V, 0, v_position, v_pair, pairs, G,
@@ -414,12 +414,14 @@ def block_forward(
         member (Member): which thread this is.
     """
     layers = len(ends) - 1
+    # numba would compile a function once more for an argument that is written out.
+    mode, zero = numpy.int64(ACTIVATE), numpy.int64(0)
     blocks, units = _units(shape)
     height, padded_width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     plane = height * padded_width * LANES
     barrier(counter, member)  # units of the block before were others
     if training and width > 0:
-        moments(x, shape, 0, width, mean, var, parts, own, counter, member)
+        moments(x, shape, zero, width, mean, var, parts, own, counter, member)
     width = abs(width)
     for i in range(layers + 1):
         r0 = ends[i - 1] if i else 0
@@ -434,7 +436,7 @@ def block_forward(
             b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
             if c:
                 convolve(
-                    x, b0, count, shape, rows, r0, c, normal, ACTIVATE, U, u_starts[i], x,
+                    x, b0, count, shape, rows, r0, c, normal, mode, U, u_starts[i], x,
                     shape.channels, first, shape.growth, S, V, M, bits,
                 )  # fmt: skip
             else:
@@ -584,6 +586,8 @@ def block_backward(
             counter, member: see :func:`block_forward`.
     """
     layers = len(ends) - 1
+    # numba would compile a function once more for an argument that is written out.
+    mode, zero = numpy.int64(ACTIVATE), numpy.int64(0)
     blocks, units = _units(shape)
     size = shape.images * shape.height * shape.width
     height, padded_width = rounded(shape.height, TILE), rounded(shape.width, TILE)
@@ -615,11 +619,11 @@ def block_backward(
                 for b in range(count):
                     _complete(
                         x, gx, b0 + b, shape, first, shape.growth, mean, slope, offset, seen, gy, b,
-                        False,
+                        zero,
                     )  # fmt: skip
                 G[u, : (c + 3) // 4 * POSITIONS * group] = 0
                 gradient_of_weights(
-                    x, gy, b0, count, shape, rows, r0, c, normal, ACTIVATE, shape.growth, flat_G,
+                    x, gy, b0, count, shape, rows, r0, c, normal, mode, shape.growth, flat_G,
                     u * G_step, S, V, M, bits,
                 )  # fmt: skip
                 gradient_of_maps(
@@ -684,7 +688,9 @@ def block_backward(
             slope[k], offset[k] = through[0, k] / size, through[1, k] / size
     for u in range(member.number, units, member.size):
         for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
-            _complete(x, gx, b, shape, 0, width, mean, slope, offset, seen, gin, b, paired)
+            _complete(
+                x, gx, b, shape, zero, width, mean, slope, offset, seen, gin, b, numpy.int64(paired)
+            )
 
 
 @compiled
