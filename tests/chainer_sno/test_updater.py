@@ -27,6 +27,26 @@ def make_updater(rng, samples=2, epsilon0=0.1, converter=pass_arrays):
     )
 
 
+@pytest.mark.parametrize("threads", [0, 2])
+def test_threads_that_a_link_does_not_have_are_refused(threads, rng):
+    updater = make_updater(rng)
+    optimizer = updater.get_optimizer("main")
+    with pytest.raises(ValueError, match="at least 1" if threads < 1 else "one thread"):
+        StructureUpdater(
+            updater.get_iterator("main"), optimizer, updater.bernoulli, threads=threads
+        )
+
+
+def test_threads_of_a_link_that_has_some(rng):
+    link = links.DenseNet(7, 2, classes=3)
+    optimizer = chainer.optimizers.NesterovAG(0.1).setup(link)
+    iterator = ArrayIterator((numpy.zeros((4, 3, 8, 8), "f"), numpy.zeros(4, "i")), 2)
+    StructureUpdater(iterator, optimizer, Bernoulli(link.costs), threads=3)
+    assert link.threads == 3
+    StructureUpdater(iterator, optimizer, Bernoulli(link.costs))
+    assert link.threads == 3
+
+
 def arrays_of(updater):
     link = updater.get_optimizer("main").target
     return {

@@ -49,6 +49,17 @@ def test_every_place_and_both_sides_are_met(rng):
     assert 0 in found.max(axis=(1, 2)), "a crop may leave the point out"
 
 
+def test_one_pass_gives_the_same_bits(dtype, rng):
+    images = rng.integers(0, 256, (50, 3, 10, 8), dtype=numpy.uint8)
+    uniforms = rng.random((50, 3)).astype("f")
+    standardise = Standardise(*channel_statistics(images))
+    iterator = ImageIterator((images, numpy.zeros(50, "i")), 10, standardise)
+    found = iterator._augment(images, uniforms)
+    expected = crop_and_flip(standardise(images), uniforms)
+    assert found.dtype == expected.dtype == dtype
+    numpy.testing.assert_array_equal(found, expected)
+
+
 @pytest.fixture
 def arrays(rng):
     images = rng.integers(0, 256, (50, 3, 8, 8), dtype=numpy.uint8)

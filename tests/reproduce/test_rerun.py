@@ -70,6 +70,18 @@ def test_the_first_epochs_tell(name, records, here, capsys):
     assert not list((here / "runs" / "rerun").iterdir())
 
 
+def test_a_record_of_another_path_is_told(records, here, capsys):
+    def older(content):
+        content["versions"]["path"] = "fast"
+        content["settings"]["reestimate"] = 0
+
+    path = changed(records["random"], here, older)
+    cli.main(["rerun", str(path)])
+    printed = capsys.readouterr().out
+    assert "The path 'fast' trained the record, and 'winograd' trains here" in printed
+    assert "the same bits cannot be expected" in printed
+
+
 def test_the_first_epoch_that_differs_ends_it(records, here, capsys):
     def nudge(content):
         content["log"]["theta/mean"][2] *= 1 + 2**-52

@@ -1,5 +1,6 @@
 """One training from the command line: killed, resumed, refused, and what it leaves behind."""
 
+import io
 import json
 import random
 import resource
@@ -8,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy
 import pytest
 
+from chainer_sno._import_chainer import chainer
 from reproduce import ROOT, ReproduceError, data, record, snapshot
 from reproduce.marks import is_locked
-from reproduce.run import get_device
+from reproduce.run import Computers, get_device
 from reproduce.settings import UnitSelection
 from reproduce.unit_selection import UnitTraining
 from tests.reproduce.test_cli import unread
@@ -362,6 +365,66 @@ def test_a_damaged_or_foreign_record_is_refused(undisturbed, tmp_path):
         "d.json",
         "e.json",
     ]
+
+
+THREADED = ("connection-selection", "--depth", "10", "--growth-rate", "4", "--examples", "320")
+THREADED = (*THREADED, "--test-examples", "100", "--epochs", "2", "--epsilon0", "2^-4")
+
+
+def test_any_number_of_threads_gives_the_same_record(tmp_path):
+    found = {}
+    for threads in (1, 2, 3):
+        out = tmp_path / str(threads)
+        result = call(out, *THREADED, f"--threads={threads}")
+        assert result.returncode == 0, result.stderr
+        found[threads] = the_record(out)[1]
+        assert found[threads]["times"]["threads"] == [threads]
+    assert without_times(found[1]) == without_times(found[2]) == without_times(found[3])
+
+
+@pytest.mark.parametrize(
+    "options", [("--threads=2",), (*THREADED, "--threads=2", "--plain"), (*THREADED, "--threads=0")]
+)
+def test_threads_that_there_are_not(options, tmp_path):
+    result = call(tmp_path / "out", *options)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 or "Not the paper" in result.stdout
+    assert "--threads" in result.stderr.splitlines()[-1]
+
+
+def test_the_record_lists_the_machines(tmp_path):
+    """A training that went on elsewhere says which iterations it did where."""
+    trainer = types.SimpleNamespace(updater=types.SimpleNamespace(iteration=0))
+    computers = []
+    for threads, until in ((1, 40), (2, 70), (1, 100)):
+        computers.append(Computers(get_device(-1), threads))
+        if len(computers) == 3:
+            computers[-1].own = {"processor": "another"}
+        if len(computers) > 1:
+            file = io.BytesIO()
+            chainer.serializers.save_npz(file, computers[-2])
+            file.seek(0)
+            chainer.serializers.load_npz(file, computers[-1])
+        computers[-1].initialize(trainer)
+        while trainer.updater.iteration < until:
+            trainer.updater.iteration += 1
+            computers[-1](trainer)
+    here, there = computers[-1].found
+    assert here == {"machine": record.machine(get_device(-1)), "iterations": [1, 70]}
+    assert there == {"machine": {"processor": "another"}, "iterations": [71, 100]}
+    assert computers[-1].threads == [1, 2]
+
+
+def test_a_snapshot_that_is_older_than_the_list_of_machines():
+    trainer = types.SimpleNamespace(updater=types.SimpleNamespace(iteration=30))
+    computers = Computers(get_device(-1), 1)
+    file = io.BytesIO()
+    numpy.savez(file, other=1)
+    file.seek(0)
+    chainer.serializers.load_npz(file, computers)
+    computers.initialize(trainer)
+    assert computers.found[0] == {"machine": None, "iterations": [1, 30]}
+    assert computers.found[1]["iterations"] == [31, 30]
 
 
 def test_a_long_record_is_small(undisturbed, tmp_path):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from reproduce import ROOT, marks, status, sweep
+from reproduce import ROOT, ReproduceError, marks, status, sweep
 from reproduce.settings import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
@@ -30,6 +30,32 @@ OPTIONS = ["--schedule=quick", "--epochs=1", "--units=8", "--layers=1"]
 TWO = ["--methods=dropout", "--trials=2"]
 #: One of more runs than are trained at a time, each long enough to be hit.
 THREE = ["--methods=dropout", "--trials=3", "--epochs=2"]
+
+
+@pytest.mark.parametrize("jobs", [1, 1000])
+def test_more_threads_than_cores_are_told(jobs, tmp_path, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(sweep, "_on_this_machine", lambda *values: given.append(values) or {})
+    monkeypatch.setattr(sweep.data, "load", lambda *_: None)
+    runs = [ConnectionSelection(seed=seed) for seed in range(2)]
+    sweep.run_all(runs, tmp_path, jobs=jobs, threads=2 if jobs > 1 else 1)
+    told = capsys.readouterr().err
+    assert (told == "") == (jobs == 1)
+    if jobs > 1:
+        assert "1000 jobs of 2 threads are more than the" in told
+        assert given[0][-1] == 2
+
+
+def test_threads_are_for_connection_selection(tmp_path):
+    with pytest.raises(ReproduceError, match="--threads 2 is for connection selection"):
+        sweep.run_all(small_runs(), tmp_path, threads=2)
+    with pytest.raises(ReproduceError, match="at least 1"):
+        sweep.run_all(small_runs(), tmp_path, threads=0)
+
+
+def test_threads_reach_the_training(tmp_path):
+    found = sweep.command(ConnectionSelection(), tmp_path, threads=3)
+    assert "--threads=3" in found
 
 
 def small_runs(trials=1):
