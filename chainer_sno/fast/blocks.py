@@ -23,7 +23,7 @@ from chainer_sno.fast import winograd as wino
 from chainer_sno.fast.vectors import compiled
 from chainer_sno.fast.winograd import BACK, FLIPPED, LANES, PAIR, POSITIONS, TILE
 
-#: Channels that are transformed before their products are added up: they stay in L2.
+#: Channels that are transformed before their products are added up, which stay in L2.
 CHANNELS = 16
 #: Tiles that are worked on at a time, at least, where a row of tiles has fewer.
 TILES = 8
@@ -211,8 +211,8 @@ def gradient_of_weights(
         gy (array): gradients of the outputs, planes (blocks, outputs).
         G (array): (channels / 4, POSITIONS, outputs / 4, 4 outputs, 4 channels), from ``ig`` on.
         bits (array): uint8, a bit a number, planes (blocks, c).
-        x, first_block, blocks, shape, rows, r0, c, normal, mode, outputs, S, D, V: see
-            :func:`convolve`.
+
+    The other arguments are those of :func:`convolve`.
     """
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
@@ -262,8 +262,8 @@ def gradient_of_maps(
         direct (array): uint8, the same: sum up g (x - mean) as well.
         gx (array): gradients of the maps, as x.
         sums (array): (c, 2, LANES): of g, and of g (x - mean) where ``direct``.
-        x, gy, first_block, blocks, shape, rows, r0, c, normal, U, iu, outputs, S, E, M, bits: see
-            :func:`convolve` and :func:`gradient_of_weights`.
+
+    The other arguments are those of :func:`convolve` and :func:`gradient_of_weights`.
     """
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
@@ -407,7 +407,7 @@ def block_forward(
         has_transition (bool): or the exit's output is the mean over the pixels.
         T (array): weights of the transition, (channels, outputs rounded up).
         outputs (int): of the transition.
-        pooled (array): what T multiplies, see :func:`_transition`.
+        pooled (array): what T multiplies, see ``_transition``.
         y (array): gets the exit's output: maps of the next block, of ``y_channels`` planes; or
             planes of one pixel.
         counter (array): of the team's :func:`barrier`.
@@ -556,6 +556,40 @@ def _sum_of(sums, units, step, place):
 
 
 @compiled
+def _mark(rows, r0, c, start, gamma, beta, is_exit, fresh, direct, seen):
+    """Note which of the inputs of a consumer have no gradient yet, and which need a direct sum."""
+    for k in range(c):
+        channel = rows[r0 + k]
+        fresh[k], seen[channel] = 1 - seen[channel], 1
+        g = gamma[start + channel]
+        small = g == 0 or abs(g) <= SMALL_GAMMA * abs(beta[start + channel])
+        # The exit reads its inputs anyway.
+        direct[k] = 1 if small or is_exit else 0
+
+
+@compiled
+def _add_units(G, G_step, units, first, last):
+    """Add the gradients of all units to those of the first one."""
+    for u in range(1, units):
+        for j in range(first, last):
+            G[j] += G[u * G_step + j]
+
+
+@compiled
+def _add_kernel(taps, group, k, growth, maps_below, channel, start, W, gW):
+    """Add the gradient of the kernel of one channel; return its product with the kernel."""
+    dot = 0.0
+    for o in range(growth):
+        target = start + (o * maps_below + channel) * 9
+        place = o // 4 * 16 + o % 4 * 4 + k % 4
+        for t in range(9):
+            own = taps[t * group + place]
+            gW[target + t] += own
+            dot += own * W[target + t]
+    return dot
+
+
+@compiled
 def block_backward(
     shape, training, x, rows, ends, needed, U, u_starts, gamma, beta, eps, starts, running_mean,
     running_var, mean, var, normal, S, V, M, bits, width, has_transition, T, outputs, pooled, gout,
@@ -579,11 +613,10 @@ def block_backward(
         gW (array): gets the gradients of the kernels of all layers that are needed.
         gT (array): the same of the transition, (outputs, channels).
         ggamma, gbeta (array): the same, as gamma and beta.
-        gin (array): gets the gradient of the input, see :func:`_complete`.
+        gin (array): gets the gradient of the input, see ``_complete``.
         paired (bool): in which form.
-        shape, training, x, rows, ends, U, u_starts, gamma, beta, eps, starts, running_mean,
-            running_var, mean, var, normal, S, bits, width, has_transition, T, outputs, pooled,
-            counter, member: see :func:`block_forward`.
+
+    The other arguments are those of :func:`block_forward`.
     """
     layers = len(ends) - 1
     # numba would compile a function once more for an argument that is written out.
@@ -594,8 +627,7 @@ def block_backward(
     row, plane = padded_width * LANES, height * padded_width * LANES
     sums_step, G_step = sums.shape[1], G.shape[1]
     flat_sums, flat_G = sums.reshape(-1), G.reshape(-1)
-    padded = rounded(shape.growth, 4)
-    group = 4 * padded
+    group = 4 * rounded(shape.growth, 4)
     seen[:] = 0
     means, variances = (mean, var) if training else (running_mean, running_var)
     for i in range(layers, -1, -1):
@@ -603,25 +635,23 @@ def block_backward(
         c, first, start = ends[i] - r0, width + i * shape.growth, starts[i]
         if i < layers and not needed[i]:
             continue
+        # Gradients of transformed kernels, or of the transition, of four channels.
+        four = POSITIONS * group if i < layers else has_transition * 4 * rounded(outputs, 4)
         _normalise(rows, r0, c, start, gamma, beta, eps[i], means, variances, training, normal)
-        for k in range(c):
-            channel = rows[r0 + k]
-            fresh[k], seen[channel] = 1 - seen[channel], 1
-            small = abs(gamma[start + channel]) <= SMALL_GAMMA * abs(beta[start + channel])
-            direct[k] = 1 if small or gamma[start + channel] == 0 or i == layers else 0
+        _mark(rows, r0, c, start, gamma, beta, i == layers, fresh, direct, seen)
         if i < layers and training:
             for k in range(first, first + shape.growth):
                 slope[k], offset[k] = through[0, k] / size, through[1, k] / size
         for u in range(member.number, units, member.size):
             b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
             sums[u, : c * PAIR] = 0
+            G[u, : (c + 3) // 4 * four] = 0
             if i < layers:
                 for b in range(count):
                     _complete(
                         x, gx, b0 + b, shape, first, shape.growth, mean, slope, offset, seen, gy, b,
                         zero,
                     )  # fmt: skip
-                G[u, : (c + 3) // 4 * POSITIONS * group] = 0
                 gradient_of_weights(
                     x, gy, b0, count, shape, rows, r0, c, normal, mode, shape.growth, flat_G,
                     u * G_step, S, V, M, bits,
@@ -630,52 +660,36 @@ def block_backward(
                     x, gy, b0, count, shape, rows, r0, c, normal, fresh, direct, U, u_starts[i],
                     shape.growth, gx, flat_sums[u * sums_step :], S, V, M, bits,
                 )  # fmt: skip
-            elif has_transition:
-                G[u, : (c + 3) // 4 * 4 * rounded(outputs, 4)] = 0
-                for b in range(b0, b0 + count):
+                continue
+            for b in range(b0, b0 + count):
+                if has_transition:
                     _transition_back(
                         x, gx, gout, pooled, b, shape, rows, r0, c, normal, fresh, T, outputs,
                         flat_G, u * G_step, flat_sums, u * sums_step, M,
                     )  # fmt: skip
-            else:
-                for b in range(b0, b0 + count):
-                    for k in range(c):
-                        channel = rows[r0 + k]
-                        planes = b * shape.channels + channel
-                        gplanes = b * len(seen) + channel
-                        maps.mean_back(
-                            gout, gplanes * LANES, x, gx, planes * plane, row, shape.height,
-                            shape.width, x.dtype.type(1 / (shape.height * shape.width)),
-                            normal[0, k], normal[1, k], normal[2, k], fresh[k], flat_sums,
-                            u * sums_step + k * PAIR,
-                        )  # fmt: skip
+                    continue
+                for k in range(c):
+                    channel = rows[r0 + k]
+                    maps.mean_back(
+                        gout, (b * len(seen) + channel) * LANES, x, gx,
+                        (b * shape.channels + channel) * plane, row, shape.height, shape.width,
+                        x.dtype.type(1 / (shape.height * shape.width)), normal[0, k], normal[1, k],
+                        normal[2, k], fresh[k], flat_sums, u * sums_step + k * PAIR,
+                    )  # fmt: skip
         barrier(counter, member)
         for q in range(member.number, (c + 3) // 4, member.size):
-            for u in range(1, units):
-                if i < layers:
-                    span = POSITIONS * group
-                elif has_transition:
-                    span = 4 * rounded(outputs, 4)
-                else:
-                    span = 0
-                for j in range(q * span, (q + 1) * span):
-                    flat_G[j] += flat_G[u * G_step + j]
+            _add_units(flat_G, G_step, units, q * four, (q + 1) * four)
             if i < layers:
-                wino.gradient_of_kernel(flat_G, q * POSITIONS * group, group, group, taps)
+                wino.gradient_of_kernel(flat_G, q * four, group, group, taps)
             for k in range(4 * q, min(4 * q + 4, c)):
                 channel, dot = rows[r0 + k], 0.0
                 if i < layers:
-                    for o in range(shape.growth):
-                        target = w_starts[i] + (o * first + channel) * 9
-                        place = o // 4 * 16 + o % 4 * 4 + k % 4
-                        for t in range(9):
-                            own = taps[t * group + place]
-                            gW[target + t] += own
-                            dot += own * W[target + t]
+                    dot = _add_kernel(
+                        taps, group, k, shape.growth, first, channel, w_starts[i], W, gW
+                    )
                 elif has_transition:
                     for o in range(outputs):
-                        j = (q * rounded(outputs, 4) // 4 + o // 4) * 16 + o % 4 * 4 + k % 4
-                        gT[o, channel] += flat_G[j]
+                        gT[o, channel] += flat_G[q * four + o // 4 * 16 + o % 4 * 4 + k % 4]
                 total = _sum_of(flat_sums, units, sums_step, k * PAIR)
                 product = _sum_of(flat_sums, units, sums_step, k * PAIR + LANES)
                 _add_normalisation(
@@ -697,7 +711,7 @@ def block_backward(
 def _transition_back(
     x, gx, gout, pooled, b, shape, rows, r0, c, normal, fresh, T, outputs, G, ig, sums, isum, M
 ):
-    """Go back through :func:`_transition`.
+    """Go back through ``_transition``.
 
     G gets (c / 4, outputs / 4, 4 outputs, 4 channels).
     """

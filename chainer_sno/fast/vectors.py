@@ -380,7 +380,7 @@ def compiled(function: Any = None, **options: Any) -> Any:
 
     Args:
         function (callable): in the subset of Python that numba compiles.
-        **options: of :func:`numba.njit`.
+        **options: of ``numba.njit``.
     """
     if function is None:
         return functools.partial(compiled, **options)

@@ -16,7 +16,7 @@ channels, 32): what a product of one position reads is contiguous.
 The gradient of the maps convolves with the flipped kernel.  Flipping turns a point into its
 inverse, and with each point its inverse is one of the set.  So the transformed flipped kernel holds
 the numbers of the transformed kernel at other positions (:data:`FLIPPED`), times factors that the
-last transform contains (:func:`_inputs_of`), and each kernel is transformed once.
+last transform contains (``_inputs_of``), and each kernel is transformed once.
 """
 
 import numpy
@@ -31,7 +31,7 @@ POSITIONS = POINTS * POINTS
 LANES = 16
 #: Numbers of a channel in a pair of tiles, at one position.
 PAIR = 2 * LANES
-#: Channels whose gradients are computed at a time: the products of a pair of tiles stay in L1.
+#: Channels whose gradients are computed at a time; the products of a pair of tiles stay in L1.
 BACK = 6
 #: The finite points: 0, ±_A, ±_B.
 _A, _B = 0.5**0.5, 2**0.5
@@ -47,7 +47,7 @@ def _kernel_matrix():
     return numpy.array([*rows, [0, 0, 1]])
 
 
-#: G of the algorithm: transforms one side of a kernel.
+#: What transforms one side of a kernel, G of the algorithm.
 KERNEL = _kernel_matrix()
 _INVERSE = numpy.array([5, 3, 4, 1, 2, 0])
 #: Where the transformed kernel has what the transformed flipped kernel has at each position.
@@ -82,7 +82,7 @@ def _outputs_of(e, m):
 
 
 def _inputs_of(e, m):
-    """Return what :func:`_outputs_of` does, with the factors of the flipped kernel.
+    """Return what ``_outputs_of`` does, with the factors of the flipped kernel.
 
     They are -2 at the points ±√½ and -½ at ±√2.
     """
