@@ -125,10 +125,10 @@ MUTATIONS = {
         ),
     ),
     "Nesterov's momentum with the velocity before the step, plain": (
-        "units-plain,units-dropout-plain,connections-random",
+        "units-plain,units-dropout-plain,connections-plain",
         (
             "reproduce/training.py",
-            "        optimizer = chainer.optimizers.NesterovAG(",
+            "        optimizer = kind(",
             "        def update(rule, parameter):\n"
             "            v, p, g = rule.state['v'], rule.hyperparam, parameter.grad\n"
             "            parameter.data += p.momentum**2 * v - (1 + p.momentum) * p.lr * g\n"
@@ -136,7 +136,31 @@ MUTATIONS = {
             "            v -= p.lr * g\n\n"
             "        from chainer.optimizers.nesterov_ag import NesterovAGRule\n"
             "        NesterovAGRule.update_core_cpu = update\n"
-            "        optimizer = chainer.optimizers.NesterovAG(",
+            "        optimizer = kind(",
+        ),
+    ),
+    "Nesterov's momentum with the velocity before the step, in one pass": (
+        "connections,connections-random",
+        (
+            "chainer_sno/fast/steps.py",
+            "        p = parameter[i] + square * v\n",
+            "        p = parameter[i] + square * velocity[i]\n",
+        ),
+    ),
+    "the gradient through the batch statistics lacks that of beta": (
+        "connections,connections-paper",
+        (
+            "chainer_sno/fast/blocks.py",
+            "    through[1, channel] += gamma[j] * total * inverse\n",
+            "",
+        ),
+    ),
+    "a kernel is not flipped on the way back": (
+        "connections,connections-random",
+        (
+            "chainer_sno/fast/winograd.py",
+            "FLIPPED = (_INVERSE[:, None] * POINTS + _INVERSE).ravel()",
+            "FLIPPED = numpy.arange(36)",
         ),
     ),
     "a gradient's first step as with the velocity before it, fast": (

@@ -20,9 +20,9 @@ def single_layer(request, rng):
     network.stem.W.array[...] = 0
     for channel in range(request.param):
         network.stem.W.array[channel, channel, 1, 1] = 1
-    norm = network.blocks[0].norms[0]
-    # Far from where the ReLU has its edge.
-    norm.beta.array[...] = 8
+    # Far from where a ReLU has its edge, which a rounding may be on either side of.
+    for norm in network.blocks[0].norms:
+        norm.beta.array[...] = 8
     x = rng.standard_normal((32, request.param, 16, 16), dtype="f")
     structure = numpy.array([[True, False, True]])
     return network, x, structure
