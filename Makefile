@@ -3,6 +3,7 @@
 # make docs        build the pages into docs/_build/html
 # make docs-check  run every code block of the pages and the README, minutes
 # make package-check  build the wheel and train with it in a fresh environment
+# make report     write results/REPORT.md, and draw the figures and results/report.html
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # What is imported is compiled once, and not by each of the many processes anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install data reproduce test docs docs-check package-check benchmark lint clean
+.PHONY: install data reproduce report test docs docs-check package-check benchmark lint clean
 
 install: $(INSTALLED)
 
@@ -31,6 +32,9 @@ data: install
 
 reproduce: data
 	$(BIN)/python -m reproduce quick unit-selection
+
+report: install
+	$(BIN)/python -m reproduce report
 
 test: data lint
 	$(BIN)/python -m pytest

@@ -236,6 +236,32 @@ def _status(arguments):
     print("\n".join(status.lines(states)))
 
 
+def _add_progress(commands):
+    parser = commands.add_parser(
+        "progress",
+        help="how far unfinished runs are, as files for the report",
+        description="Write a small JSON file for each run that has not ended, from its newest "
+        "snapshot: iteration, usage, what is selected, the histogram of theta, both errors.",
+    )
+    add = parser.add_argument
+    add("--out", default="runs", help="the directory of the runs (runs)")
+    add("--to", default="results/progress", help="gets the files (results/progress)")
+    parser.set_defaults(call=_progress)
+
+
+def _progress(arguments):
+    from reproduce import progress
+    from reproduce.compare import format_table
+
+    if not Path(arguments.out).is_dir():
+        raise ReproduceError(f"{arguments.out!r} is no directory: --out names that of the runs")
+    written = progress.write(arguments.out, arguments.to)
+    if not written:
+        print(f"{arguments.out!r} has no unfinished run with a snapshot.")
+        return
+    print(format_table(*progress.rows(progress.read_all(arguments.to))))
+
+
 def _add_runs(add):
     """Add the option that names the directory of the records."""
     add("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
@@ -304,7 +330,8 @@ def _report(arguments):
     from reproduce import report
 
     records, refused = _read_records(arguments.runs)
-    print("\n".join(map(str, report.write(records, refused, arguments.out))))
+    progress = Path(arguments.runs).parent / "progress"
+    print("\n".join(map(str, report.write(records, refused, arguments.out, progress))))
 
 
 def _add_figures(commands):
@@ -502,6 +529,7 @@ def make_parser():
     _add_quick(commands)
     _add_sweep(commands)
     _add_status(commands)
+    _add_progress(commands)
     _add_compare(commands)
     _add_report(commands)
     _add_figures(commands)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from chainer_sno.files import write_bytes
-from reproduce import claims, compare, costs, figures, structures
+from reproduce import claims, compare, costs, figures, progress, structures
 from reproduce.groups import computer
 from reproduce.settings import EXPERIMENTS, fraction_of_paper, from_dict
 
@@ -16,6 +16,8 @@ _TITLES = {
     "unit-selection": "Unit selection on MNIST (section 4.1)",
     "connection-selection": "Connection selection on CIFAR-10 (section 4.2)",
 }
+#: The figures that the Markdown shows as well: those of the paper that compare its settings.
+SHOWN = ("unit-selection-paper-figure-1a", "connection-selection-paper-figure-1b")
 _RUN_COLUMNS = (
     "experiment",
     "method",
@@ -42,17 +44,19 @@ _STRUCTURE_COLUMNS = (
 )
 
 
-def content(records, refused, drawn):
+def content(records, refused, drawn, unfinished=()):
     """Return what the report says, as plain values.
 
     Args:
         records (list of dict): of both experiments and any schedule.
         refused (list of str): a line for each file that is no record.
         drawn (list): name, caption and files of each figure, see :func:`figures.draw_all`.
+        unfinished (list of dict): how far other runs are, see :mod:`reproduce.progress`.
 
     Returns:
         dict: for the templates.
     """
+    unfinished_columns, unfinished_rows = progress.rows(unfinished)
     published = compare.published()
     sections = []
     for experiment in EXPERIMENTS:
@@ -101,6 +105,9 @@ def content(records, refused, drawn):
         "machines": sorted({_machine(record) for record in records}),
         "versions": sorted({_versions(record) for record in records}),
         "refused": refused,
+        "shown": SHOWN,
+        "unfinished_columns": unfinished_columns,
+        "unfinished": unfinished_rows,
     }
 
 
@@ -207,13 +214,15 @@ def _data_uri(path):
     return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
 
 
-def write(records, refused, directory):
+def write(records, refused, directory, unfinished=None):
     """Write REPORT.md, report.html and the figures that they show.
 
     Args:
         records (list of dict): of both experiments and any schedule.
         refused (list of str): a line for each file that is no record.
         directory (str or pathlib.Path): gets the two, and the figures in ``figures``.
+        unfinished (str or pathlib.Path): the files that say how far other runs are; none by
+            default.
 
     Returns:
         list of pathlib.Path: the two files.
@@ -225,7 +234,8 @@ def write(records, refused, directory):
         png, svg = figure.files
         name = png.relative_to(directory).as_posix()
         drawn.append({**figure._asdict(), "png": name, "svg": svg})
-    found = content(records, refused, drawn)
+    others = progress.read_all(unfinished) if unfinished else []
+    found = content(records, refused, drawn, others)
     written = []
     for name, template, escape in (
         ("REPORT.md", "report.md.jinja", False),

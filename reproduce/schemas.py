@@ -113,6 +113,36 @@ RECORD = _object(
 )
 
 
+#: How far a run is that has not ended, see :mod:`reproduce.progress`.
+PROGRESS = _object(
+    {
+        "unfinished": {"const": True},
+        "name": _TEXT,
+        "settings": {"type": "object"},
+        "path": _TEXT,
+        "iteration": _WHOLE,
+        "iterations": _WHOLE,
+        "written": _TEXT,
+        "usage_rate": _FRACTION,
+        "units": _list(_WHOLE),
+        "connections": _list(_WHOLE),
+        "structure": {"type": "string", "pattern": "^[01]+$"},
+        "depth": {"type": ["integer", "null"]},
+        "theta_histogram": _list(_WHOLE),
+        "last_epoch": _object(
+            {
+                "epoch": _WHOLE,
+                "test_error": _FRACTION,
+                "training_loss": {"type": "number"},
+                "reestimated_test_error": _FRACTION,
+            },
+            required=["epoch", "test_error"],
+        ),
+    },
+    required=["unfinished", "name", "settings", "path", "iteration", "iterations", "written"],
+)
+
+
 def check(value, schema, name):
     """Check that a value has a form.
 

@@ -56,8 +56,8 @@ def snapshots(directory):
     return sorted(Path(directory).glob(_PATTERN), reverse=True)
 
 
-def _read(path):
-    """Return the content of a snapshot, with every checksum in it verified."""
+def read(path):
+    """Return the identity and the content of a snapshot, with every checksum in it verified."""
     content = read_npz(path)
     return json.loads(str(content.pop("identity")[()])), content
 
@@ -80,7 +80,7 @@ def resume(trainer, directory, identity, say=print):
     found = snapshots(directory)
     for number, path in enumerate(found):
         try:
-            saved, content = _read(path)
+            saved, content = read(path)
         except DAMAGE as error:
             older = found[number + 1].name if number + 1 < len(found) else "the beginning"
             say(f"{path.name} is damaged ({error}): going back to {older}")

@@ -1,0 +1,174 @@
+"""How far runs that have not ended are: what their snapshots hold, as small JSON files.
+
+A run at the paper's settings that is under way is what the paper's run was at the same iteration,
+so its state is evidence before its end.  A file of ``results/progress`` says it of one run, and is
+written over by the next state; when the run ends, its record takes the file's place.
+"""
+
+import datetime
+import json
+from pathlib import Path
+
+import numpy
+
+from chainer_sno import complexity
+from chainer_sno.files import DAMAGE, write_bytes
+from reproduce import ROOT, ReproduceError, schemas, snapshot, structures
+from reproduce.files import make_writable
+from reproduce.settings import from_dict
+
+#: Where the files of this repository's runs are.
+PROGRESS = ROOT / "results" / "progress"
+#: Parts of [0, 1] in the histogram of theta.
+BINS = 20
+#: Where a snapshot has what is read here.
+_THETA, _COSTS = "updater/bernoulli/theta", "updater/bernoulli/costs"
+_LOG, _ITERATION = "extensions/LogReport/_log", "updater/iteration"
+_COMPUTERS, _STRUCTURE = "extensions/computers/noted", "updater/optimizer:main/model/structure"
+
+
+def _newest(directory):
+    """Return settings, path and content of the newest whole snapshot; None without one."""
+    for path in snapshot.snapshots(directory):
+        try:
+            identity, content = snapshot.read(path)
+        except DAMAGE:
+            continue
+        code = identity.pop("path")
+        return from_dict(identity), code, content
+    return None
+
+
+def _structure(settings, bits):
+    """Return what is selected, and for a DenseNet its bits and its depth."""
+    if settings.experiment == "unit-selection":
+        return {"units": [int(part.sum()) for part in numpy.split(bits, settings.layers)]}
+    return {
+        "connections": [int(part.sum()) for part in numpy.split(bits, settings.BLOCKS)],
+        "structure": "".join("01"[int(bit)] for bit in bits),
+        "depth": structures.depth(bits, settings.BLOCKS, settings.block_layers),
+    }
+
+
+def state(directory):
+    """Return how a run stands.
+
+    Args:
+        directory (pathlib.Path): of the run.
+
+    Returns:
+        dict: what a file of ``results/progress`` holds; None where there is no whole snapshot.
+    """
+    found = _newest(directory)
+    if found is None:
+        return None
+    settings, path, content = found
+    log = json.loads(str(content[_LOG])) if _LOG in content else []
+    last = log[-1] if log else {}
+    iteration = int(content[_ITERATION])
+    result = {
+        "unfinished": True,
+        "name": settings.name,
+        "settings": settings.as_dict(),
+        "path": path,
+        "iteration": iteration,
+        "iterations": settings.iterations(),
+        "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    if _THETA in content:
+        theta = content[_THETA]
+        bits = theta >= 0.5
+        histogram, _ = numpy.histogram(theta, BINS, (0, 1))
+        result |= {
+            "usage_rate": complexity.usage_rate(bits, content[_COSTS]),
+            **_structure(settings, bits),
+            "theta_histogram": histogram.tolist(),
+        }
+    if last:
+        result["last_epoch"] = {
+            "epoch": last["epoch"],
+            "test_error": last["validation/main/error"],
+            "training_loss": last["main/loss"],
+        }
+        again = last.get("validation/main/reestimated_error")
+        if again is not None:
+            result["last_epoch"]["reestimated_test_error"] = again
+    if _COMPUTERS in content:
+        result["computers"] = json.loads(str(content[_COMPUTERS]))[0]
+    return result
+
+
+def write(out, directory=PROGRESS):
+    """Write a file for each run of a directory that has not ended, and remove those that have.
+
+    Args:
+        out (str or pathlib.Path): the directory of the runs.
+        directory (str or pathlib.Path): gets the files.
+
+    Returns:
+        list of pathlib.Path: the files written.
+    """
+    out, directory = Path(out), make_writable(directory)
+    written = []
+    for run in sorted(path for path in out.glob("*/") if path.is_dir()):
+        target = directory / f"{run.name}.json"
+        if (out / f"{run.name}.json").exists():
+            target.unlink(missing_ok=True)
+            continue
+        found = state(run)
+        if found is not None:
+            lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
+            write_bytes(target, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+            written.append(target)
+    return written
+
+
+def read_all(directory=PROGRESS):
+    """Return what the files of a directory say, in the order of their names.
+
+    Raises:
+        ReproduceError: a file has another form.
+    """
+    found = []
+    for path in sorted(Path(directory).glob("*.json")):
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ReproduceError(f"{str(path)!r} cannot be read ({error})") from error
+        schemas.check(content, schemas.PROGRESS, str(path))
+        found.append(content)
+    return found
+
+
+def rows(found):
+    """Return the table of unfinished runs: a header and a row each.
+
+    Args:
+        found (list of dict): of :func:`read_all`.
+
+    Returns:
+        tuple: a list of texts and a list of lists of texts.
+    """
+    header = ["run", "iteration", "of", "usage %", "selected", "depth", "theta near 0 or 1 %"]
+    header += ["epoch", "test error %", "re-estimated %"]
+    table = []
+    for entry in found:
+        settings = from_dict(entry["settings"])
+        setting = f"{settings.method} {settings.setting}, seed {settings.seed}"
+        cells = [setting, f"{entry['iteration']:,}", f"{entry['iterations']:,}"]
+        selected = entry.get("connections") or entry.get("units")
+        histogram = entry.get("theta_histogram")
+        if selected:
+            cells += [f"{100 * entry['usage_rate']:.1f}", "/".join(map(str, selected))]
+            depth = entry.get("depth", "-")
+            cells.append("none" if depth is None else str(depth))
+            ends = histogram[0] + histogram[-1]
+            cells.append(f"{100 * ends / sum(histogram):.0f}")
+        else:
+            cells += ["-"] * 4
+        last = entry.get("last_epoch", {})
+        cells.append(str(last.get("epoch", "-")))
+        for name in ("test_error", "reestimated_test_error"):
+            cells.append(f"{100 * last[name]:.2f}" if name in last else "-")
+        table.append(cells)
+    return header, table

@@ -1,0 +1,120 @@
+"""What snapshots say of runs that have not ended."""
+
+import json
+
+import numpy
+import pytest
+
+from reproduce import Interrupted, ReproduceError, cli, data, progress, report, run, snapshot
+from reproduce.settings import ConnectionSelection, UnitSelection
+from tests.reproduce.synthetic import noise
+
+SMALL = {"depth": 10, "growth_rate": 2, "examples": 64, "test_examples": 20, "epochs": 4}
+RUNS = {
+    "connections": ConnectionSelection(epsilon0=0.25, eta_factor=3.0, reestimate=1, **SMALL),
+    "random": ConnectionSelection(method="random", usage_rate=0.6, **{**SMALL, "batch_size": 32}),
+    "units": UnitSelection(units=6, layers=2, epochs=4, examples=640, test_examples=20),
+}
+
+
+def interrupt(settings, out):
+    """Train until two of the four epochs are over."""
+    with pytest.raises(Interrupted):
+        run.run(settings, out, quiet=True, watch=lambda log: len(log) == 2)
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", noise)
+    for settings in RUNS.values():
+        interrupt(settings, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_what_is_written(out, tmp_path):
+    target = tmp_path / "progress"
+    written = progress.write(out, target)
+    assert [path.stem for path in written] == sorted(s.name for s in RUNS.values())
+    found = {entry["name"]: entry for entry in progress.read_all(target)}
+    for settings in RUNS.values():
+        entry = found[settings.name]
+        assert entry["unfinished"] is True
+        assert entry["iteration"] == entry["iterations"] / 2 == settings.iterations() / 2
+        assert entry["last_epoch"]["epoch"] == 2
+        assert entry["computers"][0]["iterations"] == [1, entry["iteration"]]
+    settings = RUNS["connections"]
+    entry = found[settings.name]
+    _, content = snapshot.read(snapshot.snapshots(out / settings.name)[0])
+    theta = content["updater/bernoulli/theta"]
+    bits, costs = theta >= 0.5, content["updater/bernoulli/costs"]
+    assert entry["structure"] == "".join("01"[bit] for bit in bits.astype(int))
+    assert entry["connections"] == [int(bits[i : i + 6].sum()) for i in (0, 6, 12)]
+    assert entry["usage_rate"] == pytest.approx((bits * costs).sum() / costs.sum())
+    assert sum(entry["theta_histogram"]) == len(theta)
+    assert entry["theta_histogram"][0] == (theta < 0.05).sum()
+    assert 0 <= entry["last_epoch"]["reestimated_test_error"] <= 1
+    units = found[RUNS["units"].name]
+    assert len(units["units"]) == 2
+    assert "connections" not in units
+    assert "theta_histogram" not in found[RUNS["random"].name]
+
+
+def test_a_run_that_ends_takes_its_file_with_it(out, tmp_path):
+    target = tmp_path / "progress"
+    progress.write(out, target)
+    settings = RUNS["units"]
+    run.run(settings, out, quiet=True)
+    assert settings.name not in [path.stem for path in progress.write(out, target)]
+    assert not (target / f"{settings.name}.json").exists()
+
+
+def test_damaged_snapshots_are_passed_over(out, tmp_path):
+    for path in snapshot.snapshots(out / RUNS["units"].name):
+        path.write_bytes(b"no snapshot")
+    assert len(progress.write(out, tmp_path / "progress")) == 2
+
+
+def test_the_report_shows_them_apart(out, tmp_path):
+    progress.write(out, tmp_path / "progress")
+    report.write([], [], tmp_path, tmp_path / "progress")
+    text = (tmp_path / "REPORT.md").read_text()
+    assert "## Unfinished runs" in text
+    assert "| sno epsilon0=2^-2, seed 0 | 4 | 8 |" in text
+    assert "Unfinished runs" in (tmp_path / "report.html").read_text()
+    report.write([], [], tmp_path, tmp_path / "nowhere")
+    assert "Unfinished" not in (tmp_path / "REPORT.md").read_text()
+
+
+def test_the_command(out, tmp_path, capsys):
+    target = tmp_path / "progress"
+    assert cli.main(["progress", f"--out={out}", f"--to={target}"]) == 0
+    assert "random usage-rate=0.6, seed 0" in capsys.readouterr().out
+    assert cli.main(["progress", f"--out={tmp_path / 'none'}", f"--to={target}"]) == 2
+    assert "is no directory" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["progress", f"--out={tmp_path / 'empty'}", f"--to={target}"]) == 0
+    assert "no unfinished run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"unfinished": False}, {"usage_rate": 2}, {"iteration": "5"}])
+def test_a_file_of_another_form_is_refused(change, out, tmp_path):
+    target = tmp_path / "progress"
+    path = progress.write(out, target)[0]
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ReproduceError, match="another form"):
+        progress.read_all(target)
+    path.write_text("{")
+    with pytest.raises(ReproduceError, match="cannot be read"):
+        progress.read_all(target)
+
+
+def test_a_structure_without_a_path_has_no_depth():
+    bits = numpy.zeros(18, bool)
+    found = progress._structure(RUNS["connections"], bits)
+    assert found["depth"] is None
+    assert progress.rows(
+        [
+            {"settings": RUNS["connections"].as_dict(), "iteration": 1, **found}
+            | {"iterations": 2, "usage_rate": 0.0, "theta_histogram": [3, *[0] * 18, 1]}
+        ]
+    )[1][0][5:7] == ["none", "100"]
