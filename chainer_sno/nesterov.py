@@ -138,6 +138,43 @@ def weight_decay(optimizer: Any) -> float:
     return sum(hook.rate for hook in decays)
 
 
+def parameter_decay(parameter: Any, optimizer: Any) -> float:
+    """Return the weight decay that one parameter has beside the optimizer's.
+
+    Args:
+        parameter (chainer.Parameter): of the optimizer's target.
+        optimizer (chainer.optimizers.NesterovAG): set up.
+
+    Returns:
+        float: the sum of the rates of the WeightDecay hooks of its update rule.
+
+    Raises:
+        ValueError: the parameter is frozen, or its rule has another hook, kind or rate of its own.
+    """
+    rule, name = parameter.update_rule, parameter.name
+    if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule:
+        raise ValueError(f"the fast path is for NesterovAG, and {name} has the rule {rule!r}")
+    if not rule.enabled:
+        raise ValueError(
+            f"the fast path trains every parameter, and {name} is frozen (disable_update): use the "
+            "plain updater"
+        )
+    own = vars(rule.hyperparam)
+    if own.keys() & {"lr", "momentum"} or rule.hyperparam.parent is not optimizer.hyperparam:
+        raise ValueError(
+            f"the fast path has the optimizer's rates, and {name} has rates of its own: use the "
+            "plain updater"
+        )
+    found = 0.0
+    hookable = rule._hookable
+    for hooks in (hookable._pre_update_hooks, hookable._post_update_hooks):
+        for hook in (hooks or {}).values():
+            if type(hook) is not chainer.optimizer_hooks.WeightDecay:
+                raise ValueError(f"the fast path has no hook but WeightDecay, not {hook!r}")
+            found += hook.rate
+    return found
+
+
 def velocity(parameter: Any) -> Array:
     """Return the velocity of a parameter, made where there is none yet.
 

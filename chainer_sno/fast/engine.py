@@ -104,6 +104,7 @@ class Engine:
         momentum (float): mu, strictly between 0 and 1.
         decay (float): of the weights.
         velocities (tuple): v of the weights and of the biases, lists like theirs; zeros by default.
+        bias_decay (float): of the biases; ``decay`` by default.
 
     Raises:
         ValueError: the momentum is out of range, or so much decay that it is no decay any more.
@@ -121,6 +122,7 @@ class Engine:
         momentum: float = 0.9,
         decay: float = 1e-4,
         velocities: Velocities | None = None,
+        bias_decay: float | None = None,
     ) -> None:
         if not 0 < momentum < 1:
             raise ValueError("momentum must lie strictly between 0 and 1")
@@ -128,6 +130,7 @@ class Engine:
         if self.dtype not in (numpy.float32, numpy.float64):
             raise TypeError(f"weights must be float32 or float64, not {self.dtype}")
         self.momentum, self.decay = float(momentum), float(decay)
+        self.bias_decay = self.decay if bias_decay is None else float(bias_decay)
         self._shapes = [numpy.shape(W) for W in weights]
         self._hidden = numpy.array([0] + [n for n, _ in self._shapes[:-1]], numpy.int64).cumsum()
         ends = numpy.array([0] + [n for n, _ in self._shapes]).cumsum()
@@ -394,7 +397,7 @@ class Engine:
             self._update(k, modes[k], pieces[k], dz, hs[k], *factors)
             if k:
                 dz = self._back_activations(k - 1, zs[k - 1], dh, modes, units[k], n, lam, drop)
-        rates = kind(self.momentum), kind(self._lr), kind(self.decay)
+        rates = kind(self.momentum), kind(self._lr), kind(self.bias_decay)
         kernels.update_bias(self._bias, self._bias_v, self._bias_gradient, *rates)
         if self._age >= self._basis.period:
             self._change_basis(self._lr)

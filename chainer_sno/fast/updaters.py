@@ -11,7 +11,7 @@ from chainer_sno._types import Array
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
 from chainer_sno.iterators import convert
-from chainer_sno.nesterov import velocity, weight_decay
+from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
 from chainer_sno.updater import StructureUpdater
 from chainer_sno.utility import ranking_utility
 
@@ -20,35 +20,82 @@ class _Binding:
     """An engine and the network and optimizer that it stands for.
 
     The engine holds the parameters and their velocities while it trains; :meth:`synchronise` writes
-    them into the network and the optimizer.
+    them into the network and the optimizer.  What somebody changes in either between two steps is
+    respected or refused, as far as it can be seen: rates, hooks and frozen parameters always,
+    weights when the network was synchronised.
 
     Args:
         layers (list of chainer.links.Linear): of the network, inputs first.
         optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay.
 
     Raises:
-        ValueError: the optimizer is another, or the network is not on the CPU.
+        ValueError: the optimizer or a layer is another, or the network is not on the CPU.
     """
 
     def __init__(self, layers: Sequence[Any], optimizer: Any) -> None:
-        decay = weight_decay(optimizer)
         if optimizer.target.xp is not numpy:
             raise ValueError("the fast path is for the CPU: use the plain updater on a GPU")
+        for layer in layers:
+            if type(layer) is not chainer.links.Linear or layer.b is None:
+                raise ValueError(f"the fast path is for Linear with a bias, not for {layer!r}")
         self.layers = layers
         self.optimizer = optimizer
+        self._weights = [layer.W for layer in layers]
+        self._biases = [layer.b for layer in layers]
+        self._build()
+
+    def _build(self) -> None:
+        """Make the engine from the network and the optimizer as they are."""
+        self._rates = self._current_rates()
+        momentum, decay, bias_decay = self._rates
         self.engine = Engine(
-            [layer.W.array for layer in layers],
-            [layer.b.array for layer in layers],
-            optimizer.lr,
-            optimizer.momentum,
+            [W.array for W in self._weights],
+            [b.array for b in self._biases],
+            self.optimizer.lr,
+            momentum,
             decay,
+            ([velocity(W) for W in self._weights], [velocity(b) for b in self._biases]),
+            bias_decay,
         )
         self._synchronised = True
+        self._remember()
+
+    def _current_rates(self) -> tuple[float, float, float]:
+        """Return the momentum and the decays of weights and biases, as they are now.
+
+        Raises:
+            ValueError: the engine cannot do what the optimizer would.
+        """
+        optimizer, both = self.optimizer, weight_decay(self.optimizer)
+        own: list[float] = []
+        for parameters in (self._weights, self._biases):
+            found = {parameter_decay(parameter, optimizer) for parameter in parameters}
+            if len(found) > 1:
+                raise ValueError(
+                    "the fast path has one weight decay for all weights and one for all biases, "
+                    f"not {sorted(found)}"
+                )
+            own += found
+        return optimizer.momentum, both + own[0], both + own[1]
+
+    def _remember(self) -> None:
+        """Keep what the network has, to see whether somebody changes it."""
+        self._known = [p.array.copy() for p in (*self._weights, *self._biases)]
+
+    def _is_as_known(self) -> bool:
+        parameters = (*self._weights, *self._biases)
+        return all(numpy.array_equal(p.array, k) for p, k in zip(parameters, self._known))
 
     def step(
         self, x: Array, t: Array, structures: Array | None = None, dropout: Array | None = None
     ) -> Array:
         """Do one iteration at the optimizer's learning rate."""
+        rates = self._current_rates()
+        if self._synchronised and not self._is_as_known():
+            self._build()  # weights were loaded, or set
+        elif rates != self._rates:
+            self.synchronise()
+            self._build()
         self.engine.lr = self.optimizer.lr
         losses = self.engine.step(x, t, structures, dropout)
         self.optimizer.t += 1
@@ -56,9 +103,18 @@ class _Binding:
         return losses
 
     def synchronise(self) -> None:
-        """Write the parameters and velocities into the network and the optimizer."""
+        """Write the parameters and velocities into the network and the optimizer.
+
+        Raises:
+            ValueError: somebody has changed the network's parameters while the engine trained.
+        """
         if self._synchronised:
             return
+        if not self._is_as_known():
+            raise ValueError(
+                "the network's parameters were changed while the fast path was training it: call "
+                "synchronise() before, or what was changed would be lost"
+            )
         found = self.engine.parameters()
         for k, layer in enumerate(self.layers):
             for parameter, kind in ((layer.W, "weight"), (layer.b, "bias")):
@@ -67,6 +123,7 @@ class _Binding:
                 velocity(parameter)[...] = found[f"{kind}_velocities"][k]
                 parameter.update_rule.t = self.optimizer.t
         self._synchronised = True
+        self._remember()
 
     def serialize(self, serializer: Any) -> None:
         """Save or load the engine, to the bit; the network follows from it."""
@@ -77,7 +134,22 @@ class _Binding:
         if not isinstance(serializer, chainer.Serializer):
             self.engine.set_state(state)
             self._synchronised = False
+            self._remember()
             self.synchronise()
+
+
+def _check_forward(link: Any, kind: Any) -> None:
+    """Check that a subclass computes what its base class computes.
+
+    Raises:
+        ValueError: it has a forward pass of its own.
+    """
+    for name in ("forward", "__call__"):
+        if getattr(type(link), name) is not getattr(kind, name):
+            raise ValueError(
+                f"the fast path computes what {kind.__name__} does, and {type(link).__name__} has "
+                f"its own {name}: use the plain updater"
+            )
 
 
 class FastStructureUpdater(StructureUpdater):
@@ -106,6 +178,9 @@ class FastStructureUpdater(StructureUpdater):
         link = optimizer.target
         if not isinstance(link, links.MaskedMLP):
             raise ValueError("the fast path is for a MaskedMLP")
+        _check_forward(link, links.MaskedMLP)
+        for layer in link.hidden:
+            _check_forward(layer, links.MaskedLinear)
         if self.loss_func is not chainer.functions.softmax_cross_entropy:
             raise ValueError("the fast path is for the softmax cross entropy")
         self._binding = _Binding(link.fast_layers(), optimizer)
@@ -159,6 +234,7 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
         link = optimizer.target
         if not isinstance(link, links.MLP):
             raise ValueError("the fast path is for an MLP")
+        _check_forward(link, links.MLP)
         self._binding = _Binding(link.fast_layers(), optimizer)
 
     def update_core(self) -> None:

@@ -190,3 +190,142 @@ def test_what_it_is_not_for_is_named():
     hooked.setup(link).add_hook(chainer.optimizer_hooks.GradientClipping(1))
     with pytest.raises(ValueError, match="no hook but WeightDecay"):
         FastStandardUpdater(ArrayIterator(data("f"), 16), hooked)
+
+
+def both(**kwargs):
+    return [structure_updater(kind, **kwargs) for kind in (FastStructureUpdater, StructureUpdater)]
+
+
+def train(updaters, iterations=5):
+    for updater in updaters:
+        for _ in range(iterations):
+            updater.update()
+
+
+def target(updater):
+    return updater.get_optimizer("main").target
+
+
+def rebound_hook(updater, rate=0.02):
+    optimizer = updater.get_optimizer("main")
+    optimizer.remove_hook("WeightDecay")
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(rate))
+
+
+def momentum(updater):
+    updater.get_optimizer("main").momentum = 0.5
+
+
+def only_weights_decay(updater):
+    updater.get_optimizer("main").remove_hook("WeightDecay")
+    for name, parameter in target(updater).namedparams():
+        if name.endswith("/W"):
+            parameter.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(0.01))
+
+
+def other_weights(updater):
+    if hasattr(updater, "synchronise"):
+        updater.synchronise()
+    for parameter in target(updater).params():
+        parameter.array *= 0.5
+
+
+@pytest.mark.parametrize("change", [rebound_hook, momentum, only_weights_decay, other_weights])
+@pytest.mark.parametrize("before", [0, 5])
+def test_what_is_changed_between_steps_is_respected(change, before, dtype):
+    updaters = both()
+    train(updaters, before)
+    for updater in updaters:
+        change(updater)
+    train(updaters)
+    compare(*updaters, dtype.name)
+
+
+def freeze(updater):
+    target(updater).hidden[0].disable_update()
+
+
+def clip(updater):
+    updater.get_optimizer("main").add_hook(chainer.optimizer_hooks.GradientClipping(1.0))
+
+
+def noisy_rule(updater):
+    hook = chainer.optimizer_hooks.GradientNoise(0.1)
+    target(updater).output.W.update_rule.add_hook(hook)
+
+
+def own_rate(updater):
+    target(updater).output.W.update_rule.hyperparam.lr = 0.5
+
+
+def uneven_decay(updater):
+    rule = target(updater).output.W.update_rule
+    rule.add_hook(chainer.optimizer_hooks.WeightDecay(0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (freeze, "frozen"),
+        (clip, "hook"),
+        (noisy_rule, "hook"),
+        (own_rate, "rates of its own"),
+        (uneven_decay, "one weight decay for all weights"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 5])
+def test_what_cannot_be_respected_is_refused_at_the_next_step(change, named, before):
+    updater = structure_updater(FastStructureUpdater)
+    train([updater], before)
+    change(updater)
+    with pytest.raises(ValueError, match=named):
+        updater.update()
+
+
+def test_weights_loaded_after_construction_are_trained(dtype, tmp_path):
+    updaters = both()
+    for parameter in target(updaters[0]).params():
+        parameter.array += 0.1
+    chainer.serializers.save_npz(tmp_path / "network.npz", target(updaters[0]))
+    updaters = both()
+    for updater in updaters:
+        chainer.serializers.load_npz(tmp_path / "network.npz", target(updater))
+    train(updaters)
+    compare(*updaters, dtype.name)
+
+
+def test_weights_changed_while_the_engine_trains_are_not_lost_without_a_word():
+    updater = structure_updater(FastStructureUpdater)
+    train([updater])
+    target(updater).output.W.array[...] = 0
+    with pytest.raises(ValueError, match="would be lost"):
+        updater.synchronise()
+
+
+class OwnForward(links.MaskedMLP):
+    def forward(self, x, structures):
+        return super().forward(2 * x, structures)
+
+
+class OwnMLP(links.MLP):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+class OwnLayer(links.MaskedLinear):
+    def forward(self, x, structures):
+        return 2 * super().forward(x, structures)
+
+
+def test_a_forward_pass_of_ones_own_is_refused():
+    iterator = ArrayIterator(data("f"), 16)
+    link = OwnForward(*WIDTHS)
+    bernoulli = Bernoulli(link.costs)
+    with pytest.raises(ValueError, match="OwnForward has its own forward"):
+        FastStructureUpdater(iterator, optimizer_of(link), bernoulli)
+    with pytest.raises(ValueError, match="OwnMLP has its own forward"):
+        FastStandardUpdater(iterator, optimizer_of(OwnMLP(*WIDTHS)))
+    link = links.MaskedMLP(*WIDTHS)
+    link.hidden[0].__class__ = OwnLayer
+    with pytest.raises(ValueError, match="OwnLayer has its own forward"):
+        FastStructureUpdater(iterator, optimizer_of(link), bernoulli)
