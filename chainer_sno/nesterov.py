@@ -210,10 +210,37 @@ class DeviceRates:
         self.optimizer = optimizer
         self._lr = xp.full(1, optimizer.lr, dtype)
         self._known = optimizer.lr
-        self.arguments = self._lr, optimizer.momentum, weight_decay(optimizer)
+        self._captured = self._constants()
+        self.arguments = self._lr, *self._captured
+
+    def _constants(self) -> tuple[float, float]:
+        """Return the momentum and the weight decay, which are the same for every parameter.
+
+        Raises:
+            ValueError: see :func:`parameter_decay`; or a parameter has a decay of its own.
+        """
+        optimizer = self.optimizer
+        decay = weight_decay(optimizer)
+        for parameter in optimizer.target.params():
+            if parameter_decay(parameter, optimizer):
+                raise ValueError(
+                    f"a captured iteration has one weight decay, and {parameter.name} has a hook "
+                    "of its own: use the plain updater"
+                )
+        return optimizer.momentum, decay
 
     def refresh(self) -> None:
-        """Bring the learning rate to the device if it has changed."""
+        """Bring the learning rate to the device if it has changed.
+
+        Raises:
+            ValueError: something has changed that the captured iteration contains.
+        """
+        found = self._constants()
+        if found != self._captured:
+            raise ValueError(
+                f"momentum and weight decay are {found} now and {self._captured} in the captured "
+                "iteration: make a new updater after changing them"
+            )
         if self.optimizer.lr != self._known:
             self._lr.fill(self.optimizer.lr)
             self._known = self.optimizer.lr

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from reproduce import Interrupted, ReproduceError
 from reproduce.settings import (
+    DECAYED,
     EXPERIMENTS,
+    GRADIENTS,
+    INPUTS,
     THETA_DTYPES,
     ConnectionSelection,
     UnitSelection,
@@ -76,6 +79,7 @@ def _add_run(commands):
     add("--units", type=int, help="units in each hidden layer of the full network (784)")
     add("--layers", type=int, help="hidden layers (3)")
     add("--dropout-ratio", type=float, help="of dropout (0.5)")
+    add("--inputs", choices=INPUTS, help="what the network sees (unit-interval)")
     add("--dataset", choices=GREY, default="mnist")
     connection = kinds.add_parser("connection-selection", help="section 4.2")
     add = connection.add_argument
@@ -107,6 +111,8 @@ def _add_common_settings(add, kind, epochs):
     add("--eta-factor", type=float, help="eta_theta times d, of sno (1, raised as epochs fall)")
     add("--samples", type=int, help="lambda, of sno (2)")
     add("--theta-dtype", choices=THETA_DTYPES, help="of theta, of sno (float64)")
+    add("--gradients", choices=GRADIENTS, help="of the structures, of sno (mean)")
+    add("--decayed", choices=DECAYED, help="what has weight decay (all)")
     add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
     add("--lr", type=float, help=f"initial learning rate ({kind.lr})")
     add("--momentum", type=float, help="of Nesterov's momentum (0.9)")

@@ -43,6 +43,11 @@ def export(path, format, out=None, say=print):
     """
     found = record.read(path)
     settings = from_dict(found["settings"])
+    if getattr(settings, "inputs", None):
+        raise ReproduceError(
+            f"{found['name']!r} was trained on inputs that are {settings.inputs}, which a file of "
+            "the network alone would not say: it cannot be exported"
+        )
     network = trained_network(found, Path(path).parent)
     ending, save = FORMATS[format]
     out = Path(out or found["name"] + ending)

@@ -19,6 +19,9 @@ CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
 EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
 #: What theta may be kept in, the default first.
 THETA_DTYPES = ("float64", "float32")
+#: What may be varied where the paper leaves a reading open, the reading's value first.
+GRADIENTS, DECAYED = ("mean", "sum"), ("all", "weights")
+INPUTS = ("unit-interval", "mean-image", "standardised")
 #: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
@@ -80,6 +83,11 @@ class Settings:
         theta_dtype (str): ``float32``, of theta and of the arithmetic of equation (7); None for
             float64 and without a distribution.  The paper does not say which it was; see
             "Precision" in the readings.
+        gradients (str): ``sum`` adds the gradients of the structures up, where equation (6) has
+            their mean, which is None.  It is the same as lambda times the learning rate at a
+            weight decay divided by lambda.
+        decayed (str): ``weights`` leaves biases and batch normalisation without weight decay; None
+            for all parameters (reading R6).
         stochastic_samples (int): structures of the stochastic prediction, 0 for none.
         lr (float): initial learning rate of the weights.
         momentum (float): of Nesterov's momentum.
@@ -97,6 +105,8 @@ class Settings:
     samples: int | None = None
     eta_factor: float | None = None
     theta_dtype: str | None = None
+    gradients: str | None = None
+    decayed: str | None = None
     stochastic_samples: int = 0
     lr: float = 0.01
     momentum: float = 0.9
@@ -110,6 +120,8 @@ class Settings:
     METHODS = ("sno",)
     #: What the paper varies within a method, and the method to which it applies.
     VARIED = {"epsilon0": "sno"}
+    #: What may be varied where a reading is open, and its choices, the reading's first.
+    OPEN = {"theta_dtype": THETA_DTYPES, "gradients": GRADIENTS, "decayed": DECAYED}
     #: Whether a training may have several threads on a CPU.
     THREADED = False
     #: What is measured beside the training and does not change it.
@@ -119,6 +131,7 @@ class Settings:
         "samples": "sno",
         "eta_factor": "sno",
         "theta_dtype": "sno",
+        "gradients": "sno",
         "stochastic_samples": "sno",
     }
     #: Epochs and batch size of the proposed method (True) and of the others: as many iterations,
@@ -162,13 +175,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
-        if self.theta_dtype not in (None, *THETA_DTYPES):
-            raise ReproduceError(
-                f"--theta-dtype {self.theta_dtype!r} is none of {', '.join(THETA_DTYPES)}"
-            )
-        if self.theta_dtype == THETA_DTYPES[0]:
-            # As records and snapshots say it that are older than the option.
-            object.__setattr__(self, "theta_dtype", None)
+        for name, choices in self.OPEN.items():
+            value = getattr(self, name)
+            if value not in (None, *choices):
+                raise ReproduceError(f"{_option(name)} {value!r} is none of {', '.join(choices)}")
+            if value == choices[0]:
+                # As records and snapshots say it that are older than the option.
+                object.__setattr__(self, name, None)
         if self.method == "sno" and self.eta_factor is None:
             raised = min(1 / float(fraction_of_paper(self)), self.bits / SMALLEST_STEPS)
             object.__setattr__(self, "eta_factor", max(1.0, raised))
@@ -297,6 +310,9 @@ class UnitSelection(Settings):
         units (int): units in each hidden layer of the full network.
         layers (int): hidden layers.
         dropout_ratio (float): of ``dropout``; None for the others.
+        inputs (str): ``mean-image`` subtracts the mean training image from the pixels in [0, 1],
+            ``standardised`` one mean of all pixels, and divides by one standard deviation; None
+            for the pixels in [0, 1].
     """
 
     dataset: str = "mnist"
@@ -304,7 +320,9 @@ class UnitSelection(Settings):
     units: int = 784
     layers: int = 3
     dropout_ratio: float | None = None
+    inputs: str | None = None
 
+    OPEN = {**Settings.OPEN, "inputs": INPUTS}
     experiment = "unit-selection"
     METHODS = ("sno", "fixed", "dropout")
     VARIED = {"epsilon0": "sno", "width": "fixed"}

@@ -137,8 +137,11 @@ class Training:
             self.bernoulli.to_device(device)
         stock = self.path == "plain"
         kind = chainer.optimizers.NesterovAG if stock else chainer_sno.NesterovAG
-        optimizer = kind(settings.lr, settings.momentum).setup(self.link)
-        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(settings.weight_decay))
+        # Gradients that are added up are lambda times their mean.
+        factor = settings.samples if settings.gradients == "sum" else 1
+        self.lr = settings.lr * factor
+        optimizer = kind(self.lr, settings.momentum).setup(self.link)
+        self._add_decay(optimizer, settings.weight_decay / factor)
         try:
             make = self._captured_updater if self.path == "captured" else self.make_updater
             updater = make(iterator, optimizer)
@@ -150,6 +153,16 @@ class Training:
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
         self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)
         self._extend(self.make_evaluator(test_iterator), self.every_epoch, examples)
+
+    def _add_decay(self, optimizer, rate):
+        """Add the weight decay of the settings to an optimizer."""
+        decay = chainer.optimizer_hooks.WeightDecay(rate)
+        if self.settings.decayed is None:
+            optimizer.add_hook(decay)
+            return
+        for name, parameter in self.link.namedparams():
+            if name.endswith("/W"):
+                parameter.update_rule.add_hook(decay)
 
     def make_iterators(self, train, test):
         """Return the iterator of the training and the one of the evaluation.
@@ -219,7 +232,7 @@ class Training:
             )
         # In front of the schedule, to report the rate that the epoch was trained with.
         trainer.extend(chainer.training.extensions.observe_lr(), trigger=every_epoch)
-        trainer.extend(extensions.StepSchedule(self.iterations, self.settings.lr))
+        trainer.extend(extensions.StepSchedule(self.iterations, self.lr))
         # The log is in the snapshots and in the record; a file of it would only be in the way.
         self.log = chainer.training.extensions.LogReport(
             trigger=every_epoch, postprocess=number_epochs, log_name=None

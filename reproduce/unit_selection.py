@@ -32,16 +32,37 @@ def make_link(settings, initialW=None):
     )
 
 
+def _centred(train, test, inputs):
+    """Return the data with pixels in [0, 1] centred by the training set, of Chainer's dtype."""
+    dtype = chainer.get_dtype()
+    images = train[0].astype(dtype) / dtype.type(255)
+    if inputs == "mean-image":
+        mean, std = images.mean(axis=0, dtype="d"), 1.0
+    else:
+        mean, std = images.mean(dtype="d"), images.std(dtype="d")
+
+    def centre(part):
+        x = part[0].astype(dtype) / dtype.type(255)
+        return ((x - mean) / std).astype(dtype), part[1]
+
+    return centre(train), centre(test)
+
+
 class UnitTraining(Training):
     """A training of section 4.1: the proposed method, a fixed structure, or Dropout."""
 
     def make_iterators(self, train, test):
-        """Return iterators over the bytes, as numbers in [0, 1]."""
+        """Return iterators over the pixels: bytes as numbers in [0, 1], or what settings say."""
         settings = self.settings
         test_batch = min(TEST_BATCH, len(test[0]))
+        divisor = 255.0
+        if settings.inputs is not None:
+            train, test = _centred(train, test, settings.inputs)
+            divisor = None
+        common = {"divisor": divisor}
         return (
-            chainer_sno.ArrayIterator(train, settings.batch_size, seed=settings.seed, divisor=255),
-            chainer_sno.ArrayIterator(test, test_batch, repeat=False, shuffle=False, divisor=255),
+            chainer_sno.ArrayIterator(train, settings.batch_size, seed=settings.seed, **common),
+            chainer_sno.ArrayIterator(test, test_batch, repeat=False, shuffle=False, **common),
         )
 
     def make_link(self, initialW):

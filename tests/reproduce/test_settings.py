@@ -130,6 +130,10 @@ def test_names_tell_runs_apart():
         UnitSelection(eta_factor=1.0625),
         UnitSelection(lr=0.02),
         UnitSelection(theta_dtype="float32"),
+        UnitSelection(gradients="sum"),
+        UnitSelection(decayed="weights"),
+        UnitSelection(inputs="mean-image"),
+        UnitSelection(inputs="standardised"),
         UnitSelection(method="fixed"),
         UnitSelection(method="fixed", width=205),
         UnitSelection(method="dropout"),
@@ -138,10 +142,13 @@ def test_names_tell_runs_apart():
     names = [run.name for run in runs]
     assert len(set(names)) == len(names)
     assert names[0] == "unit-selection_sno_epsilon0=2^-7_seed=0"
-    assert names[9] == "unit-selection_fixed_width=205_seed=0"
+    assert names[13] == "unit-selection_fixed_width=205_seed=0"
     assert "/" not in "".join(names)
     assert UnitSelection(method="fixed", theta_dtype="float32").theta_dtype is None
     assert UnitSelection(theta_dtype="float64").name == names[0]
+    readings = {"gradients": "mean", "decayed": "all", "inputs": "unit-interval"}
+    assert UnitSelection(**readings).as_dict() == UnitSelection().as_dict()
+    assert names[8] == "unit-selection_sno_epsilon0=2^-7_gradients=sum_seed=0"
     assert UnitSelection(epsilon0=parse_epsilon0("0.0078125")).name == names[0]
 
 
@@ -150,6 +157,7 @@ def test_dictionary_and_arguments_name_the_same_settings():
 
     for settings in (
         UnitSelection(epsilon0=-0.125, epochs=7, stochastic_samples=3, theta_dtype="float32"),
+        UnitSelection(gradients="sum", decayed="weights", inputs="standardised"),
         UnitSelection(method="fixed", width=52, lr=0.1),
         UnitSelection(method="dropout", dropout_ratio=0.2, units=30, layers=2, seed=9),
     ):
@@ -173,6 +181,9 @@ def test_dictionary_and_arguments_name_the_same_settings():
         {"eta_factor": -1.0},
         {"samples": 0},
         {"theta_dtype": "float16"},
+        {"gradients": "median"},
+        {"decayed": "biases"},
+        {"inputs": "whitened"},
         {"examples": 0},
     ],
 )
