@@ -97,7 +97,7 @@ def content(records, refused, drawn, unfinished=()):
         "legend": " ".join(compare.legend().split()),
         "sections": sections,
         "claims": [dataclasses.asdict(finding) for finding in claims.findings(records)],
-        "outcomes": (claims.HOLDS, claims.FAILS, claims.UNKNOWN),
+        "outcomes": claims.OUTCOMES,
         "machine": machine,
         "costs": _costs(estimated, published["trials"]),
         "run_columns": _RUN_COLUMNS,

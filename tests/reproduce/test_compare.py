@@ -271,7 +271,7 @@ def test_compare_for_machines(tmp_path, capsys):
     (schedule,) = found["experiments"]["unit-selection"]
     (row,) = schedule["rows"]
     assert (row["verdict"], row["published"]["usage_rate"]) == ("agrees", 0.261)
-    assert len(found["claims"]) == 15
+    assert len(found["claims"]) == 18
     assert "old.json" in found["left_out"][0]
 
 

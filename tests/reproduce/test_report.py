@@ -72,7 +72,7 @@ def test_the_markdown_says_everything(records, written):
         "| 2nd layer | 0 | 4 | 0 | 1 |",
         "short run, 1/125 of the paper's iterations",
         "No record at the paper's schedule: nothing is compared with the paper's Table 2.",
-        "- not enough runs: 15",
+        "- not enough runs: 18",
         "### unit-beats-fixed: not enough runs",
         "| fixed 205 a layer | 0.34 | 1 run at the paper's schedule |",
         "broken.json",
@@ -155,9 +155,9 @@ def test_the_committed_findings_say_of_each_claim_what_the_records_say():
     records, _ = record.read_all(ROOT / "results" / "runs")
     text = " ".join((ROOT / "results" / "FINDINGS.md").read_text().split())
     for finding in claims.findings(records):
-        for outcome in (claims.HOLDS, claims.FAILS):
+        for outcome in (claims.HOLDS, claims.PARTLY, claims.FAILS):
             # A claim that cannot be judged yet must not be said to be.
-            said = f"`{finding.id}` {outcome}" in text
+            said = re.search(rf"`{finding.id}` {outcome}(?! in part)", text) is not None
             assert said == (finding.outcome == outcome), (finding.id, finding.outcome)
 
 
