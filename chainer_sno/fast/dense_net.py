@@ -231,7 +231,10 @@ class Workspace:
         self.U = [aligned(int(plan.u_starts[-1]), dtype) for plan in plans]
         self.stem_U = aligned(int(self.stem_plan.u_starts[-1]), dtype)
         most = max(_rounded(features, 4), *(_rounded(p.shape.growth, 4) for p in plans))
-        self.taps = aligned(9 * (most + LANES), dtype)[: 9 * (most + LANES)]
+        # One for each thread.
+        self.taps = [
+            aligned(9 * (most + LANES), dtype)[: 9 * (most + LANES)] for _ in range(sum(sizes))
+        ]
         if training:
             # Of each structure, the gradient of the first convolution's output.
             self.gstem = [aligned(first.blocks * features * first.plane, dtype) for _ in self.maps]
@@ -396,23 +399,14 @@ class Passes:
         _take_images(self.x, space.images, first.padded_height, first.padded_width)
         every = numpy.ones(stem.shape[1], numpy.uint8)
         kernels = numpy.ascontiguousarray(stem).reshape(*stem.shape[:2], 9)
-        _transform_kernels(kernels, every, space.taps, _rounded(features, 4), space.stem_U, 0)
+        _transform_kernels(kernels, every, space.taps[0], _rounded(features, 4), space.stem_U, 0)
         self._stem_rows = numpy.arange(stem.shape[1], dtype=numpy.int64)
         blocks.convolve(
             space.images, 0, first.blocks, space.stem_shape, self._stem_rows, 0, stem.shape[1],
             thread.normal, blocks.LINEAR, space.stem_U, 0, space.stem, features, 0, features,
             thread.S[0], thread.V, thread.M, thread.bits,
         )  # fmt: skip
-        for i, (plan, parameters) in enumerate(zip(plans, self.parameters)):
-            for k, (outputs, channels) in enumerate(parameters.kernel_shapes):
-                wanted = numpy.zeros(channels, numpy.uint8)
-                for structure in self.structures:
-                    if structure[i].computed[k]:
-                        wanted[structure[i].inputs[k]] = 1
-                W = parameters.W[plan.w_starts[k] :][: outputs * channels * 9]
-                W = W.reshape(outputs, channels, 9)
-                padded = _rounded(outputs, 4)
-                _transform_kernels(W, wanted, space.taps, padded, space.U[i], plan.u_starts[k])
+        self._transform()
         count = len(self.structures)
         self._mean, self._var = (
             [[numpy.zeros(p.channels, dtype) for p in plans] for _ in range(count)] for _ in "mv"
@@ -432,6 +426,25 @@ class Passes:
         self.statistics = [
             [(self._mean[s][i], self._var[s][i]) for s in range(count)] for i in range(len(plans))
         ]
+
+    def _transform(self) -> None:
+        """Transform the layers' kernels, of the channels that any structure takes."""
+        space, tasks = self.workspace, []
+        for i, (plan, parameters) in enumerate(zip(self.plans, self.parameters)):
+            for k, (outputs, channels) in enumerate(parameters.kernel_shapes):
+                wanted = numpy.zeros(channels, numpy.uint8)
+                for structure in self.structures:
+                    if structure[i].computed[k]:
+                        wanted[structure[i].inputs[k]] = 1
+                W = parameters.W[plan.w_starts[k] :][: outputs * channels * 9]
+                W = W.reshape(outputs, channels, 9)
+                tasks.append((W, wanted, _rounded(outputs, 4), space.U[i], plan.u_starts[k]))
+
+        def work(first: int) -> None:
+            for W, wanted, padded, U, start in tasks[first :: len(space.taps)]:
+                _transform_kernels(W, wanted, space.taps[first], padded, U, start)
+
+        _run([functools.partial(work, first) for first in range(len(space.taps))])
 
     def _forward_member(self, number: int, team: _Team, member: Member) -> None:
         space, plans = self.workspace, self.plans
