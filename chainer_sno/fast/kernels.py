@@ -7,14 +7,15 @@ unit-major, (units, samples).  Index arrays are unsigned, which spares a test fo
 import math
 
 import numpy
-from numba import njit
+
+from chainer_sno.fast.vectors import compiled
 
 # Fast-mode values below this are set to zero when folding: they are far below rounding, and the
 # products `fast * F` of anything smaller would be denormal numbers, which are slow.
 NEGLIGIBLE = 1e-25
 
 
-@njit(cache=True)
+@compiled
 def index(structures, offsets, ids, positions, counts, union, union_counts):
     """Lists the active units of every layer: per structure and of all structures together.
 
@@ -43,7 +44,7 @@ def index(structures, offsets, ids, positions, counts, union, union_counts):
         union_counts[layer] = total
 
 
-@njit(cache=True)
+@compiled
 def nonzero_columns(x, columns):
     """Lists in columns (n,) those of x (N, n) that are not zero throughout; returns how many."""
     n_samples, n = x.shape
@@ -60,7 +61,7 @@ def nonzero_columns(x, columns):
     return count
 
 
-@njit(cache=True)
+@compiled
 def take_columns(x, columns, out):
     """Copy some columns of x (N, n): out (N, columns)."""
     for sample in range(x.shape[0]):
@@ -69,14 +70,14 @@ def take_columns(x, columns, out):
             out[sample, j] = row[columns[j]]
 
 
-@njit(cache=True)
+@compiled
 def combine(S, F, slow, fast, out):
     """Out = slow * S + fast * F, all flat."""
     for i in range(len(S)):
         out[i] = slow * S[i] + fast * F[i]
 
 
-@njit(cache=True)
+@compiled
 def gather(S, F, slow, fast, rows, columns, out):
     """The weights of some rows and columns: out (rows, columns)."""
     for i in range(len(rows)):
@@ -86,7 +87,7 @@ def gather(S, F, slow, fast, rows, columns, out):
             o[j] = slow * s[c] + fast * f[c]
 
 
-@njit(cache=True)
+@compiled
 def gather_rows(S, F, slow, fast, rows, out):
     """The weights of some rows, all columns: out (rows, columns)."""
     for i in range(len(rows)):
@@ -95,7 +96,7 @@ def gather_rows(S, F, slow, fast, rows, out):
             o[j] = slow * s[j] + fast * f[j]
 
 
-@njit(cache=True)
+@compiled
 def scatter(S, F, a, b, rows, columns, gradient):
     """Adds a gradient (rows, columns) to both modes."""
     for i in range(len(rows)):
@@ -106,7 +107,7 @@ def scatter(S, F, a, b, rows, columns, gradient):
             f[c] += b * g[j]
 
 
-@njit(cache=True)
+@compiled
 def scatter_rows(S, F, a, b, rows, gradient):
     """Add a gradient of some rows, all columns, to both modes."""
     for i in range(len(rows)):
@@ -116,7 +117,7 @@ def scatter_rows(S, F, a, b, rows, gradient):
             f[j] += b * g[j]
 
 
-@njit(cache=True)
+@compiled
 def update_dense(S, F, a, b, slow, fast, gradient, W):
     """Adds a gradient to every weight and writes the weights that result, in one pass; all flat."""
     for i in range(len(S)):
@@ -128,7 +129,7 @@ def update_dense(S, F, a, b, slow, fast, gradient, W):
         W[i] = slow * s + fast * f
 
 
-@njit(cache=True)
+@compiled
 def rebase(S, F, ss, sf, fs, ff):
     """S, F = ss * S + sf * F, fs * S + ff * F in float64, flat, in place."""
     for i in range(len(S)):
@@ -138,7 +139,7 @@ def rebase(S, F, ss, sf, fs, ff):
         F[i] = new if abs(new) >= NEGLIGIBLE else 0.0
 
 
-@njit(cache=True)
+@compiled
 def update_bias(b, v, gradient, momentum, lr, decay):
     """Chainer's NesterovAG with weight decay, on the few parameters that are kept as they are."""
     square, rate = momentum * momentum, (1 + momentum) * lr
@@ -149,7 +150,7 @@ def update_bias(b, v, gradient, momentum, lr, decay):
         gradient[i] = 0
 
 
-@njit(cache=True)
+@compiled
 def activate(z, z_rows, z_start, bias, units, h, h_rows, h_start, n):
     """H = relu(z + bias) of one structure's units, rows renumbered from z's to h's.
 
@@ -164,7 +165,7 @@ def activate(z, z_rows, z_start, bias, units, h, h_rows, h_start, n):
             target[j] = 0 if value <= 0 else value
 
 
-@njit(cache=True)
+@compiled
 def activate_dropout(z, z_rows, z_start, bias, units, h, h_rows, h_start, n, dropout):
     """As `activate`, times dropout (units of the layer, n)."""
     for k in range(len(units)):
@@ -177,7 +178,7 @@ def activate_dropout(z, z_rows, z_start, bias, units, h, h_rows, h_start, n, dro
             target[j] = (0 if value <= 0 else value) * factor[j]
 
 
-@njit(cache=True)
+@compiled
 def deactivate(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, dz):
     """Dz += dh where z + bias > 0: the way back through `activate`; dz has z's rows."""
     for k in range(len(units)):
@@ -189,7 +190,7 @@ def deactivate(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, dz):
             target[j] += above[j] if source[j] + add > 0 else 0
 
 
-@njit(cache=True)
+@compiled
 def deactivate_dropout(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, dz, dropout):
     """As `deactivate`, times dropout (units of the layer, n)."""
     for k in range(len(units)):
@@ -202,7 +203,7 @@ def deactivate_dropout(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, 
             target[j] += above[j] * factor[j] if source[j] + add > 0 else 0
 
 
-@njit(cache=True)
+@compiled
 def softmax_cross_entropy(z, start, bias, t, scale):
     """Mean loss of the samples t (N,) in columns start.. of z (classes, ..).
 
@@ -232,7 +233,7 @@ def softmax_cross_entropy(z, start, bias, t, scale):
     return total / len(t)
 
 
-@njit(cache=True)
+@compiled
 def add_at(total, rows, values):
     """total[rows] += values, rows all different."""
     for k in range(len(rows)):

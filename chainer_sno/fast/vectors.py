@@ -362,12 +362,26 @@ class _Cache(caching.FunctionCache):
             source_stamp=(self._impl.locator.get_source_stamp(), _stamp()),
         )
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load what was compiled; nothing where it cannot be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Save what was compiled; a full disk, or one that is not to be written to, is no error."""
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            _warn_without_cache()
+
 
 @functools.lru_cache(maxsize=1)
 def _warn_without_cache() -> None:
     warnings.warn(
-        "the compiled code cannot be kept, because numba finds no directory that it may write to: "
-        "every process compiles it anew; set NUMBA_CACHE_DIR to a directory",
+        "numba finds no directory where it may keep compiled code, so every process compiles anew, "
+        "which takes seconds: set NUMBA_CACHE_DIR to a directory that can be written to",
         RuntimeWarning,
         stacklevel=4,
     )

@@ -135,6 +135,21 @@ def test_without_a_directory_for_the_cache(monkeypatch):
     assert vectors.compiled(double)(4) == 8  # it warns once
 
 
+def test_a_disk_that_is_full_when_the_code_is_kept(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def triple(x):
+        return 3 * x
+
+    vectors._warn_without_cache.cache_clear()
+    monkeypatch.setattr(vectors.caching.FunctionCache, "save_overload", full)
+    monkeypatch.setattr(vectors.caching.FunctionCache, "load_overload", full)
+    function = vectors.compiled(triple)
+    with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR"):
+        assert function(3) == 9
+
+
 def test_flipped_kernels(rng):
     """The transformed flipped kernel is the transformed one elsewhere, times the factors."""
     kernel_of = numpy.kron(winograd.KERNEL, winograd.KERNEL)
