@@ -1,5 +1,6 @@
 """The distribution over structures and its update, equation (7)."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,8 +79,8 @@ class Bernoulli(chainer.Link):
         self.eta = 1.0 / d if eta is None else float(eta)
         self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d).astype(dtype))
         self.add_persistent("costs", c)
-        # epsilon c, persistent so that it moves to a device with theta.
-        self.add_persistent("_penalty", (self.epsilon0 / c.max() * c).astype(dtype))
+        self._largest = float(c.max())
+        self._kept_penalty: tuple[Any, Any] = (None, None)
         self.criterion = criterion
         self.uniforms = Uniforms(d, seed)
 
@@ -100,6 +101,7 @@ class Bernoulli(chainer.Link):
     def device_resident_accept(self, visitor: Any) -> None:
         """Move the random numbers with the arrays."""
         super().device_resident_accept(visitor)
+        self._kept_penalty = (None, None)
         self.uniforms.device_resident_accept(visitor)
 
     def __len__(self) -> int:
@@ -146,17 +148,24 @@ class Bernoulli(chainer.Link):
         if xp is not numpy and theta.dtype == numpy.float64:
             kernels = loaded(("method",), theta.dtype)
             structures = structures.astype(theta.dtype)
-            arguments = structures, utilities, len(structures), d, self._penalty, self.eta, theta
+            arguments = structures, utilities, len(structures), d, self.penalty, self.eta, theta
             kernels.each("update_theta", d, *arguments)
             return
         selection = (utilities[:, None] * (structures - theta)).sum(axis=0) / len(structures)
-        step = self.eta * (selection - self._penalty * theta * (1 - theta))
+        step = self.eta * (selection - self.penalty * theta * (1 - theta))
         xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)
 
     @property
     def penalty(self) -> Any:
-        r""":math:`\epsilon c`, shape (d,), of the dtype of theta."""
-        return self._penalty
+        r""":math:`\epsilon c`, shape (d,), of the dtype of theta and on its device.
+
+        It follows from ``epsilon0`` and the costs as they are.
+        """
+        epsilon0, kept = self._kept_penalty
+        if epsilon0 != self.epsilon0:
+            kept = (self.epsilon0 / self._largest * self.costs).astype(self.theta.dtype)
+            self._kept_penalty = self.epsilon0, kept
+        return kept
 
     def mode(self) -> Array:
         r"""Return :math:`M^*`, the most probable structure: bit i is on where theta is >= 0.5.
@@ -175,6 +184,49 @@ class Bernoulli(chainer.Link):
         return complexity.usage_rate(self.mode(), self.costs)
 
     def serialize(self, serializer: Any) -> None:
-        """Save or load theta, the costs and the state of the random numbers."""
+        """Save or load theta, the costs and the state of the random numbers.
+
+        Raises:
+            ValueError: what is loaded was saved by a distribution of another epsilon0, eta, costs
+                or dtype, which it would not be in what follows.
+        """
+        if isinstance(serializer, chainer.Serializer):
+            serializer("settings", numpy.array([self.epsilon0, self.eta]))
+            serializer("_penalty", self.penalty)
+        else:
+            self._check_saved(serializer)
         super().serialize(serializer)
         self.uniforms.serialize(serializer["uniforms"])
+
+    def _check_saved(self, serializer: Any) -> None:
+        """Check that what is about to be loaded belongs to a distribution like this one."""
+
+        def saved(name: str) -> Any:
+            # Snapshots that are older lack some of it.
+            with contextlib.suppress(KeyError):
+                found = serializer(name, None)
+                return None if found is None else numpy.asarray(found)
+            return None
+
+        to_cpu = chainer.backends.cuda.to_cpu
+        theta, costs, penalty = saved("theta"), saved("costs"), saved("_penalty")
+        if theta is not None and theta.dtype != self.theta.dtype:
+            raise ValueError(f"the saved theta is {theta.dtype}, here {self.theta.dtype}")
+        if costs is not None and not numpy.array_equal(costs, to_cpu(self.costs)):
+            raise ValueError(
+                f"the saved distribution has other costs: {len(costs)} with the sum "
+                f"{costs.sum():g}, here {len(self)} with {float(self.costs.sum()):g}"
+            )
+        settings = saved("settings")
+        if settings is None and penalty is not None:
+            epsilon0 = float(penalty.max() if penalty.max() > 0 else penalty.min())
+            settings = numpy.array([epsilon0, self.eta])
+        if settings is not None:
+            mine = numpy.array([self.epsilon0, self.eta])
+            # The penalty of an older snapshot is rounded to the dtype of theta.
+            close = numpy.isclose(settings, mine, rtol=1e-6, atol=0)
+            if not close.all():
+                raise ValueError(
+                    f"the saved distribution has epsilon0 = {settings[0]:g} and eta = "
+                    f"{settings[1]:g}, here {mine[0]:g} and {mine[1]:g}: make it with the same"
+                )

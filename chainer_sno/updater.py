@@ -1,5 +1,6 @@
 """Algorithm 1 of the paper as an updater of Chainer's trainer."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,20 @@ def _use_threads(link: Any, threads: int) -> None:
         link.threads = threads
     elif threads > 1:
         raise ValueError(f"{type(link).__name__} computes with one thread, not with {threads}")
+
+
+def check_samples(serializer: Any, samples: int) -> None:
+    """Save the number of structures of an iteration, or check the saved one.
+
+    Raises:
+        ValueError: it is another.
+    """
+    found = samples
+    # Snapshots that are older do not say it.
+    with contextlib.suppress(KeyError):
+        found = int(serializer("samples", samples))
+    if found != samples:
+        raise ValueError(f"the snapshot has {found} structures an iteration, here {samples}")
 
 
 class StructureUpdater(chainer.training.updaters.StandardUpdater):
@@ -125,6 +140,11 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         return ranked
 
     def serialize(self, serializer: Any) -> None:
-        """Save or load everything that the training needs to continue."""
+        """Save or load everything that the training needs to continue.
+
+        Raises:
+            ValueError: the snapshot is of another number of structures, or of another distribution.
+        """
+        check_samples(serializer, self.samples)
         super().serialize(serializer)
         self.bernoulli.serialize(serializer["bernoulli"])

@@ -11,7 +11,7 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno.files import DAMAGE, read_npz
 from chainer_sno.saving import load_arrays, load_compact
 from reproduce import ROOT, ReproduceError, connection_selection, record, unit_selection
-from reproduce.settings import from_dict
+from reproduce.settings import THETA_DTYPES, from_dict
 from reproduce.training import CLASSES
 
 #: Compact networks of committed records, by the names of the records.
@@ -116,7 +116,13 @@ def _of_run(arrays, settings):
             link = links.FixedStructure(link, numpy.zeros(settings.bits))
     load_arrays(link, part("link/"))
     if settings.method == "sno":
-        bernoulli = chainer_sno.Bernoulli(link.costs, seed=settings.seed)
+        bernoulli = chainer_sno.Bernoulli(
+            link.costs,
+            settings.epsilon0,
+            settings.eta_factor / len(link.costs),
+            seed=settings.seed,
+            dtype=settings.theta_dtype or THETA_DTYPES[0],
+        )
         load_arrays(bernoulli, part("bernoulli/"))
         return chainer_sno.compact(link, bernoulli.mode())
     return chainer_sno.compact(link) if hasattr(link, "compact") else link

@@ -12,7 +12,7 @@ from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
 from chainer_sno.iterators import convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
-from chainer_sno.updater import StructureUpdater
+from chainer_sno.updater import StructureUpdater, check_samples
 from chainer_sno.utility import ranking_utility
 
 
@@ -200,6 +200,7 @@ class FastStructureUpdater(StructureUpdater):
 
     def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
+        check_samples(serializer, self.samples)
         self.get_iterator("main").serialize(serializer["iterator:main"])
         self.bernoulli.serialize(serializer["bernoulli"])
         self.iteration = int(serializer("iteration", self.iteration))

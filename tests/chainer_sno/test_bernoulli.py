@@ -212,3 +212,58 @@ def test_gpu_takes_the_same_step_and_resumes(dtype, rtol):
     loaded.to_device("@cupy:0")
     chainer.serializers.load_npz(save(gpu), loaded)
     numpy.testing.assert_array_equal(loaded.sample(2).get(), gpu.sample(2).get())
+
+
+def saved(bernoulli):
+    file = io.BytesIO()
+    chainer.serializers.save_npz(file, bernoulli)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"epsilon0": -0.5}, "epsilon0 = 0.5"),
+        ({"epsilon0": 0.0}, "epsilon0 = 0.5"),
+        ({"eta": 0.1}, "eta = 0.2"),
+        ({"costs": [1, 1, 1, 2]}, "other costs"),
+        ({"costs": [1, 1, 1]}, "other costs: 4"),
+        ({"dtype": "float32"}, "float64"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_a_snapshot_of_another_distribution_is_refused(other, named):
+    arguments = {"costs": [1, 1, 1, 1], "epsilon0": 0.5, "eta": 0.2, "seed": 0}
+    file = saved(Bernoulli(**arguments))
+    target = Bernoulli(**arguments | other)
+    before = target.theta.copy()
+    with pytest.raises(ValueError, match=named):
+        chainer.serializers.load_npz(file, target)
+    numpy.testing.assert_array_equal(target.theta, before)
+    chainer.serializers.load_npz(saved(Bernoulli(**arguments)), Bernoulli(**arguments))
+
+
+@pytest.mark.parametrize("epsilon0", [0.5, 0.0, -0.25])
+def test_a_snapshot_that_is_older_than_the_check(epsilon0):
+    bernoulli = Bernoulli([1, 3, 2], epsilon0, seed=3)
+    bernoulli.theta[...] = 0.2, 0.4, 0.9
+    with numpy.load(saved(bernoulli)) as content:
+        old = {name: content[name] for name in content.files if name != "settings"}
+    assert "_penalty" in old
+    file = io.BytesIO()
+    numpy.savez(file, **old)
+    file.seek(0)
+    again = Bernoulli([1, 3, 2], epsilon0, seed=3)
+    chainer.serializers.load_npz(file, again)
+    numpy.testing.assert_array_equal(again.theta, bernoulli.theta)
+    file.seek(0)
+    with pytest.raises(ValueError, match="epsilon0"):
+        chainer.serializers.load_npz(file, Bernoulli([1, 3, 2], epsilon0 + 0.5, seed=3))
+
+
+def test_the_penalty_follows_epsilon0():
+    bernoulli = Bernoulli([1, 4], 0.5)
+    numpy.testing.assert_array_equal(bernoulli.penalty, [0.125, 0.5])
+    bernoulli.epsilon0 = -1.0
+    numpy.testing.assert_array_equal(bernoulli.penalty, [-0.25, -1])

@@ -21,7 +21,7 @@ MUTATIONS = {
     ),
     "the penalty is 1% larger": (
         "units,connections",
-        ("chainer_sno/bernoulli.py", "- self._penalty * theta", "- 1.01 * self._penalty * theta"),
+        ("chainer_sno/bernoulli.py", "- self.penalty * theta", "- 1.01 * self.penalty * theta"),
     ),
     "theta is not clamped": (
         "units,connections",
