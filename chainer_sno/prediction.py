@@ -132,8 +132,14 @@ def measure(
         device (device specifier): where to send the mini-batches.
 
     Returns:
-        dict: by name, the mean cross entropy and the fraction of examples classified wrongly.
+        dict: by name, the mean cross entropy and the fraction of examples classified wrongly, of
+        the examples whose class is not -1, which Chainer's functions ignore.
+
+    Raises:
+        ValueError: the iterator repeats the data for ever, or no example has a class.
     """
+    if getattr(iterator, "repeat", getattr(iterator, "_repeat", False)):
+        raise ValueError("the iterator of an evaluation must not repeat: make it with repeat=False")
     iterator.reset()
     loss: dict[Any, Any] = {}
     wrong: dict[Any, Any] = {}
@@ -141,12 +147,15 @@ def measure(
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         for batch in iterator:
             x, t = convert(converter, batch, device)
-            examples += len(t)
+            counted = t != -1
+            examples += int(counted.sum())
             for name, log_p in predict_logs(x).items():
                 xp = chainer.backend.get_array_module(log_p)
-                picked = log_p[xp.arange(len(t)), t].sum(dtype="d")
+                picked = log_p[xp.arange(len(t)), t][counted].sum(dtype="d")
                 loss[name] = loss.get(name, 0) - picked
-                wrong[name] = wrong.get(name, 0) + (log_p.argmax(axis=1) != t).sum()
+                wrong[name] = wrong.get(name, 0) + (log_p.argmax(axis=1) != t)[counted].sum()
+    if not examples:
+        raise ValueError("there is no example with a class to evaluate")
     return {n: (float(loss[n]) / examples, float(wrong[n]) / examples) for n in loss}
 
 

@@ -130,10 +130,12 @@ class Computers(chainer.training.Extension):
         threads (list of int): the numbers of threads that sessions have had.
     """
 
-    trigger = 1, "iteration"
     name = "computers"
 
     def __init__(self, device, threads):
+        # At every iteration; one of Chainer's triggers would have a state of its own, which it
+        # misses in snapshots that are older.
+        self.trigger = lambda trainer: True
         self.own = record.machine(device)
         self.found = []
         self.threads = [threads]

@@ -13,6 +13,8 @@ from chainer_sno.fast.vectors import compiled
 # Fast-mode values below this are set to zero when folding: they are far below rounding, and the
 # products `fast * F` of anything smaller would be denormal numbers, which are slow.
 NEGLIGIBLE = 1e-25
+#: The class of examples that a loss leaves out, Chainer's ``ignore_label``.
+IGNORED = -1
 
 
 @compiled
@@ -207,13 +209,22 @@ def deactivate_dropout(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, 
 def softmax_cross_entropy(z, start, bias, t, scale):
     """Mean loss of the samples t (N,) in columns start.. of z (classes, ..).
 
-    z becomes scale times the gradient of the samples' summed loss.
+    z becomes scale times the gradient of N times that mean.  Samples of the class -1 are ignored,
+    as Chainer's function does, and the mean is over the others.
     """
-    total = 0.0
+    total, count = 0.0, 0
     for sample in range(len(t)):
-        if not 0 <= t[sample] < z.shape[0]:
+        if not -1 <= t[sample] < z.shape[0]:
             raise ValueError("a class number is out of range")
+        count += t[sample] != IGNORED
+    if count < len(t):
+        scale *= z.dtype.type(len(t) / max(count, 1))
+    for sample in range(len(t)):
         column = start + sample
+        if t[sample] == IGNORED:
+            for k in range(z.shape[0]):
+                z[k, column] = 0
+            continue
         top = z[0, column] + bias[0]
         for k in range(z.shape[0]):
             value = z[k, column] + bias[k]
@@ -230,7 +241,7 @@ def softmax_cross_entropy(z, start, bias, t, scale):
         for k in range(z.shape[0]):
             z[k, column] *= factor
         z[t[sample], column] -= scale
-    return total / len(t)
+    return total / max(count, 1)
 
 
 @compiled

@@ -84,3 +84,27 @@ def test_it_is_what_the_evaluator_reports(setup):
 def test_numbers_of_structures_are_checked(setup, ks):
     with pytest.raises(ValueError, match="numbers of structures from 1 on"):
         prediction.error_against_samples(setup.link, setup.bernoulli, setup.iterator(), ks)
+
+
+def test_examples_without_a_class_are_left_out(rng):
+    log_p = numpy.log(rng.dirichlet([1, 1, 1], size=6))
+    t = numpy.array([0, 1, 2, -1, -1, -1], "i")
+    iterator = ArrayIterator((log_p, t), 4, repeat=False, shuffle=False)
+    ((loss, error),) = prediction.measure(lambda x: {"": x}, iterator).values()
+    functions = chainer.functions
+    assert loss == pytest.approx(float(functions.softmax_cross_entropy(log_p, t).array))
+    assert error == pytest.approx(1 - float(functions.accuracy(log_p, t, ignore_label=-1).array))
+    empty = ArrayIterator((log_p, numpy.full(6, -1, "i")), 4, repeat=False)
+    with pytest.raises(ValueError, match="no example with a class"):
+        prediction.measure(lambda x: {"": x}, empty)
+
+
+@pytest.mark.parametrize("kind", ["ours", "Chainer's"])
+def test_an_iterator_that_repeats_is_refused(kind):
+    x, t = numpy.zeros((4, 3)), numpy.zeros(4, "i")
+    if kind == "ours":
+        iterator = ArrayIterator((x, t), 2)
+    else:
+        iterator = chainer.iterators.SerialIterator(list(zip(x, t)), 2)
+    with pytest.raises(ValueError, match="repeat=False"):
+        prediction.measure(lambda x: {"": x}, iterator, chainer.dataset.concat_examples)

@@ -329,3 +329,12 @@ def test_a_forward_pass_of_ones_own_is_refused():
     link.hidden[0].__class__ = OwnLayer
     with pytest.raises(ValueError, match="OwnLayer has its own forward"):
         FastStructureUpdater(iterator, optimizer_of(link), bernoulli)
+
+
+@pytest.mark.parametrize("ignored", [3, 199])
+def test_examples_without_a_class_are_ignored(ignored, dtype):
+    updaters = both()
+    for updater in updaters:
+        updater.get_iterator("main").arrays[1][:ignored] = -1
+    train(updaters, 30)
+    compare(*updaters, dtype.name)
