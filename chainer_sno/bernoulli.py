@@ -132,18 +132,20 @@ class Bernoulli(chainer.Link):
                 :func:`~chainer_sno.ranking_utility`.
 
         Raises:
-            ValueError: a shape is not as above.
+            ValueError: a shape is not as above, or a utility is not finite.
         """
         d = len(self)
-        if structures.ndim != 2 or structures.shape[1] != d:
+        if structures.ndim != 2 or structures.shape[1] != d or not len(structures):
             raise ValueError(
-                f"structures must have the shape (lambda, {d}), not {structures.shape}"
+                f"structures must have the shape (lambda, {d}), lambda >= 1, not {structures.shape}"
             )
         if utilities.shape != structures.shape[:1]:
             raise ValueError(
                 f"{len(structures)} structures need as many utilities, not {utilities.shape}"
             )
         xp, theta = self.xp, self.theta
+        if not xp.isfinite(utilities).all():
+            raise ValueError(f"utilities must be finite, not {utilities}")
         utilities = utilities.astype(theta.dtype)
         if xp is not numpy and theta.dtype == numpy.float64:
             kernels = loaded(("method",), theta.dtype)

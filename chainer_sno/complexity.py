@@ -135,6 +135,34 @@ def check_costs(costs: ArrayLike) -> Array:
     return found
 
 
+def check_structure(structure: Any, bits: int) -> Array:
+    """Return a structure as an array of booleans, on its device.
+
+    Args:
+        structure (array): shape (d,), bool, or numbers that are all 0 or 1.
+        bits (int): d.
+
+    Returns:
+        array: bool of shape (d,).
+
+    Raises:
+        ValueError: the shape is another, or a number is neither 0 nor 1: theta is no structure.
+    """
+    if not hasattr(structure, "dtype"):
+        structure = numpy.asarray(structure)
+    if structure.shape != (bits,):
+        raise ValueError(
+            f"a structure has the {bits} bits of the link, not the shape {structure.shape}"
+        )
+    found = structure.astype(bool)
+    if structure.dtype != bool and not (structure == found).all():
+        raise ValueError(
+            "a structure is made of 0 and 1, and this one has other numbers: of a distribution, "
+            "give mode()"
+        )
+    return found
+
+
 def usage_rate(structure: Array, costs: Array) -> float:
     r"""Return :math:`\sum c_i m_i / \sum c_i`, the usage rate of the tables (reading R1).
 
@@ -147,7 +175,11 @@ def usage_rate(structure: Array, costs: Array) -> float:
 
     Returns:
         float: between 0 and 1.
+
+    Raises:
+        ValueError: see :func:`check_structure`.
     """
+    structure = check_structure(structure, len(costs))
     return float((structure * costs).sum() / costs.sum())
 
 

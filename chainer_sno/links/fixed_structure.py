@@ -7,6 +7,7 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import ArrayLike
 from chainer_sno.compact import compact
+from chainer_sno.complexity import check_structure
 
 
 class FixedStructure(chainer.Chain):
@@ -17,14 +18,13 @@ class FixedStructure(chainer.Chain):
         structure (array): bits, shape (d,); saved with the link.
 
     Raises:
-        ValueError: the structure has another length than the link's costs.
+        ValueError: the structure has another length than the link's costs, or other numbers than
+            0 and 1.
     """
 
     def __init__(self, link: Any, structure: ArrayLike) -> None:
         super().__init__()
-        bits = numpy.asarray(structure, dtype=bool)
-        if bits.shape != link.costs.shape:
-            raise ValueError(f"the link has {len(link.costs)} bits, not {bits.shape}")
+        bits = check_structure(numpy.asarray(structure), len(link.costs))
         with self.init_scope():
             self.link = link
         self.add_persistent("structure", bits)

@@ -152,7 +152,11 @@ class MaskedMLP(chainer.Chain):
 
         Returns:
             tuple of int: inputs first and outputs last; layers without selection keep all.
+
+        Raises:
+            ValueError: see :func:`chainer_sno.complexity.check_structure`.
         """
+        structure = complexity.check_structure(structure, len(self.costs))
         kept = [int(structure[group].sum()) for group in self.groups.values()]
         if not self.select_inputs:
             kept.insert(0, self.widths[0])
@@ -181,9 +185,10 @@ class MaskedMLP(chainer.Chain):
 
         Raises:
             ValueError: a layer keeps no unit, so there is no such network: the outputs do not
-                depend on the inputs.
+                depend on the inputs; or this is no structure.
         """
-        structure = chainer.backends.cuda.to_cpu(structure).astype(bool)
+        structure = chainer.backends.cuda.to_cpu(structure)
+        structure = complexity.check_structure(structure, len(self.costs))
         kept = [numpy.flatnonzero(structure[group]) for group in self.groups.values()]
         if not self.select_inputs:
             kept.insert(0, numpy.arange(self.widths[0]))

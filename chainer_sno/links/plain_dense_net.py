@@ -254,6 +254,7 @@ class PlainDenseNet(chainer.Chain):
             convolution included, which no bit switches off.  Biases and BN are left out.
         """
         structure = chainer.backends.cuda.to_cpu(structure)
+        structure = complexity.check_structure(structure, len(self.costs))
         stem = self.stem.W.size
         return float((stem + (structure * self.costs).sum()) / (stem + self.costs.sum()))
 
@@ -274,9 +275,8 @@ class PlainDenseNet(chainer.Chain):
             ValueError: no path leads from the images to the classifier, or the structure has
                 another length.
         """
-        structure = chainer.backends.cuda.to_cpu(structure).astype(bool)
-        if structure.shape != self.costs.shape:
-            raise ValueError(f"the network has {len(self.costs)} bits, not {structure.shape}")
+        structure = chainer.backends.cuda.to_cpu(structure)
+        structure = complexity.check_structure(structure, len(self.costs))
         remaining = [
             block.remaining(structure[group])
             for block, group in zip(self.blocks, self.groups.values())

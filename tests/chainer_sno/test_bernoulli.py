@@ -267,3 +267,13 @@ def test_the_penalty_follows_epsilon0():
     numpy.testing.assert_array_equal(bernoulli.penalty, [0.125, 0.5])
     bernoulli.epsilon0 = -1.0
     numpy.testing.assert_array_equal(bernoulli.penalty, [-0.25, -1])
+
+
+@pytest.mark.parametrize("utilities", [[1, numpy.nan], [numpy.inf, -1]])
+def test_utilities_that_are_no_numbers_are_refused(utilities):
+    bernoulli = Bernoulli([1, 1])
+    with pytest.raises(ValueError, match="must be finite"):
+        bernoulli.update(numpy.ones((2, 2), bool), numpy.array(utilities))
+    with pytest.raises(ValueError, match="lambda >= 1"):
+        bernoulli.update(numpy.ones((0, 2), bool), numpy.zeros(0))
+    numpy.testing.assert_array_equal(bernoulli.theta, 0.5)

@@ -140,7 +140,7 @@ def test_a_dead_dense_net_is_refused_with_one_line(block, position, rng):
 
 def test_structures_and_images_of_other_sizes_are_refused(rng):
     network = make_dense_net(rng)
-    with pytest.raises(ValueError, match="30 bits, not"):
+    with pytest.raises(ValueError, match="30 bits of the link, not"):
         compact(network, numpy.ones(29, dtype=bool))
     small = compact(network, numpy.ones(30, dtype=bool))
     with pytest.raises(ValueError, match="multiples of 4"):

@@ -1,7 +1,7 @@
 import numpy
 import pytest
 
-from chainer_sno import Bernoulli, complexity, links, profile
+from chainer_sno import Bernoulli, compact, complexity, links, profile
 from chainer_sno._import_chainer import chainer
 
 
@@ -142,3 +142,29 @@ def test_the_criterion_is_named():
     dense = links.PlainDenseNet(7, 2, 3, 2, 3, 1)
     assert complexity.criterion_of(dense, Bernoulli(dense.costs)) == "weights"
     assert complexity.criterion_of(Stating(), Bernoulli(Stating.costs)) == "costs of the link"
+
+
+def everything_that_takes_a_structure():
+    mlp, dense = links.MaskedMLP(3, (9, 7), 2), links.DenseNet(7, 2)
+    return {
+        "MaskedMLP.compact": (mlp.compact, 16),
+        "MaskedMLP.weight_ratio": (mlp.weight_ratio, 16),
+        "MaskedMLP.kept_widths": (mlp.kept_widths, 16),
+        "DenseNet.compact": (dense.compact, 9),
+        "DenseNet.weight_ratio": (dense.weight_ratio, 9),
+        "FixedStructure": (lambda m: links.FixedStructure(mlp, m), 16),
+        "compact": (lambda m: compact(mlp, m), 16),
+        "usage_rate": (lambda m: complexity.usage_rate(m, mlp.costs), 16),
+    }
+
+
+@pytest.mark.parametrize("name", everything_that_takes_a_structure())
+def test_what_is_no_structure_is_refused(name):
+    function, bits = everything_that_takes_a_structure()[name]
+    for wrong in (bits - 4, bits + 4):
+        with pytest.raises(ValueError, match=f"has the {bits} bits"):
+            function(numpy.ones(wrong, bool))
+    with pytest.raises(ValueError, match=r"mode\(\)"):
+        function(numpy.full(bits, 0.7))
+    for dtype in (bool, int, "f"):
+        function(numpy.ones(bits, dtype))
