@@ -31,6 +31,8 @@ def _git_commit():
         ).stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return None  # a copy without its history, inside of another repository
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -172,7 +174,7 @@ def read(path):
     try:
         settings = from_dict(record["settings"])
     except (ReproduceError, TypeError) as error:
-        raise ReproduceError(f"{name!r} has settings that are none ({error})") from error
+        raise ReproduceError(f"{name!r} has settings that no run can have ({error})") from error
     if settings.name != record["name"]:
         raise ReproduceError(f"{name!r}: its name and its settings do not agree")
     _check_numbers(record, settings, name)
@@ -184,13 +186,27 @@ def _check_numbers(record, settings, name):
     columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
     if {len(column) for column in columns.values()} != {settings.epochs}:
         raise ReproduceError(
-            f"{name!r}: its log has not a number for each of {settings.epochs} epochs everywhere"
+            f"{name!r}: a column of its log has not as many numbers as its {settings.epochs} epochs"
         )
     numbers = [number for column in columns.values() for number in column]
     if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        raise ReproduceError(f"{name!r}: its log holds what is no number")
-    if len(record["result"].get("structure", "0" * settings.bits)) != settings.bits:
+        raise ReproduceError(f"{name!r}: its log has an entry that is not a finite number")
+    result = record["result"]
+    if len(result.get("structure", "0" * settings.bits)) != settings.bits:
         raise ReproduceError(f"{name!r}: its structure is not {settings.bits} bits")
+    for key, value in {**result, **record["times"]}.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ReproduceError(f"{name!r}: its {key} is {value}, which is no result")
+    if result["iterations"] != settings.iterations():
+        raise ReproduceError(
+            f"{name!r}: its settings have {settings.iterations()} iterations, and its result says "
+            f"{result['iterations']}"
+        )
+    last = record["log"]["validation/main/error"][-1]
+    if not math.isclose(result["test_error"], last, rel_tol=1e-9):
+        raise ReproduceError(
+            f"{name!r}: its test error is {result['test_error']}, and that of its last epoch {last}"
+        )
 
 
 def read_all(directory):

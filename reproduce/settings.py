@@ -17,6 +17,8 @@ CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2
 CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
 #: Examples of the training sets.
 EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
+#: Examples of the test sets.
+TEST_EXAMPLES = dict.fromkeys(EXAMPLES, 10000)
 #: What theta may be kept in, the default first.
 THETA_DTYPES = ("float64", "float32")
 #: What may be varied where the paper leaves a reading open, the reading's value first.
@@ -175,6 +177,17 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
+        for name, sizes in (("examples", EXAMPLES), ("test_examples", TEST_EXAMPLES)):
+            value, most = getattr(self, name), sizes[self.dataset]
+            if value is not None and value > most:
+                raise ReproduceError(
+                    f"{_option(name)} {value} is more than the {most} of {self.dataset}"
+                )
+        examples = self.examples or EXAMPLES[self.dataset]
+        if self.batch_size is not None and self.batch_size > examples:
+            raise ReproduceError(
+                f"--batch-size {self.batch_size} is more than the {examples} training examples"
+            )
         for name, choices in self.OPEN.items():
             value = getattr(self, name)
             if value not in (None, *choices):

@@ -460,3 +460,11 @@ def test_gpu_trains_and_resumes(tmp_path):
     interrupted(other, *COMMANDS["sno"], "--device", "0")
     assert call(other, *COMMANDS["sno"], "--device", "0").returncode == 0
     assert without_times(the_record(out)[1]) == without_times(the_record(other)[1])
+
+
+def test_a_copy_inside_of_another_repository_has_no_commit(tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(record, "ROOT", copy)
+    assert record._git_commit() is None

@@ -185,6 +185,9 @@ def test_dictionary_and_arguments_name_the_same_settings():
         {"decayed": "biases"},
         {"inputs": "whitened"},
         {"examples": 0},
+        {"examples": 60001},
+        {"test_examples": 10001},
+        {"examples": 20, "batch_size": 32},
     ],
 )
 def test_bad_values_are_named(values):
