@@ -18,6 +18,7 @@ CRITERIA = ("units", "weights", "flops")
 
 __all__ = [
     "check_costs",
+    "check_structure",
     "costs",
     "criterion_of",
     "fully_connected_flops",

@@ -56,11 +56,15 @@ class NesterovAG(chainer.optimizers.NesterovAG):
             super().update()
             return
         self.reallocate_cleared_grads()
+        self.check_nan_in_grads()
+        if not self.is_safe_to_update() or self._shares_memory():
+            super().update()
+            return
         self.t += 1
         rest = []
         for parameter in self.target.params():
             if _is_plain(parameter):
-                _update(step, parameter, decay)
+                _update(step, parameter, *decay)
             else:
                 rest.append(parameter)
         for parameter in rest:
@@ -69,18 +73,30 @@ class NesterovAG(chainer.optimizers.NesterovAG):
             parameter.update()
         self.update_loss_scale()
 
-    def _single_decay(self) -> float | None:
-        """Return the rate of WeightDecay if that is the only hook; None where there are others."""
+    def _shares_memory(self) -> bool:
+        """Return whether parameters are there twice, or share their arrays or their gradients.
+
+        Chainer calls all hooks before the first update, and then the order tells.
+        """
+        arrays = []
+        for parameter in self.target.params():
+            for array in (parameter.array, parameter.grad):
+                if isinstance(array, numpy.ndarray):
+                    arrays.append(array.__array_interface__["data"][0])
+        return len(set(arrays)) < len(arrays)
+
+    def _single_decay(self) -> tuple[bool, float] | None:
+        """Return whether there is WeightDecay, and its rate; None where there are other hooks."""
         hookable = self._hookable
         hooks = list(hookable._pre_update_hooks.values())
         if hookable._post_update_hooks or len(hooks) > 1:
             return None
         if not hooks:
-            return 0.0
+            return False, 0.0
         (hook,) = hooks
         if type(hook) is not chainer.optimizer_hooks.WeightDecay or not hook.call_for_each_param:
             return None
-        return hook.rate if isinstance(hook.rate, float) else None
+        return (True, hook.rate) if type(hook.rate) is float else None
 
 
 def _is_plain(parameter: Any) -> bool:
@@ -91,15 +107,13 @@ def _is_plain(parameter: Any) -> bool:
     hooks = rule._hookable
     if hooks._pre_update_hooks or hooks._post_update_hooks or parameter._loss_scale is not None:
         return False
-    if array is None:
+    if not isinstance(array, numpy.ndarray) or array.dtype not in (numpy.float32, numpy.float64):
         return False
     rates = rule.hyperparam.lr, rule.hyperparam.momentum
     gradient, v = parameter.grad, velocity(parameter)
     return (
-        isinstance(array, numpy.ndarray)
-        and array.dtype in (numpy.float32, numpy.float64)
         # Another type, such as numpy.float64, would make Chainer compute in another dtype.
-        and all(type(rate) is float for rate in rates)
+        all(type(rate) is float for rate in rates)
         and isinstance(gradient, numpy.ndarray)
         and gradient.dtype == array.dtype
         and all(a.flags.c_contiguous and a.flags.writeable for a in (array, gradient))
@@ -108,13 +122,13 @@ def _is_plain(parameter: Any) -> bool:
     )
 
 
-def _update(step: Callable[..., None], parameter: Any, decay: float) -> None:
+def _update(step: Callable[..., None], parameter: Any, decays: bool, decay: float) -> None:
     """Do the compiled pass over one parameter."""
     rule, array = parameter.update_rule, parameter.array
     lr, momentum = rule.hyperparam.lr, rule.hyperparam.momentum
     factors = decay, lr, momentum, momentum * momentum, (1 + momentum) * lr
     arrays = array, parameter.grad, velocity(parameter)
-    step(*(a.reshape(-1) for a in arrays), *map(array.dtype.type, factors))
+    step(*(a.reshape(-1) for a in arrays), decays, *map(array.dtype.type, factors))
     rule.t += 1
 
 

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import functools
+import os
+import sys
 import threading
 from typing import Any
 
@@ -243,15 +245,19 @@ class Workspace:
 
 
 _kept: list[tuple[Any, Workspace]] = []
-_lock = threading.Lock()
+#: Reentrant: the garbage collector may give a workspace back while another is taken.
+_lock = threading.RLock()
+#: Held while a team works: jobs of two callers in one pool would wait for each other.
+_teams = threading.Lock()
 
 
 def take_workspace(key: Any, make: Any) -> Workspace:
     """Return a workspace that nobody uses, one that is kept or a new one."""
     with _lock:
-        for i, (name, _) in enumerate(_kept):
-            if name == key:
-                return _kept.pop(i)[1]
+        for item in list(_kept):
+            if item[0] == key and item in _kept:
+                _kept.remove(item)
+                return item[1]
     found: Workspace = make()
     return found
 
@@ -264,19 +270,32 @@ def give_workspace(key: Any, workspace: Workspace) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _pool(threads: int) -> concurrent.futures.ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> concurrent.futures.ThreadPoolExecutor:
+    """Return threads of this process; a fork has none of its parent's."""
     return concurrent.futures.ThreadPoolExecutor(threads, "chainer_sno")
 
 
 def _run(jobs: list[Any]) -> None:
-    """Do jobs at the same time, the first one in this thread."""
-    if len(jobs) > 1:
-        futures = [_pool(len(jobs) - 1).submit(job) for job in jobs[1:]]
+    """Do jobs at the same time.
+
+    Those of several threads are done by none that gets signals: one that an exception ended would
+    be waited for by the others.  So an interrupt is raised when all of them have ended.
+    """
+    if len(jobs) == 1:
         jobs[0]()
-        for future in futures:
-            future.result()
-    else:
-        jobs[0]()
+        return
+    with _teams:
+        pool, interrupted = _pool(len(jobs), os.getpid()), None
+        futures = [pool.submit(job) for job in jobs]
+        while not all(future.done() for future in futures):
+            try:
+                concurrent.futures.wait(futures)
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+    for future in futures:
+        future.result()
 
 
 class BlockParameters:
@@ -379,7 +398,7 @@ class Passes:
             give_workspace(self._key, workspace)
 
     def __del__(self) -> None:
-        if getattr(self, "workspace", None) is not None:
+        if getattr(self, "workspace", None) is not None and not sys.is_finalizing():
             self.release()
 
     def _jobs(self, work: Any) -> None:

@@ -4,15 +4,17 @@ from chainer_sno.fast.vectors import compiled
 
 
 @compiled
-def nesterov_step(parameter, gradient, velocity, decay, lr, momentum, square, rate):
-    """Add the weight decay to the gradient and take one step of NesterovAG, as Chainer does.
+def nesterov_step(parameter, gradient, velocity, decays, decay, lr, momentum, square, rate):
+    """Add the weight decay to the gradient, if any, and take one step of NesterovAG.
 
     Each number is rounded where Chainer's array operations round it.  All arrays are flat and of
     one dtype, and so are the factors: ``square`` is the square of the momentum and ``rate``
     (1 + momentum) lr.
     """
     for i in range(len(parameter)):
-        g = gradient[i] + decay * parameter[i]
+        g = gradient[i]
+        if decays:  # 0 times an infinite parameter is no number
+            g = g + decay * parameter[i]
         v = velocity[i] * momentum
         v = v - lr * g
         p = parameter[i] + square * v

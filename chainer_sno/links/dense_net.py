@@ -43,6 +43,8 @@ class DenseNet(PlainDenseNet):
         """
         self.check(x, structures)
         structures = chainer.backends.cuda.to_cpu(structures).astype(bool)
+        if not len(x):
+            return super().forward(x, structures)
         if self.xp is numpy and self.stem.W.dtype != numpy.float16 and engine() is not None:
             return self._forward_compiled(x, structures)
         h = chainer.functions.transpose(self.stem(x), (1, 0, 2, 3))[None]
@@ -55,7 +57,7 @@ class DenseNet(PlainDenseNet):
                 parameters.append(block.transition.W)
             samples = h.size // (h.shape[0] * h.shape[1])
             (h,) = function.apply((h, *parameters))
-            if chainer.config.train:
+            if chainer.config.train and not chainer.config.in_recomputing:
                 self._update_statistics(block, function.statistics, samples)
         h = chainer.functions.transpose(h, (0, 2, 1))
         return self.classifier(h, n_batch_axes=2)
@@ -63,6 +65,8 @@ class DenseNet(PlainDenseNet):
     def _forward_compiled(self, x: Any, structures: Array) -> Any:
         """Return what :meth:`forward` does, on a CPU."""
         self._check_links()
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {self.threads}")
         function = DenseNetFunction(structures, self, self.threads)
         parameters = [self.stem.W]
         for block in self.blocks:
@@ -72,7 +76,7 @@ class DenseNet(PlainDenseNet):
             if hasattr(block, "transition"):
                 parameters.append(block.transition.W)
         (h,) = function.apply((x, *parameters))
-        if chainer.config.train:
+        if chainer.config.train and not chainer.config.in_recomputing:
             samples = x.size // x.shape[1]
             for i, (block, statistics) in enumerate(zip(self.blocks, function.statistics)):
                 self._update_statistics(block, statistics, samples // 4**i)
@@ -97,16 +101,20 @@ class DenseNet(PlainDenseNet):
                     or norm.axis not in (None, (0, 2, 3))
                 ):
                     self._refuse(norm)
+                if norm._local_link_hooks:
+                    self._refuse(norm, " with link hooks")
         for conv, side in convolutions:
             own = conv.ksize, conv.stride, conv.pad, conv.dilate, conv.groups
             known = side, (1, 1), (side // 2, side // 2), (1, 1), 1
             if type(conv) is not chainer.links.Convolution2D or own != known or conv.b is not None:
                 self._refuse(conv)
+            if conv._local_link_hooks:
+                self._refuse(conv, " with link hooks")
 
     @staticmethod
-    def _refuse(link: Any) -> None:
+    def _refuse(link: Any, why: str = "") -> None:
         raise ValueError(
-            f"DenseNet has compiled code for its own links only, not for {link!r}: "
+            f"DenseNet has compiled code for its own links only, not for {link!r}{why}: "
             "use PlainDenseNet"
         )
 

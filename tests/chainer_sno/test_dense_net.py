@@ -1,7 +1,13 @@
 """The fast DenseNet against the plain one, finite differences and a physically deleted network."""
 
+import concurrent.futures
+import contextlib
 import copy
+import gc
 import io
+import multiprocessing
+import signal
+import time
 
 import numpy
 import pytest
@@ -12,6 +18,7 @@ from chainer_sno.functions import dense_block, dense_net
 from chainer_sno.links import DenseNet, PlainDenseNet
 
 from chainer import gradient_check  # isort: skip
+from chainer.link_hooks import TimerHook  # isort: skip
 
 F = chainer.functions
 TOLERANCE = {"float64": 1e-11, "float32": 1e-4}
@@ -487,3 +494,97 @@ def test_no_second_derivative(path, rng):
     y = network(x, numpy.ones((1, len(network.costs)), dtype=bool))
     with pytest.raises(RuntimeError, match="PlainDenseNet"):
         chainer.grad([F.sum(y)], [x], enable_double_backprop=True)
+
+
+def call(network, n=64):
+    x = numpy.random.default_rng(0).standard_normal((n, 3, 8, 8)).astype("f")
+    return network(x, numpy.ones((1, len(network.costs)), bool)).array
+
+
+def test_a_fork_has_threads_of_its_own(rng):
+    _, quick = make_pair(rng, **SMALL)
+    quick.threads = 2
+    expected = call(quick)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=lambda: queue.put(call(quick)))
+    process.start()
+    found = queue.get(timeout=60)
+    process.join(60)
+    assert process.exitcode == 0
+    numpy.testing.assert_array_equal(found, expected)
+
+
+def test_an_interrupt_leaves_no_thread_waiting(rng):
+    _, quick = make_pair(rng, depth=13, growth_rate=12)
+    quick.threads = 2
+    expected = call(quick, 256)
+    begun = time.perf_counter()
+    call(quick, 256)
+    seconds = time.perf_counter() - begun
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for part in (0.3, 0.6, 0.8):
+            signal.setitimer(signal.ITIMER_REAL, part * seconds)
+            with contextlib.suppress(KeyboardInterrupt):
+                call(quick, 256)
+                time.sleep(seconds)
+            numpy.testing.assert_array_equal(call(quick, 256), expected)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_two_callers_with_several_threads_each(rng):
+    networks = [make_pair(rng, **SMALL)[1] for _ in range(2)]
+    for network in networks:
+        network.threads = 3
+    expected = [call(network) for network in networks]
+
+    def work(number):
+        return [call(networks[number]) for _ in range(20)]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for number, found in enumerate(pool.map(work, range(2))):
+            for y in found:
+                numpy.testing.assert_array_equal(y, expected[number])
+
+
+def test_a_workspace_is_taken_while_the_collector_gives_one_back(rng):
+    _, quick = make_pair(rng, **SMALL)
+    before = gc.get_threshold()
+    try:
+        for threshold in range(1, 60):
+            gc.set_threshold(threshold, 2, 2)
+            y = quick(rng.standard_normal((2, 3, 8, 8), dtype="f"), numpy.ones((1, 30), bool))
+            y.itself = y
+    finally:
+        gc.set_threshold(*before)
+
+
+def test_an_empty_mini_batch(path, rng):
+    plain, quick = make_pair(rng, **SMALL)
+    with chainer.using_config("train", False):
+        x, structures = numpy.zeros((0, 3, 8, 8), "f"), numpy.ones((2, 30), bool)
+        assert quick(x, structures).shape == plain(x, structures).shape == (2, 0, 5)
+
+
+def test_a_second_forward_pass_of_forget_moves_no_statistics(path, rng):
+    plain, quick = make_pair(rng, **SMALL)
+    x = chainer.Variable(rng.standard_normal((4, 3, 8, 8), dtype="f"))
+    for network in (plain, quick):
+        y = F.forget(lambda x, n=network: F.stack(list(n(x, numpy.ones((1, 30), bool)))), x)
+        F.sum(y).backward()
+    for name, value in persistents(plain).items():
+        assert_close(persistents(quick)[name], value, name)
+
+
+def test_link_hooks_are_refused(rng):
+    _, quick = make_pair(rng, **SMALL)
+    quick.blocks[0].convs[0].add_hook(TimerHook())
+    with pytest.raises(ValueError, match="link hooks"):
+        call(quick)
+    _, quick = make_pair(rng, **SMALL)
+    quick.threads = 0
+    with pytest.raises(ValueError, match="at least 1"):
+        call(quick)

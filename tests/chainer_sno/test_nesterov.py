@@ -113,9 +113,32 @@ def other_rule(optimizer):
     optimizer.target.W.update_rule = chainer.optimizers.sgd.SGDRule(lr=0.1)
 
 
+def scalar_decay(optimizer):
+    optimizer.remove_hook("WeightDecay")
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(numpy.float64(0.01)))
+
+
+def twice(optimizer):
+    network = optimizer.target
+    network.b.array = network.W.array.reshape(-1)[:11]
+
+
+def unsafe(optimizer):
+    optimizer.is_safe_to_update = lambda: False
+
+
+def infinite(optimizer):
+    optimizer.remove_hook("WeightDecay")
+    optimizer.target.W.array[0] = numpy.inf
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        scalar_decay,
+        twice,
+        unsafe,
+        infinite,
         clip,
         two_decays,
         after,
@@ -182,3 +205,29 @@ def test_gpu(rng):
         optimizer.update(lambda t=optimizer.target: chainer.functions.sum(t.W**2))
     for a, b in zip(optimizers[0].target.params(), optimizers[1].target.params()):
         numpy.testing.assert_array_equal(a.array.get(), b.array.get())
+
+
+def test_half_precision_with_updates_in_float32(rng):
+    optimizers = pair("e")
+    for optimizer in optimizers:
+        optimizer.use_fp32_update()
+        optimizer.setup(optimizer.target)
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(0.01))
+    step(optimizers, rng)
+    assert_same_bits(optimizers)
+
+
+def test_one_link_under_two_names(rng):
+    optimizers = []
+    for kind in (chainer.optimizers.NesterovAG, chainer_sno.NesterovAG):
+        network = chainer.Chain()
+        with network.init_scope():
+            network.a = chainer.links.Linear(4, 4, initialW=numpy.eye(4, dtype="f"))
+            network.b = network.a
+        optimizers.append(kind(0.1).setup(network))
+        optimizers[-1].add_hook(chainer.optimizer_hooks.WeightDecay(0.1))
+    for optimizer in optimizers:
+        network = optimizer.target
+        ones = numpy.ones((2, 4), "f")
+        optimizer.update(lambda x, n=network: chainer.functions.sum(n.b(n.a(x)) ** 2), ones)
+    assert_same_bits(optimizers)

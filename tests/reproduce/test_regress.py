@@ -52,7 +52,7 @@ MUTATIONS = {
         "units,units-fixed,units-dropout",
         (
             "chainer_sno/fast/engine.py",
-            "kind(self._lr), kind(self.decay)",
+            "kind(self._lr), kind(self.bias_decay)",
             "kind(self._lr), kind(0)",
         ),
     ),
@@ -60,12 +60,10 @@ MUTATIONS = {
         "units-plain,connections-plain",
         (
             "reproduce/training.py",
-            "        optimizer.add_hook("
-            "chainer.optimizer_hooks.WeightDecay(settings.weight_decay))",
-            "        for parameter in self.link.params():\n"
-            "            if parameter.ndim > 1:\n"
-            "                decay = chainer.optimizer_hooks.WeightDecay(settings.weight_decay)\n"
-            "                parameter.update_rule.add_hook(decay)",
+            "        if self.settings.decayed is None:\n"
+            "            optimizer.add_hook(decay)\n"
+            "            return\n",
+            "",
         ),
     ),
     "batch statistics of all structures together": (
@@ -183,7 +181,7 @@ MUTATIONS = {
         "units,units-fixed,connections-random",
         (
             "reproduce/training.py",
-            "        trainer.extend(extensions.StepSchedule(self.iterations, self.settings.lr))\n",
+            "        trainer.extend(extensions.StepSchedule(self.iterations, self.lr))\n",
             "",
         ),
     ),
