@@ -213,6 +213,16 @@ def _side_by_side(pairs, alternative):
     return _Judged(outcome, details, _effect(found), runs)
 
 
+def _no_difference(pairs):
+    """Judge that no two-sided rank test of pairs of groups is significant."""
+    found, details = _differences(pairs, "two-sided")
+    runs, missing = _count(_groups(pairs)), _missing(_groups(pairs), TWO_SIDED_TRIALS)
+    if missing:
+        return _Judged(UNKNOWN, details + missing, runs=runs)
+    outcome = HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS
+    return _Judged(outcome, details, _effect(found), runs)
+
+
 def _unit_settings(least):
     """Return the penalties whose published usage rate reaches a least one, with R13's widths."""
     rows = compare.published()["unit-selection"]["rows"]
@@ -530,13 +540,7 @@ def _dead(record):
 )
 def _conn_ties_random(evidence, claim):
     pairs = _connection_pairs(evidence, lambda rate: rate > claim["usage_rate"])
-    found, details = _differences(pairs, "two-sided")
-    missing = _missing(_groups(pairs), TWO_SIDED_TRIALS)
-    runs = _count(_groups(pairs))
-    if missing:
-        return _Judged(UNKNOWN, details + missing, runs=runs)
-    outcome = HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS
-    return _Judged(outcome, details, _effect(found), runs)
+    return _no_difference(pairs)
 
 
 def _against_whole(evidence, rates):
@@ -560,12 +564,7 @@ def _against_whole(evidence, rates):
 def _conn_few_removed(evidence, claim):
     least = claim["usage_rate"]
     pairs = _against_whole(evidence, [r for r in CONNECTION_USAGE_RATES if least < r < 1])
-    found, details = _differences(pairs, "two-sided")
-    runs, missing = _count(_groups(pairs)), _missing(_groups(pairs), TWO_SIDED_TRIALS)
-    if missing:
-        return _Judged(UNKNOWN, details + missing, runs=runs)
-    outcome = HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS
-    return _Judged(outcome, details, _effect(found), runs)
+    return _no_difference(pairs)
 
 
 @_rule(
@@ -601,12 +600,7 @@ def _conn_epsilon_no_effect(evidence, claim):
         )
         for label in ("2^-6", "2^-5")
     }
-    found, details = _differences(pairs, "two-sided")
-    runs, missing = _count(_groups(pairs)), _missing(_groups(pairs), TWO_SIDED_TRIALS)
-    if missing:
-        return _Judged(UNKNOWN, details + missing, runs=runs)
-    outcome = HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS
-    return _Judged(outcome, details, _effect(found), runs)
+    return _no_difference(pairs)
 
 
 @_rule(

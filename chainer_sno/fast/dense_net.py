@@ -50,8 +50,8 @@ def _transform_kernels(
 
 
 @compiled
-def _take_images(x: Array, maps: Array, height: int, width: int) -> None:
-    """Copy images (N, channels, H, W) to maps (blocks, channels, height, width, LANES)."""
+def _move_images(x: Array, maps: Array, height: int, width: int, back: bool) -> None:
+    """Copy images (N, channels, H, W) to maps (blocks, channels, height, width, LANES), or back."""
     n, channels, h, w = x.shape
     for i in range(n):
         b, lane = i // LANES, i % LANES
@@ -59,20 +59,10 @@ def _take_images(x: Array, maps: Array, height: int, width: int) -> None:
             for y in range(h):
                 place = (((b * channels + c) * height + y) * width) * LANES + lane
                 for k in range(w):
-                    maps[place + k * LANES] = x[i, c, y, k]
-
-
-@compiled
-def _give_images(maps: Array, x: Array, height: int, width: int) -> None:
-    """Copy maps back to images, see :func:`_take_images`."""
-    n, channels, h, w = x.shape
-    for i in range(n):
-        b, lane = i // LANES, i % LANES
-        for c in range(channels):
-            for y in range(h):
-                place = (((b * channels + c) * height + y) * width) * LANES + lane
-                for k in range(w):
-                    x[i, c, y, k] = maps[place + k * LANES]
+                    if back:
+                        x[i, c, y, k] = maps[place + k * LANES]
+                    else:
+                        maps[place + k * LANES] = x[i, c, y, k]
 
 
 @compiled
@@ -415,7 +405,7 @@ class Passes:
         space, plans, dtype = self.workspace, self.plans, self.dtype
         first, thread = plans[0], space.stem_thread
         features = first.widths[0]
-        _take_images(self.x, space.images, first.padded_height, first.padded_width)
+        _move_images(self.x, space.images, first.padded_height, first.padded_width, False)
         every = numpy.ones(stem.shape[1], numpy.uint8)
         kernels = numpy.ascontiguousarray(stem).reshape(*stem.shape[:2], 9)
         _transform_kernels(kernels, every, space.taps[0], _rounded(features, 4), space.stem_U, 0)
@@ -605,5 +595,5 @@ class Passes:
             sums, thread.S[0], thread.V, thread.M, bits,
         )  # fmt: skip
         gx = numpy.empty_like(self.x)
-        _give_images(gmaps, gx, first.padded_height, first.padded_width)
+        _move_images(gx, gmaps, first.padded_height, first.padded_width, True)
         return gx
