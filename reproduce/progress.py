@@ -24,7 +24,7 @@ BINS = 20
 #: Where a snapshot has what is read here.
 _THETA, _COSTS = "updater/bernoulli/theta", "updater/bernoulli/costs"
 _LOG, _ITERATION = "extensions/LogReport/_log", "updater/iteration"
-_COMPUTERS, _STRUCTURE = "extensions/computers/noted", "updater/optimizer:main/model/structure"
+_COMPUTERS = "extensions/computers/noted"
 
 
 def _newest(directory):

@@ -71,6 +71,13 @@ PUBLISHED = _object(
     },
     others=False,
 )
+#: What is selected, in a record and in what is said of a run that has not ended.
+_SELECTED = {
+    "units": _list(_WHOLE),
+    "connections": _list(_WHOLE),
+    "structure": {"type": "string", "pattern": "^[01]+$"},
+    "depth": {"type": ["integer", "null"]},
+}
 #: The record of a run, see :mod:`reproduce.record`; its settings are checked by their classes.
 RECORD = _object(
     {
@@ -88,10 +95,7 @@ RECORD = _object(
                     "weight_ratio": _FRACTION,
                     "weights": _WHOLE,
                     "iterations": _WHOLE,
-                    "units": _list(_WHOLE),
-                    "connections": _list(_WHOLE),
-                    "structure": {"type": "string", "pattern": "^[01]+$"},
-                    "depth": {"type": ["integer", "null"]},
+                    **_SELECTED,
                 },
                 required=["test_error", "usage_rate", "weight_ratio", "iterations"],
             ),
@@ -124,10 +128,7 @@ PROGRESS = _object(
         "iterations": _WHOLE,
         "written": _TEXT,
         "usage_rate": _FRACTION,
-        "units": _list(_WHOLE),
-        "connections": _list(_WHOLE),
-        "structure": {"type": "string", "pattern": "^[01]+$"},
-        "depth": {"type": ["integer", "null"]},
+        **_SELECTED,
         "theta_histogram": _list(_WHOLE),
         "last_epoch": _object(
             {

@@ -50,13 +50,8 @@ class DenseNet(PlainDenseNet):
         h = chainer.functions.transpose(self.stem(x), (1, 0, 2, 3))[None]
         for block, group in zip(self.blocks, self.groups.values()):
             function = DenseBlockFunction(structures[:, group], block)
-            parameters = [norm.gamma for norm in block.norms]
-            parameters += [norm.beta for norm in block.norms]
-            parameters += [conv.W for conv in block.convs]
-            if function.has_transition:
-                parameters.append(block.transition.W)
             samples = h.size // (h.shape[0] * h.shape[1])
-            (h,) = function.apply((h, *parameters))
+            (h,) = function.apply((h, *self._parameters(block)))
             if chainer.config.train and not chainer.config.in_recomputing:
                 self._update_statistics(block, function.statistics, samples)
         h = chainer.functions.transpose(h, (0, 2, 1))
@@ -70,17 +65,23 @@ class DenseNet(PlainDenseNet):
         function = DenseNetFunction(structures, self, self.threads)
         parameters = [self.stem.W]
         for block in self.blocks:
-            parameters += [norm.gamma for norm in block.norms]
-            parameters += [norm.beta for norm in block.norms]
-            parameters += [conv.W for conv in block.convs]
-            if hasattr(block, "transition"):
-                parameters.append(block.transition.W)
+            parameters += self._parameters(block)
         (h,) = function.apply((x, *parameters))
         if chainer.config.train and not chainer.config.in_recomputing:
             samples = x.size // x.shape[1]
             for i, (block, statistics) in enumerate(zip(self.blocks, function.statistics)):
                 self._update_statistics(block, statistics, samples // 4**i)
         return self.classifier(h, n_batch_axes=2)
+
+    @staticmethod
+    def _parameters(block: DenseBlock) -> list[Any]:
+        """Return the parameters of a block in the order in which the functions take them."""
+        parameters = [norm.gamma for norm in block.norms]
+        parameters += [norm.beta for norm in block.norms]
+        parameters += [conv.W for conv in block.convs]
+        if hasattr(block, "transition"):
+            parameters.append(block.transition.W)
+        return parameters
 
     def _check_links(self) -> None:
         """Check that the links are those that the compiled code knows.
