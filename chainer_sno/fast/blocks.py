@@ -629,6 +629,9 @@ def block_backward(
     flat_sums, flat_G = sums.reshape(-1), G.reshape(-1)
     group = 4 * rounded(shape.growth, 4)
     seen[:] = 0
+    # Running statistics are constants: nothing flows through them.
+    slope[:] = 0
+    offset[:] = 0
     means, variances = (mean, var) if training else (running_mean, running_var)
     for i in range(layers, -1, -1):
         r0 = ends[i - 1] if i else 0

@@ -588,3 +588,14 @@ def test_link_hooks_are_refused(rng):
     quick.threads = 0
     with pytest.raises(ValueError, match="at least 1"):
         call(quick)
+
+
+def test_gradients_in_evaluation_mode_after_a_training_pass(path, rng):
+    """Both passes work in the same arrays."""
+    with chainer.using_config("dtype", numpy.float64):
+        plain, quick = make_pair(rng, **SMALL)
+        x = rng.standard_normal((4, 3, 8, 8))
+        structures = make_structures("full", 2, 30, rng)
+        for train in (True, False, True, False):
+            with chainer.using_config("train", train):
+                assert_same(plain, quick, x, structures, rng)
