@@ -22,7 +22,7 @@ from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
 from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
-from reproduce.connection_selection import TEST_BATCH
+from reproduce.experiments.connection_training import TEST_BATCH
 from reproduce.run import get_device
 
 WIDTHS = (784, (784, 784, 784), 10)

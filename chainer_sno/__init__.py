@@ -7,6 +7,7 @@ Bernoulli distribution over structures, with a penalty that sets how large the n
 
 from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
 from chainer_sno import complexity, extensions, functions, links, plots, prediction, testing
+from chainer_sno.backends import make_updater
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
 from chainer_sno.iterators import ArrayIterator, pass_arrays
@@ -33,6 +34,7 @@ __all__ = [
     "functions",
     "links",
     "load_compact",
+    "make_updater",
     "pass_arrays",
     "plots",
     "prediction",

@@ -15,15 +15,11 @@ import dataclasses
 import numpy
 
 from reproduce import compare, statistics, structures
+from reproduce.experiments import from_dict
+from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UNIT_WIDTHS
 from reproduce.groups import by_computer
-from reproduce.settings import (
-    CONNECTION_EPSILON0,
-    CONNECTION_USAGE_RATES,
-    UNIT_EPSILON0,
-    UNIT_WIDTHS,
-    from_dict,
-    parse_epsilon0,
-)
+from reproduce.settings import parse_epsilon0
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
 UNKNOWN = "not enough runs"

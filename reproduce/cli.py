@@ -8,21 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
-from reproduce import Interrupted, ReproduceError
-from reproduce.settings import (
-    DECAYED,
-    EXPERIMENTS,
-    GRADIENTS,
-    INPUTS,
-    THETA_DTYPES,
-    ConnectionSelection,
-    UnitSelection,
-    fraction_of_paper,
-    parse_epsilon0,
-)
+from reproduce import Interrupted, ReproduceError, experiments
+from reproduce.datasets import DATASETS
+from reproduce.settings import flag, fraction_of_paper, parse_epsilon0
 
-#: The data sets of unit selection: grey images of 28 x 28.
-GREY = ("mnist", "fashion-mnist")
 #: What a schedule is, for the help.
 SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another part: 1/60"
 #: Where the committed records lie.
@@ -56,7 +45,7 @@ def _experiments(commands, name, **texts):
 
 def _add_data(commands):
     parser = commands.add_parser("data", help="fetch, verify and cache a data set")
-    parser.add_argument("dataset", choices=(*GREY, "cifar10", "cifar100"))
+    parser.add_argument("dataset", choices=tuple(DATASETS))
     parser.add_argument("--data-dir", help="where to keep it, by default the cache directory")
     parser.add_argument("--from", dest="source", help="a directory that holds the original files")
     parser.set_defaults(call=_data)
@@ -72,26 +61,13 @@ def _add_run(commands):
     kinds = _experiments(
         commands, "run", help="one training", description="One training with the paper's settings."
     )
-    unit = kinds.add_parser("unit-selection", help="section 4.1")
-    _add_common_settings(unit.add_argument, UnitSelection, "500 for sno, 1000 for the others")
-    add = unit.add_argument
-    add("--width", type=int, help="units in each hidden layer, of fixed (784)")
-    add("--units", type=int, help="units in each hidden layer of the full network (784)")
-    add("--layers", type=int, help="hidden layers (3)")
-    add("--dropout-ratio", type=float, help="of dropout (0.5)")
-    add("--inputs", choices=INPUTS, help="what the network sees (unit-interval)")
-    add("--dataset", choices=GREY, default="mnist")
-    connection = kinds.add_parser("connection-selection", help="section 4.2")
-    add = connection.add_argument
-    _add_common_settings(add, ConnectionSelection, "300 for sno, 600 for random")
-    add("--usage-rate", type=float, help="of random (0.423)")
-    add("--depth", type=int, help="of the DenseNet (40)")
-    add("--growth-rate", type=int, help="output channels of a layer (12)")
-    add("--reestimate", type=int, help="mini-batches for statistics anew, as a second result (100)")
-    add("--dataset", choices=("cifar10",), default="cifar10")
-    for parser in (unit, connection):
-        _add_where(parser.add_argument, "runs")
+    for name, experiment in experiments.all_experiments().items():
+        parser = kinds.add_parser(name, help=experiment.help)
         add = parser.add_argument
+        add("--schedule", default="paper", help=f"the defaults of what follows: {SCHEDULE}")
+        for setting in experiment.settings.options():
+            _add_setting(add, experiment.settings, setting)
+        _add_where(add, "runs")
         add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
         add("--quiet", action="store_true", help="no line an epoch")
         add("--plain", action="store_true", help="train without the fast paths")
@@ -101,25 +77,51 @@ def _add_run(commands):
         parser.set_defaults(call=_run)
 
 
-def _add_common_settings(add, kind, epochs):
-    """Add the options that every experiment has."""
-    add("--method", choices=kind.METHODS, default="sno")
-    add("--epsilon0", help=f"of sno: 2^-7, -2^-3, 0, 0.0078125, ... ({kind().setting})")
-    add("--schedule", default="paper", help=f"the defaults of what follows: {SCHEDULE}")
-    add("--epochs", type=int, help=epochs)
-    add("--batch-size", type=int, help="32 for sno, 64 for the others")
-    add("--eta-factor", type=float, help="eta_theta times d, of sno (1, raised as epochs fall)")
-    add("--samples", type=int, help="lambda, of sno (2)")
-    add("--theta-dtype", choices=THETA_DTYPES, help="of theta, of sno (float64)")
-    add("--gradients", choices=GRADIENTS, help="of the structures, of sno (mean)")
-    add("--decayed", choices=DECAYED, help="what has weight decay (all)")
-    add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
-    add("--lr", type=float, help=f"initial learning rate ({kind.lr})")
-    add("--momentum", type=float, help="of Nesterov's momentum (0.9)")
-    add("--weight-decay", type=float, help="on every parameter (0.0001)")
-    add("--examples", type=int, help="train on the first so many (all)")
-    add("--test-examples", type=int, help="evaluate on the first so many (all)")
-    add("--seed", type=int, default=0)
+def _add_setting(add, kind, name, several=False):
+    """Add the option of a setting.
+
+    Args:
+        add (callable): a parser's ``add_argument``.
+        kind (type): of the settings.
+        name (str): of the setting.
+        several (bool): take several values with commas between them.
+    """
+    option = kind.options()[name]
+    words = option.help + f", of {option.method}" * bool(option.method)
+    if several:
+        parse = _several(option.type)
+        words += ", or several with commas between them"
+    else:
+        words += f" ({_default(kind, name)})"
+        # The text of a penalty is parsed later, so that its message is the one of every command.
+        parse = str if option.type is parse_epsilon0 else option.type
+    choices = None if several else option.choices or None
+    add(flag(name), type=parse, choices=choices, help=words.replace("%", "%%"))
+
+
+def _several(parse):
+    """Return a function that parses values with commas between them."""
+
+    def values(text):
+        return [parse(part) for part in text.split(",")]
+
+    values.__name__ = f"list of {getattr(parse, '__name__', 'value')}"
+    return values
+
+
+def _default(kind, name):
+    """Return the default of a setting in words; it may depend on the method."""
+    option = kind.options()[name]
+    if option.default or option.reading:
+        return option.default or option.choices[0]
+    methods = [method for method in kind.methods() if option.method in (None, method)]
+    found = {}
+    for method in methods:
+        value = getattr(kind(method=method), name)
+        found.setdefault("none" if value is None else option.text(value), []).append(method)
+    if len(found) == 1 or name == "method":
+        return next(iter(found))
+    return ", ".join(f"{text} for {' and '.join(of)}" for text, of in found.items())
 
 
 def _add_where(add, out):
@@ -135,19 +137,13 @@ def _add_quick(commands):
         "quick",
         help="a main job: a short run of an experiment, beside the paper's numbers",
     )
-    unit = kinds.add_parser(
-        "unit-selection",
-        help="section 4.1",
-        description="Train the seven penalties of section 4.1 and two fixed structures at the "
-        "quick schedule, and print the table beside Table 1.",
-    )
-    connection = kinds.add_parser(
-        "connection-selection",
-        help="section 4.2",
-        description="Train two penalties of section 4.2 and a random structure for a few hundred "
-        "iterations, print the table beside Table 2, and draw Figure 2.",
-    )
-    for parser in (unit, connection):
+    for name, experiment in experiments.all_experiments().items():
+        parser = kinds.add_parser(
+            name,
+            help=experiment.help,
+            description="Train some settings of the experiment as a short run, print the table "
+            "beside the paper's, and draw the figures.",
+        )
         add = parser.add_argument
         _add_where(add, "runs/quick")
         add("--figures", help="gets the figures, by default the directory of the records")
@@ -160,18 +156,19 @@ def _add_sweep(commands):
     kinds = _experiments(
         commands,
         "sweep",
-        help="all runs of an experiment",
+        help="many runs of an experiment",
         description="Train one run for each method, setting and seed, a complete trial before the "
         "next.  Finished runs are skipped and interrupted ones go on.",
     )
-    unit = kinds.add_parser("unit-selection", help="section 4.1")
-    connection = kinds.add_parser("connection-selection", help="section 4.2")
-    for parser, kind in ((unit, UnitSelection), (connection, ConnectionSelection)):
+    for name, experiment in experiments.all_experiments().items():
+        kind = experiment.settings
+        parser = kinds.add_parser(name, help=experiment.help)
         add = parser.add_argument
-        methods = ",".join(kind.METHODS)
+        methods = ",".join(kind.methods())
         add("--schedule", default="paper", help=SCHEDULE)
         add("--methods", default=methods, help=f"of {methods} (all)")
-        add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
+        add("--trials", type=int, help="seeds, from 0 on (5)")
+        add("--seeds", type=_several(int), help="the seeds themselves, with commas between them")
         add("--jobs", type=int, default=2, help="trainings at a time (2)")
         add("--threads", type=int, default=1, help="of each, of connection selection (1)")
         add("--out", default="runs", help="gets the records and the snapshots (runs)")
@@ -179,41 +176,53 @@ def _add_sweep(commands):
         add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
         add("--scheduler", help="a dask.distributed scheduler, tcp://..., that trains instead")
         add("--retry-failed", action="store_true", help="take runs that failed before again")
-        # For trainings smaller or shorter than the paper's.
-        add("--epochs", type=int, help="of every run, in the place of the schedule's")
-        add("--eta-factor", type=float, help="eta_theta times d of sno (1, raised as epochs fall)")
-        add("--examples", type=int, help="train on the first so many (all)")
-        add("--test-examples", type=int, help="evaluate on the first so many (all)")
+        add("--dry-run", action="store_true", help="print the runs and what they cost; train none")
+        for setting in kind.options():
+            if setting not in ("method", "seed"):
+                _add_setting(add, kind, setting, several=setting in kind.varied())
         parser.set_defaults(call=_sweep)
-    unit.add_argument("--units", type=int, help="units in each hidden layer (784)")
-    unit.add_argument("--layers", type=int, help="hidden layers (3)")
-    unit.add_argument("--dataset", choices=GREY, default="mnist")
-    connection.add_argument("--depth", type=int, help="of the DenseNet (40)")
 
 
 def _sweep(arguments):
-    kind = EXPERIMENTS[arguments.experiment]
+    experiment = experiments.get(arguments.experiment)
+    kind = experiment.settings
     methods = arguments.methods.split(",")
     for method in methods:
-        if method not in kind.METHODS:
-            raise ReproduceError(f"method {method!r} is none of {', '.join(kind.METHODS)}")
+        kind.options()["method"].check("--methods", method)
     try:
         devices = tuple(int(number) for number in arguments.devices.split(","))
     except ValueError as error:
         raise ReproduceError(
             f"--devices {arguments.devices!r} are not numbers: give some such as 0,1, or -1"
         ) from error
-    if arguments.trials < 1:
-        raise ReproduceError(f"--trials must be at least 1, not {arguments.trials}")
+    if arguments.seeds is not None and arguments.trials is not None:
+        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
+    trials = 5 if arguments.trials is None else arguments.trials
+    if trials < 1:
+        raise ReproduceError(f"--trials must be at least 1, not {trials}")
+    values = {
+        name: value
+        for name in kind.options()
+        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
+    }
+    varied = {name: values.pop(name) for name in kind.varied() if name in values}
+    for name in varied:
+        if kind.varied()[name] not in methods:
+            raise ReproduceError(
+                f"{flag(name)} applies to {kind.varied()[name]}, which --methods leaves out"
+            )
+    seeds = range(trials) if arguments.seeds is None else arguments.seeds
     from reproduce import quick, run, status, sweep
 
+    runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
+    if arguments.dry_run:
+        from reproduce import costs
+
+        print(costs.estimate(runs, arguments.out, RUNS))
+        return 0
     if arguments.scheduler is None:
         for device in devices:
             run.get_device(device)
-    varied = {"method", "seed", *kind.VARIED}
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in varied]
-    values = {name: getattr(arguments, name, None) for name in names}
-    runs = sweep.grid(kind, arguments.schedule, methods, arguments.trials, **values)
     failures = sweep.run_all(
         runs,
         arguments.out,
@@ -467,17 +476,18 @@ def _quick(arguments):
 
 
 def _settings(arguments):
-    kind = EXPERIMENTS[arguments.experiment]
-    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    kind = experiments.get(arguments.experiment).settings
+    options = kind.options()
+    values = {name: getattr(arguments, name) for name in options}
     if values["epsilon0"] is not None:
         values["epsilon0"] = parse_epsilon0(values["epsilon0"])
     settings = kind.at(arguments.schedule, **values)
     # What does not apply to the method is left out, with a word about it.
-    for name, method in {**settings.VARIED, **settings.APPLIES_TO}.items():
-        if values[name] is not None and values["method"] != method:
+    for name, option in options.items():
+        if values[name] is not None and option.method not in (None, settings.method):
             print(
-                f"reproduce: --{name.replace('_', '-')} applies to --method {method} and is "
-                f"left out with {values['method']}",
+                f"reproduce: {flag(name)} applies to --method {option.method} and is "
+                f"left out with {settings.method}",
                 file=sys.stderr,
             )
     fraction = fraction_of_paper(settings)
@@ -506,22 +516,22 @@ def _run(arguments):
     settings = _settings(arguments)
     from reproduce import run
 
-    found = run.run(
-        settings,
-        arguments.out,
-        arguments.device,
-        arguments.data_dir,
-        arguments.snapshot_interval,
-        arguments.quiet,
-        arguments.plain,
-        arguments.parent,
-        arguments.wait,
+    options = run.Options(
+        device=arguments.device,
+        data_dir=arguments.data_dir,
+        interval=arguments.snapshot_interval,
+        quiet=arguments.quiet,
+        plain=arguments.plain,
+        parent=arguments.parent,
+        wait=arguments.wait,
         threads=arguments.threads,
     )
+    found = run.run(settings, arguments.out, options)
     result = found["result"]
-    name = "units" if "units" in result else "connections"
+    experiment = experiments.of(settings)
+    sizes = "/".join(map(str, experiment.sizes(result)))
     print(
-        f"test error {result['test_error']:.2%}, {name} {'/'.join(map(str, result[name]))}, "
+        f"test error {result['test_error']:.2%}, {experiment.selected} {sizes}, "
         f"usage rate {result['usage_rate']:.1%}, weights {result['weight_ratio']:.1%}"
     )
 

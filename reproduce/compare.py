@@ -3,15 +3,9 @@
 import dataclasses
 import json
 
-from reproduce import ROOT, ReproduceError, groups, schemas, statistics
-from reproduce.settings import (
-    CONNECTION_EPSILON0,
-    EXPERIMENTS,
-    UNIT_EPSILON0,
-    format_epsilon0,
-    fraction_of_paper,
-    from_dict,
-)
+from reproduce import ROOT, ReproduceError, experiments, groups, schemas, statistics
+from reproduce.experiments import from_dict
+from reproduce.settings import format_epsilon0, fraction_of_paper
 
 #: A usage rate agrees with the published one when it is off by at most this part of it.
 TOLERANCE = 1 / 5
@@ -57,20 +51,6 @@ def format_table(header, rows):
         return "  ".join([first, *others]).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
-
-
-#: Of each experiment: what a structure selects, the parts of the network, the order of penalties,
-#: the published table, and the words for the baseline of varied size.
-_TABLES = {
-    "unit-selection": ("units", "1st/2nd/3rd", UNIT_EPSILON0, "Table 1", "fixed {} a layer"),
-    "connection-selection": (
-        "connections",
-        "by block",
-        CONNECTION_EPSILON0,
-        "Table 2",
-        "random at {:.1%}",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,22 +99,6 @@ class Row:
         return {**found, "verdict": verdict(self)}
 
 
-def _key_and_label(settings):
-    """Return the place of a setting in its table, and its label."""
-    *_, order, _, words = _TABLES[settings.experiment]
-    if settings.method == "sno":
-        label = format_epsilon0(settings.epsilon0)
-        known = order.index(label) if label in order else len(order)
-        found = (0, known, -settings.epsilon0), f"epsilon0 = {label}"
-    elif settings.method in settings.VARIED.values():
-        (name,) = (name for name, method in settings.VARIED.items() if method == settings.method)
-        value = getattr(settings, name)
-        found = (1, value), words.format(value)
-    else:
-        found = (2,), settings.method
-    return found
-
-
 def label(settings):
     """Return how tables name a setting, in plain characters.
 
@@ -144,25 +108,25 @@ def label(settings):
     Returns:
         str: such as ``epsilon0 = 2^-7``, ``fixed 205 a layer`` or ``dropout``.
     """
-    return _key_and_label(settings)[1]
+    return experiments.of(settings).place_and_label(settings)[1]
 
 
 def rows(experiment, records):
     """Return the rows of a table.
 
     Args:
-        experiment (str): ``unit-selection`` or ``connection-selection``.
+        experiment (str): its name.
         records (list of dict): of it, all at one schedule.
 
     Returns:
         list of Row: the penalties in the paper's order, then the baselines.
     """
-    name, *_ = _TABLES[experiment]
-    paper = published()[experiment]["rows"]
+    kind = experiments.get(experiment)
+    paper = published()[experiment]["rows"] if kind.table else {}
     trials = {}
     for record in records:
         settings = from_dict(record["settings"])
-        trials.setdefault(_key_and_label(settings), []).append((settings, record))
+        trials.setdefault(kind.place_and_label(settings), []).append((settings, record))
     found = []
     for (_, name_of), members in sorted(trials.items(), key=lambda entry: entry[0]):
         settings = members[0][0]
@@ -179,7 +143,7 @@ def rows(experiment, records):
                 settings.method,
                 name_of,
                 sorted(settings.seed for settings, _ in members),
-                [statistics.quartiles(part) for part in zip(*(r[name] for r in results))],
+                [statistics.quartiles(part) for part in zip(*map(kind.sizes, results))],
                 over("usage_rate"),
                 over("weight_ratio"),
                 over("test_error"),
@@ -197,9 +161,8 @@ def rows(experiment, records):
 
 def _sides(experiment, results, paper):
     """Return how many results have less than the paper prints, as much and more, by quantity."""
-    name, *_ = _TABLES[experiment]
     table = published()[experiment]
-    parts = zip(*(result[name] for result in results))
+    parts = zip(*map(experiments.get(experiment).sizes, results))
     # To the digits that are printed: those that the paper rounded away are on no side.
     rates = [round(result["usage_rate"], 3) for result in results]
     quantities = [
@@ -309,7 +272,7 @@ def table(experiment, records):
     """Return Table 1 or 2 with our medians beside the paper's.
 
     Args:
-        experiment (str): ``unit-selection`` or ``connection-selection``.
+        experiment (str): its name.
         records (list of dict): of it, all at one schedule.
 
     Returns:
@@ -331,8 +294,9 @@ def columns(experiment, found, spread=True, compared=True):
     Returns:
         tuple: a list of names, and a list of text cells for each row.
     """
-    name, parts, *_ = _TABLES[experiment]
-    header = ["", "trials", f"{name} {parts}"]
+    kind = experiments.get(experiment)
+    compared = compared and bool(kind.table)
+    header = ["", "trials", f"{kind.selected} {kind.parts}".strip()]
     header += ["paper"] * compared
     header += ["usage %"]
     header += ["paper"] * compared
@@ -413,12 +377,12 @@ def comparison(records):
     Returns:
         dict: plain values, the schedules of each experiment with their rows.
     """
-    experiments = {}
-    for experiment in EXPERIMENTS:
-        experiments[experiment] = []
+    compared = {}
+    for experiment in experiments.all_experiments():
+        compared[experiment] = []
         for schedule in schedules(experiment, records):
             found = rows(experiment, schedule.records)
-            experiments[experiment].append(
+            compared[experiment].append(
                 {
                     "paper_schedule": schedule.is_paper,
                     "title": schedule.schedule,
@@ -427,7 +391,7 @@ def comparison(records):
                     "sides": sides(found) if schedule.is_paper else {},
                 }
             )
-    return experiments
+    return compared
 
 
 def text(records):
@@ -440,16 +404,16 @@ def text(records):
         str: a table for each experiment and schedule.
     """
     parts = []
-    for experiment in EXPERIMENTS:
-        *_, number, _ = _TABLES[experiment]
+    for experiment, kind in experiments.all_experiments().items():
+        number = kind.table
         found = schedules(experiment, records)
-        if not any(schedule.is_paper for schedule in found):
+        if number and not any(schedule.is_paper for schedule in found):
             parts.append(f"{experiment}, beside {number}: no record at the paper's schedule")
         for schedule in found:
             of_schedule = rows(experiment, schedule.records)
             header, cells = columns(experiment, of_schedule, compared=schedule.is_paper)
             title = f"{experiment}, {schedule.schedule}"
-            if schedule.is_paper:
+            if schedule.is_paper and number:
                 title += f", beside {number} (medians of {published()['trials']} trials)"
             else:
                 title += "; not compared with the paper"

@@ -2,10 +2,11 @@
 
 import collections
 import dataclasses
+from pathlib import Path
 
-from reproduce import compare, statistics, sweep
+from reproduce import compare, experiments, record, statistics, sweep
+from reproduce.experiments import from_dict
 from reproduce.groups import computer
-from reproduce.settings import EXPERIMENTS, from_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +43,26 @@ def costs(records):
     if not counted:
         return None, []
     machine = max(sorted(counted), key=counted.get)
-    rates = collections.defaultdict(lambda: collections.defaultdict(list))
-    for record in records:
-        settings = from_dict(record["settings"])
-        if _same_iteration(settings):
-            rate = record["times"]["seconds"] / record["result"]["iterations"]
-            key = settings.experiment, settings.method, settings.setting
-            rates[key][settings.is_paper_schedule, computer(record)].append(rate)
+    rates = _rates(records)
     found = []
-    for experiment, kind in EXPERIMENTS.items():
-        for settings in sweep.grid(kind, "paper", kind.METHODS, trials=1):
-            rate, source = _rate(rates[experiment, settings.method, settings.setting], machine)
+    for name, experiment in experiments.all_experiments().items():
+        for settings in sweep.grid(experiment, "paper", range(1)):
+            rate, source = _rate(rates[name, settings.method, settings.setting], machine)
             hours = rate and rate * settings.iterations() / 3600
-            found.append(Cost(experiment, compare.label(settings), hours, source))
+            found.append(Cost(name, compare.label(settings), hours, source))
     return machine, found
+
+
+def _rates(records):
+    """Return the seconds of an iteration, by setting and then by schedule and machine."""
+    rates = collections.defaultdict(lambda: collections.defaultdict(list))
+    for each in records:
+        settings = from_dict(each["settings"])
+        if _same_iteration(settings):
+            rate = each["times"]["seconds"] / each["result"]["iterations"]
+            key = settings.experiment, settings.method, settings.setting
+            rates[key][settings.is_paper_schedule, computer(each)].append(rate)
+    return rates
 
 
 def _same_iteration(settings):
@@ -93,3 +100,40 @@ def total(found, trials):
     """
     known = [cost.hours for cost in found if cost.hours is not None]
     return trials * sum(known), [cost.label for cost in found if cost.hours is None]
+
+
+def estimate(runs, out, directory):
+    """Return what runs would take, as text: a line for each, and their sum.
+
+    The seconds of an iteration are those of records whose iterations do the same, see
+    :func:`costs`; they hold for the machine that the line names, on one core.
+
+    Args:
+        runs (list of Settings): not yet trained.
+        out (str or pathlib.Path): where finished runs are, which cost nothing more.
+        directory (str or pathlib.Path): of the records.
+
+    Returns:
+        str: lines.
+    """
+    records = record.read_all(directory)[0] if Path(directory).is_dir() else []
+    counted = collections.Counter(map(computer, records))
+    machine = max(sorted(counted), key=counted.get) if counted else None
+    rates = _rates(records)
+    rows, hours, unknown = [], 0.0, 0
+    for run in runs:
+        if (Path(out) / f"{run.name}.json").exists():
+            rows.append([run.name, f"{run.iterations():,}", "0.00", "finished"])
+            continue
+        found = rates.get((run.experiment, run.method, run.setting)) if _same_iteration(run) else {}
+        rate, source = _rate(found, machine)
+        estimated = rate and rate * run.iterations() / 3600
+        hours += estimated or 0
+        unknown += estimated is None
+        cell = "-" if estimated is None else f"{estimated:.2f}"
+        rows.append([run.name, f"{run.iterations():,}", cell, source])
+    lines = [compare.format_table(["run", "iterations", "hours", "from"], rows), ""]
+    lines.append(f"{len(runs)} runs, about {hours:.1f} core-hours on {machine or 'no machine'}")
+    if unknown:
+        lines[-1] += f"; {unknown} runs are not in this sum, since no record says what they cost"
+    return "\n".join(lines) + "."

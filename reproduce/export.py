@@ -2,30 +2,19 @@
 
 from pathlib import Path
 
-import numpy
 import threadpoolctl
 
 import chainer_sno
-from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.files import DAMAGE, read_npz
 from chainer_sno.saving import load_arrays, load_compact
-from reproduce import ROOT, ReproduceError, connection_selection, record, unit_selection
-from reproduce.settings import THETA_DTYPES, from_dict
-from reproduce.training import CLASSES
+from reproduce import ROOT, ReproduceError, experiments, record
+from reproduce.training import make_bernoulli
 
 #: Compact networks of committed records, by the names of the records.
 NETWORKS = ROOT / "results" / "networks"
 #: The ending and the writer of each format.
 FORMATS = {"chainer": (".npz", chainer_sno.save_compact), "onnx": (".onnx", chainer_sno.save_onnx)}
-#: The shape of a sample, and what the network takes, by experiment.
-INPUTS = {
-    "unit-selection": ((unit_selection.INPUTS,), "the pixels of an image, row by row, from 0 to 1"),
-    "connection-selection": (
-        connection_selection.IMAGE,
-        "images less the training set's mean of each channel, over its standard deviation",
-    ),
-}
 
 
 def export(path, format, out=None, say=print):
@@ -42,12 +31,8 @@ def export(path, format, out=None, say=print):
             remains of the network, no package for the format, or no way to write the file.
     """
     found = record.read(path)
-    settings = from_dict(found["settings"])
-    if getattr(settings, "inputs", None):
-        raise ReproduceError(
-            f"{found['name']!r} was trained on inputs that are {settings.inputs}, which a file of "
-            "the network alone would not say: it cannot be exported"
-        )
+    settings = experiments.from_dict(found["settings"])
+    takes = experiments.of(settings).input_words(settings)
     network = trained_network(found, Path(path).parent)
     ending, save = FORMATS[format]
     out = Path(out or found["name"] + ending)
@@ -61,7 +46,7 @@ def export(path, format, out=None, say=print):
         ) from error
     result = found["result"]
     say(f"{out}: {found['name']}, test error {result['test_error']:.2%}")
-    say(f"It takes {INPUTS[settings.experiment][1]}; it gives what is before the softmax.\n")
+    say(f"It takes {takes}; it gives what is before the softmax.\n")
     say("\n".join(_costs(network, settings)))
 
 
@@ -80,8 +65,10 @@ def trained_network(found, directory):
         ReproduceError: there are no weights, or they are damaged or another run's; or no path
             leads through the network.
     """
-    name, settings, result = found["name"], from_dict(found["settings"]), found["result"]
-    if result.get("dead") or 0 in result.get("units", ()):
+    name, result = found["name"], found["result"]
+    settings = experiments.from_dict(found["settings"])
+    experiment = experiments.of(settings)
+    if result.get("dead", 0 in experiment.sizes(result)):
         raise ReproduceError(
             f"{name} is dead: no path leads through its structure, nothing remains of the network"
         )
@@ -89,7 +76,7 @@ def trained_network(found, directory):
     source = model if model.exists() else kept
     try:
         network = _of_run(read_npz(model), settings) if source == model else load_compact(kept)
-        if network.geometry != _untrained(settings, result).geometry:
+        if network.geometry != experiment.training.of_result(settings, result).geometry:
             raise ValueError("its structure is not the record's")
     except FileNotFoundError as error:
         raise ReproduceError(
@@ -108,47 +95,13 @@ def _of_run(arrays, settings):
     def part(name):
         return {key[len(name) :]: a for key, a in arrays.items() if key.startswith(name)}
 
-    if settings.experiment == "unit-selection":
-        link = unit_selection.make_link(settings)
-    else:
-        link = _dense_net(settings)
-        if settings.method != "sno":
-            link = links.FixedStructure(link, numpy.zeros(settings.bits))
+    link = experiments.of(settings).training.trained(settings)
     load_arrays(link, part("link/"))
     if settings.method == "sno":
-        bernoulli = chainer_sno.Bernoulli(
-            link.costs,
-            settings.epsilon0,
-            settings.eta_factor / len(link.costs),
-            seed=settings.seed,
-            dtype=settings.theta_dtype or THETA_DTYPES[0],
-        )
+        bernoulli = make_bernoulli(settings, link)
         load_arrays(bernoulli, part("bernoulli/"))
         return chainer_sno.compact(link, bernoulli.mode())
     return chainer_sno.compact(link) if hasattr(link, "compact") else link
-
-
-def _dense_net(settings):
-    """Return the whole DenseNet of settings, which needs no compiler to be compacted."""
-    return connection_selection.make_network(settings, links.PlainDenseNet)
-
-
-def _untrained(settings, result):
-    """Return a plain network of the structure in a result, with weights at random."""
-    if settings.experiment == "connection-selection":
-        return chainer_sno.compact(
-            _dense_net(settings), numpy.array(list(result["structure"])) == "1"
-        )
-    if settings.method == "sno":
-        return links.MLP(unit_selection.INPUTS, result["units"], CLASSES)
-    return unit_selection.make_link(settings)
-
-
-def _full(settings):
-    """Return a plain network of everything that was under selection, with weights at random."""
-    if settings.experiment == "connection-selection":
-        return chainer_sno.compact(_dense_net(settings), numpy.ones(settings.bits))
-    return links.MLP(unit_selection.INPUTS, (settings.units,) * settings.layers, CLASSES)
 
 
 def _short(number):
@@ -158,9 +111,9 @@ def _short(number):
 
 def _costs(network, settings):
     """Return lines that hold what a network costs against the full one."""
-    shape, _ = INPUTS[settings.experiment]
+    full = experiments.of(settings).training.full(settings)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        costs = [chainer_sno.describe(each, shape) for each in (network, _full(settings))]
+        costs = [chainer_sno.describe(each, settings.data.shape) for each in (network, full)]
     rows = [("", "this network", "full network", "")]
     counted = {"weights": "weights", "parameters": "parameters", "flops": "operations a sample"}
     for name, label in counted.items():

@@ -4,10 +4,10 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from reproduce.settings import EXPERIMENTS, Settings, fraction_of_paper, from_dict
+from reproduce import experiments
+from reproduce.experiments import from_dict
+from reproduce.settings import Settings, fraction_of_paper
 
-#: The names of the data sets in titles.
-DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 #: Matches what :func:`reproduce.record.machine` says of a BLAS: library, version and kernels, such
 #: as ``openblas 0.3.31 Haswell, 1 thread``.
 _KERNELS = re.compile(r"\S+ \S+ ([^\s,]+),").match
@@ -41,8 +41,7 @@ class Group:
     @property
     def title(self):
         """What is trained: ``Unit selection on MNIST``."""
-        words = self.settings.experiment.replace("-", " ").capitalize()
-        return f"{words} on {DATASETS[self.settings.dataset]}"
+        return f"{experiments.of(self.settings).title} on {self.settings.data.title}"
 
     @property
     def schedule(self):
@@ -105,7 +104,7 @@ def _changes(settings):
         changes["eta_factor"] = settings.eta_factor
     shared, own = {}, {}
     for name, value in sorted(changes.items()):
-        (own if name in settings.APPLIES_TO else shared)[name] = value
+        (own if settings.options()[name].method else shared)[name] = value
     return shared, own
 
 
@@ -150,7 +149,7 @@ def by_schedule(records):
                 groups.append(Group(settings, changes, [r for rs in ordered for r in rs]))
 
     def order(group):
-        experiment = list(EXPERIMENTS).index(group.settings.experiment)
+        experiment = list(experiments.all_experiments()).index(group.settings.experiment)
         return experiment, not group.is_paper, -group.fraction, group.slug
 
     return sorted(groups, key=order)
@@ -176,11 +175,11 @@ def by_setting(records):
         settings = from_dict(record["settings"])
         found.setdefault(settings.method, []).append((settings, record))
     groups = {}
-    for method in next(iter(found.values()))[0][0].METHODS if found else ():
+    for method in next(iter(found.values()))[0][0].methods() if found else ():
 
         def order(entry):
             settings, _ = entry
-            varied = {name: getattr(settings, name) for name in settings.VARIED}
+            varied = {name: getattr(settings, name) for name in settings.varied()}
             epsilon0 = varied.pop("epsilon0")
             return (
                 0 if epsilon0 is None else -epsilon0,

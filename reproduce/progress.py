@@ -13,9 +13,9 @@ import numpy
 
 from chainer_sno import complexity
 from chainer_sno.files import DAMAGE, write_bytes
-from reproduce import ROOT, ReproduceError, schemas, snapshot, structures
+from reproduce import ROOT, ReproduceError, experiments, schemas, snapshot
+from reproduce.experiments import from_dict
 from reproduce.files import make_writable
-from reproduce.settings import from_dict
 
 #: Where the files of this repository's runs are.
 PROGRESS = ROOT / "results" / "progress"
@@ -37,17 +37,6 @@ def _newest(directory):
         code = identity.pop("path")
         return from_dict(identity), code, content
     return None
-
-
-def _structure(settings, bits):
-    """Return what is selected, and for a DenseNet its bits and its depth."""
-    if settings.experiment == "unit-selection":
-        return {"units": [int(part.sum()) for part in numpy.split(bits, settings.layers)]}
-    return {
-        "connections": [int(part.sum()) for part in numpy.split(bits, settings.BLOCKS)],
-        "structure": "".join("01"[int(bit)] for bit in bits),
-        "depth": structures.depth(bits, settings.BLOCKS, settings.block_layers),
-    }
 
 
 def state(directory):
@@ -81,7 +70,7 @@ def state(directory):
         histogram, _ = numpy.histogram(theta, BINS, (0, 1))
         result |= {
             "usage_rate": complexity.usage_rate(bits, content[_COSTS]),
-            **_structure(settings, bits),
+            **experiments.of(settings).structure(settings, bits),
             "theta_histogram": histogram.tolist(),
         }
     if last:
@@ -136,6 +125,7 @@ def read_all(directory=PROGRESS):
         except (OSError, ValueError) as error:
             raise ReproduceError(f"{str(path)!r} cannot be read ({error})") from error
         schemas.check(content, schemas.PROGRESS, str(path))
+        schemas.check_result(content, from_dict(content["settings"]), str(path), partial=True)
         found.append(content)
     return found
 
@@ -156,7 +146,7 @@ def rows(found):
         settings = from_dict(entry["settings"])
         setting = f"{settings.method} {settings.setting}, seed {settings.seed}"
         cells = [setting, f"{entry['iteration']:,}", f"{entry['iterations']:,}"]
-        selected = entry.get("connections") or entry.get("units")
+        selected = entry.get(experiments.of(settings).selected)
         histogram = entry.get("theta_histogram")
         if selected:
             cells += [f"{100 * entry['usage_rate']:.1f}", "/".join(map(str, selected))]

@@ -4,46 +4,15 @@ import sys
 import time
 from pathlib import Path
 
-from reproduce import compare, record, sweep
-from reproduce.settings import from_dict
-
-_EXPLANATION_UNITS = """\
-This is a SHORT RUN, one trial of each setting, and no reproduction of {table}:
-  {schedules}.
-One step of equation (7) moves a bit by at most eta_theta, and the penalty acts with a time
-constant of d/epsilon0 iterations at eta_theta = 1/d: 150,000 at 2^-6 and 1,200,000 at 2^-9.  A
-short run with the paper's eta_theta would leave every theta near 0.5, and M* an arbitrary half of
-the units.  So eta_theta is raised by the factor by which the schedule is shortened; the noise of
-theta grows with it, and usage rates drift towards one half.  The order of the rates is the
-paper's, the values are not.
-The paper's schedule for one setting, resumed when interrupted:
-  python -m reproduce run unit-selection --epsilon0 2^-7"""
-
-_EXPLANATION_CONNECTIONS = """\
-This is a SHORT RUN, one trial of each setting, and no reproduction of {table}:
-  {schedules}.
-In so few iterations neither the weights nor theta come near their ends: it shows that everything
-works, and nothing of the method.  The paper's schedule for one setting, resumed when interrupted:
-  python -m reproduce run connection-selection --epsilon0 2^-4"""
-
-
-#: Of each experiment: the words for it, the figure's number, and the command for the paper's run.
-_WORDS = {
-    "unit-selection": ("Unit selection on MNIST", "Table 1", "1(a)", _EXPLANATION_UNITS),
-    "connection-selection": (
-        "Connection selection on CIFAR-10",
-        "Table 2",
-        "1(b)",
-        _EXPLANATION_CONNECTIONS,
-    ),
-}
+from reproduce import compare, experiments, record, sweep
+from reproduce.experiments import from_dict
 
 
 def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     """Train a main job's runs that are not finished and print them beside the paper's table.
 
     Args:
-        experiment (str): ``unit-selection`` or ``connection-selection``.
+        experiment (str): its name.
         out (str or pathlib.Path): gets the records.
         figures (str or pathlib.Path): gets the figures.
         jobs (int): processes at a time.
@@ -57,42 +26,45 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     Raises:
         ReproduceError: the data is not to be had, or ``out`` cannot be written.
     """
-    runs = sweep.quick_settings(experiment, seed)
+    kind = experiments.get(experiment)
+    runs = kind.quick(seed)
     begun = time.perf_counter()
     failures = sweep.run_all(runs, out, jobs, data_dir, (device,))
     seconds = time.perf_counter() - begun
     paths = [Path(out) / f"{run.name}.json" for run in runs]
     records = [record.read(path) for path in paths if path.exists()]
     if records:
-        title, table, number, explanation = _WORDS[experiment]
-        print(f"\n{title}, a short run, beside {table} (its medians of five trials)")
+        title = f"{kind.title} on {runs[0].data.title}"
+        beside = f", beside {kind.table} (its medians of five trials)" * bool(kind.table)
+        print(f"\n{title}, a short run{beside}")
         print(compare.table(experiment, records))
         schedules = compare.descriptions(records)
         print()
-        print(explanation.format(table=table, schedules=";\n  ".join(schedules)))
-        for name, written in _draw(experiment, records, Path(figures), title, seed, number):
+        told = {"table": kind.table, "schedules": ";\n  ".join(schedules)}
+        print(kind.quick_explanation.format(**told))
+        for name, written in _draw(kind, records, Path(figures), title, seed):
             print(f"{name} of this short run: {', '.join(map(str, written))}")
         print(f"{len(records)} trainings; this call took {seconds:.0f} s.")
     return report_failures(failures)
 
 
-def _draw(experiment, records, directory, title, seed, number):
+def _draw(experiment, records, directory, title, seed):
     """Draw the figures; yield the name and the files of each."""
     from reproduce import figures
 
     figure = figures.usage_rate_against_error(
         records, f"{title}, quick schedule (a short run), seed {seed}"
     )
-    path = directory / f"{experiment}-quick"
+    path = directory / f"{experiment.name}-quick"
+    number = f"1({experiment.figure})" if experiment.figure else "1"
     yield f"\nFigure {number}", figures.save(figure, path)
     for found in records:
-        if "structure" in found["result"]:
-            settings = from_dict(found["settings"])
-            structure = [int(bit) for bit in found["result"]["structure"]]
-            name = f"{settings.method}, {settings.setting} (a short run)"
-            figure = figures.densenet(structure, settings.BLOCKS, settings.block_layers, name)
-            path = directory / f"{experiment}-quick-{settings.method}-{settings.setting}"
-            yield f"Figure 2 at {settings.setting}", figures.save(figure, path)
+        settings = from_dict(found["settings"])
+        name = f"{settings.method}, {settings.setting} (a short run)"
+        for ending, figure, _ in experiment.draw(found, name):
+            path = directory / f"{experiment.name}-quick-{settings.method}-{settings.setting}"
+            words = ending.replace("-", " ").capitalize()
+            yield f"{words} at {settings.setting}", figures.save(figure, path)
 
 
 def report_failures(failures):

@@ -14,7 +14,7 @@ import chainer_sno
 from chainer_sno._import_chainer import chainer
 from chainer_sno.files import write_bytes
 from reproduce import ROOT, ReproduceError, schemas
-from reproduce.settings import from_dict
+from reproduce.experiments import from_dict
 
 #: The version of the form of a record; a change that readers must know raises it.
 SCHEMA = 1
@@ -175,6 +175,7 @@ def read(path):
         settings = from_dict(record["settings"])
     except (ReproduceError, TypeError) as error:
         raise ReproduceError(f"{name!r} has settings that no run can have ({error})") from error
+    schemas.check_result(record["result"], settings, name)
     if settings.name != record["name"]:
         raise ReproduceError(f"{name!r}: its name and its settings do not agree")
     _check_numbers(record, settings, name)

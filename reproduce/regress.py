@@ -30,12 +30,11 @@ import numpy
 import threadpoolctl
 
 from chainer_sno._import_chainer import chainer
-from reproduce import ROOT, ReproduceError, compare, record, sweep
+from reproduce import ROOT, ReproduceError, compare, experiments, record, sweep
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.files import make_writable
-from reproduce.run import TRAININGS, get_device
-from reproduce.settings import ConnectionSelection, UnitSelection
-from reproduce.training import CLASSES
-from reproduce.unit_selection import INPUTS
+from reproduce.run import get_device
 
 #: The version of the form of a baseline.
 SCHEMA = 1
@@ -177,16 +176,17 @@ def generated_data(settings):
         tuple: as :func:`reproduce.data.load` returns it.
     """
     rng = numpy.random.default_rng(20190907)
-    units = settings.experiment == UnitSelection.experiment
-    # MNIST's upper rows are dark, which the fast path leaves out.
-    shape = (INPUTS,) if units else (3, 8, 8)
-    patterns = rng.integers(0, 128, (CLASSES, *shape))
+    # Images of colours are small ones here.
+    shape = settings.data.shape if len(settings.data.shape) == 1 else (3, 8, 8)
+    classes = settings.data.classes
+    patterns = rng.integers(0, 128, (classes, *shape))
 
     def part(count):
-        labels = rng.integers(0, CLASSES, count).astype(numpy.int32)
+        labels = rng.integers(0, classes, count).astype(numpy.int32)
         images = (patterns[labels] + rng.integers(0, 128, (count, *shape))).astype(numpy.uint8)
-        if units:
-            images[:, : INPUTS // 4] = 0
+        if len(shape) == 1:
+            # MNIST's upper rows are dark, which the fast path leaves out.
+            images[:, : shape[0] // 4] = 0
         return images, labels
 
     return part(settings.examples), part(settings.test_examples)
@@ -214,7 +214,7 @@ def trace(case):
         tempfile.TemporaryDirectory() as directory,
     ):
         data = generated_data(case.settings)
-        training = TRAININGS[case.settings.experiment](
+        training = experiments.of(case.settings).training(
             case.settings, data, get_device(-1), directory, case.plain
         )
         updater = training.trainer.updater
@@ -267,18 +267,19 @@ def closest(losses, structures):
     return float((numpy.diff(losses) / losses[1:])[differ].min(initial=math.inf))
 
 
-def measures(result):
+def measures(result, experiment):
     """Return what a band is held against: the test error and the structure.
 
     Args:
         result (dict): of the record of a run.
+        experiment (Experiment): of the run.
 
     Returns:
         dict: numbers by name.
     """
     found = {name: result[name] for name in ("test_error", "usage_rate", "weight_ratio")}
-    kind = "units" if "units" in result else "connections"
-    return found | {f"{kind} {i}": count for i, count in enumerate(result[kind], 1)}
+    sizes = experiment.sizes(result)
+    return found | {f"{experiment.selected} {i}": count for i, count in enumerate(sizes, 1)}
 
 
 def band(values):
@@ -483,7 +484,7 @@ def _train(names, seeds, jobs, data_dir):
                 failures[name] = failed[settings.name]
             else:
                 path = Path(out) / f"{settings.name}.json"
-                found[name].append(measures(record.read(path)["result"]))
+                found[name].append(measures(record.read(path)["result"], experiments.of(settings)))
     return found, failures
 
 

@@ -7,17 +7,12 @@ from pathlib import Path
 import jinja2
 
 from chainer_sno.files import write_bytes
-from reproduce import claims, compare, costs, figures, progress, structures
+from reproduce import claims, compare, costs, experiments, figures, progress
+from reproduce.experiments import from_dict
 from reproduce.groups import computer
-from reproduce.settings import EXPERIMENTS, fraction_of_paper, from_dict
+from reproduce.settings import fraction_of_paper
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TITLES = {
-    "unit-selection": "Unit selection on MNIST (section 4.1)",
-    "connection-selection": "Connection selection on CIFAR-10 (section 4.2)",
-}
-#: The figures that the Markdown shows as well: those of the paper that compare its settings.
-SHOWN = ("unit-selection-paper-figure-1a", "connection-selection-paper-figure-1b")
 _RUN_COLUMNS = (
     "experiment",
     "method",
@@ -34,14 +29,22 @@ _RUN_COLUMNS = (
     "finished",
     "commit",
 )
-_STRUCTURE_COLUMNS = (
-    "",
-    "seed",
-    "depth",
-    "connections by block",
-    "on a path",
-    "from the block's input",
-)
+
+
+def _title(experiment):
+    """Return the heading of an experiment."""
+    dataset = experiment.settings().data.title
+    section = f" (section {experiment.section})" * bool(experiment.section)
+    return f"{experiment.title} on {dataset}{section}"
+
+
+def _shown():
+    """Return the figures that the Markdown shows: those that compare the paper's settings."""
+    return [
+        f"{name}-paper-figure-1{each.figure}"
+        for name, each in experiments.all_experiments().items()
+        if each.figure
+    ]
 
 
 def content(records, refused, drawn, unfinished=()):
@@ -59,7 +62,7 @@ def content(records, refused, drawn, unfinished=()):
     unfinished_columns, unfinished_rows = progress.rows(unfinished)
     published = compare.published()
     sections = []
-    for experiment in EXPERIMENTS:
+    for experiment, kind in experiments.all_experiments().items():
         tables = []
         for schedule in compare.schedules(experiment, records):
             rows = compare.rows(experiment, schedule.records)
@@ -73,13 +76,13 @@ def content(records, refused, drawn, unfinished=()):
                     "header": header,
                     "rows": cells,
                     "sides": compare.sides_cells(compare.sides(rows)) if schedule.is_paper else [],
-                    "structures": _structures(schedule.records),
+                    "structures": kind.structure_table(schedule.records),
                 }
             )
         sections.append(
             {
-                "title": _TITLES[experiment],
-                "published": published[experiment]["table"],
+                "title": _title(kind),
+                "published": published[experiment]["table"] if kind.table else "",
                 "at_paper": any(table["is_paper"] for table in tables),
                 "tables": tables,
                 "figures": [figure for figure in drawn if figure["experiment"] == experiment],
@@ -91,7 +94,6 @@ def content(records, refused, drawn, unfinished=()):
         "trials": published["trials"],
         "count": len(records),
         "at_paper": sum(from_dict(record["settings"]).is_paper_schedule for record in records),
-        "structure_columns": _STRUCTURE_COLUMNS,
         "sides_columns": compare.SIDES,
         "sides_legend": " ".join(compare.sides_legend().split()),
         "legend": " ".join(compare.legend().split()),
@@ -105,41 +107,21 @@ def content(records, refused, drawn, unfinished=()):
         "machines": sorted({_machine(record) for record in records}),
         "versions": sorted({_versions(record) for record in records}),
         "refused": refused,
-        "shown": SHOWN,
+        "shown": _shown(),
         "unfinished_columns": unfinished_columns,
         "unfinished": unfinished_rows,
     }
 
 
-def _structures(records):
-    """Return the rows on the DenseNet that each of some runs ended with; none of other networks."""
-    found = []
-    for record in records:
-        settings, result = from_dict(record["settings"]), record["result"]
-        if "connections" not in result:
-            continue
-        bits = [bit == "1" for bit in result["structure"]]
-        matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
-        counts = [
-            [int(matrix.sum()) for matrix in matrices],
-            [int(structures.used(matrix).sum()) for matrix in matrices],
-            [int(matrix[:, 0].sum()) for matrix in matrices],
-        ]
-        cells = ["/".join(map(str, blocks)) for blocks in counts]
-        depth = "dead" if result["dead"] else str(result["depth"])
-        found.append([compare.label(settings), str(settings.seed), depth, *cells])
-    return found
-
-
 def _costs(estimated, trials):
     """Return the lines on what the experiments take."""
     found = []
-    for experiment in EXPERIMENTS:
+    for experiment, kind in experiments.all_experiments().items():
         own = [cost for cost in estimated if cost.experiment == experiment]
         hours, missing = costs.total(own, trials)
         found.append(
             {
-                "title": _TITLES[experiment],
+                "title": _title(kind),
                 "rows": [
                     [cost.label, "-" if cost.hours is None else f"{cost.hours:.2f}", cost.source]
                     for cost in own
@@ -155,7 +137,7 @@ def _costs(estimated, trials):
 def _cells(record):
     """Return the row of a run: pairs of a text and what the column is sorted by."""
     settings, result, times = from_dict(record["settings"]), record["result"], record["times"]
-    selected = result.get("units") or result["connections"]
+    selected = experiments.of(settings).sizes(result)
     seconds = times["seconds"] / result["iterations"]
     commit = record["versions"].get("commit") or "-"
     where = computer(record)

@@ -4,9 +4,9 @@ import shutil
 from os.path import commonprefix
 from pathlib import Path
 
-from reproduce import Interrupted, ReproduceError, record, run
+from reproduce import Interrupted, ReproduceError, experiments, record, run
 from reproduce.compare import format_table
-from reproduce.settings import from_dict
+from reproduce.experiments import from_dict
 
 #: In the directory of the runs, what is trained again, apart from the runs themselves.
 DIRECTORY = "rerun"
@@ -111,7 +111,7 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
     judge = Judge(old["log"], epochs or settings.epochs)
     print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
     plain = old["versions"]["path"] == "plain"
-    kind = run.TRAININGS[settings.experiment]
+    kind = experiments.of(settings).training
     run.use_one_thread()
     where = run.get_device(device)
     now = {
@@ -132,7 +132,8 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
         shutil.rmtree(directory, ignore_errors=True)
     result = []
     try:
-        new = run.run(settings, out, device, data_dir, quiet=quiet, plain=plain, watch=judge)
+        options = run.Options(device, data_dir, quiet=quiet, plain=plain, watch=judge)
+        new = run.run(settings, out, options)
         result = _differences(old["result"], new["result"])
     except Interrupted as interrupted:
         if interrupted.signal is not None:

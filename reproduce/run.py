@@ -6,21 +6,20 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 """
 
 import contextlib
+import dataclasses
 import json
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import threadpoolctl
 
 from chainer_sno._import_chainer import chainer
-from reproduce import Interrupted, ReproduceError, data, marks, record, snapshot
-from reproduce.connection_selection import ConnectionTraining
+from reproduce import Interrupted, ReproduceError, data, experiments, marks, record, snapshot
 from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.signals import listening
-from reproduce.unit_selection import UnitTraining
 
-#: The training of each experiment.
-TRAININGS = {"unit-selection": UnitTraining, "connection-selection": ConnectionTraining}
 #: Seconds between snapshots where the user names no interval.
 SNAPSHOT_SECONDS = 60
 #: Seconds between the marks of progress.
@@ -197,25 +196,11 @@ def _finished(path, directory, say):
     return found
 
 
-def run(
-    settings,
-    out,
-    device=-1,
-    data_dir=None,
-    interval=None,
-    quiet=False,
-    plain=False,
-    parent=None,
-    wait=1.0,
-    say=print,
-    watch=None,
-    threads=1,
-):
-    """Train as the settings say and write the record, or go on where an earlier call stopped.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where and how a run is trained.  Settings say what is trained.
 
-    Args:
-        settings (reproduce.settings.Settings): what to train.
-        out (str or pathlib.Path): gets the record and the directory of the run.
+    Attributes:
         device (int): -1 for the CPU, else a GPU.
         data_dir (str or pathlib.Path): where the data lies, the cache by default.
         interval (int): iterations between snapshots; by default a snapshot is taken every minute.
@@ -223,49 +208,59 @@ def run(
         plain (bool): train without the fast path.
         parent (int): stop, with a snapshot, when this process is no longer the parent.
         wait (float): how long to wait for another process to release the run, in seconds.
-        say (callable): takes a line for the user.
-        watch (callable): takes the log of LogReport after every epoch, returns whether to stop.
         threads (int): that compute at once, in connection selection on a CPU; the numbers do not
             depend on it.
+        say (callable): takes a line for the user.
+        watch (callable): takes the log of LogReport after every epoch, returns whether to stop.
+    """
+
+    device: int = -1
+    data_dir: str | Path | None = None
+    interval: int | None = None
+    quiet: bool = False
+    plain: bool = False
+    parent: int | None = None
+    wait: float = 1.0
+    threads: int = 1
+    say: Callable[[str], None] = print
+    watch: Callable[[list], bool] | None = None
+
+
+def run(settings, out, options=Options()):
+    """Train as the settings say and write the record, or go on where an earlier call stopped.
+
+    Args:
+        settings (reproduce.settings.Settings): what to train.
+        out (str or pathlib.Path): gets the record and the directory of the run.
+        options (Options): where and how.
 
     Returns:
         dict: the record.
 
     Raises:
-        ReproduceError: something that the user can mend.
+        ReproduceError: an error that the user can fix.
         Locked: another process trains this run.
         Interrupted: SIGINT or SIGTERM, or ``watch``, without a signal; a snapshot was saved.
     """
-    if interval is not None and interval < 1:
-        raise ReproduceError(f"--snapshot-interval must be at least 1, not {interval}")
+    say = options.say
+    if options.interval is not None and options.interval < 1:
+        raise ReproduceError(f"--snapshot-interval must be at least 1, not {options.interval}")
     out = make_writable(out)
     path = out / f"{settings.name}.json"
     if path.exists():
         return _finished(path, out / settings.name, say)
     use_one_thread()
-    device = get_device(device)
-    dataset = data.load(settings.dataset, data_dir, say)
+    device = get_device(options.device)
+    dataset = data.load(settings.dataset, options.data_dir, say)
     directory = make_writable(out / settings.name)
-    with marks.locked(directory, wait), chainer.using_device(device):
+    with marks.locked(directory, options.wait), chainer.using_device(device):
         if path.exists():
             return _finished(path, directory, say)
         remove_unfinished(directory)
         remove_unfinished(out, path.name)
         (directory / marks.FAILED).unlink(missing_ok=True)
         try:
-            found, training = _train(
-                settings,
-                dataset,
-                device,
-                directory,
-                interval,
-                quiet,
-                plain,
-                parent,
-                say,
-                watch,
-                threads,
-            )
+            found, training = _train(settings, options, dataset, device, directory)
             training.save(directory / "model.npz")
             record.write(path, found)
         except BrokenPipeError:  # of what is printed, and no failure of the training
@@ -283,15 +278,16 @@ def run(
         return _finished(path, directory, say)
 
 
-def _train(
-    settings, dataset, device, directory, interval, quiet, plain, parent, say, watch, threads
-):
+def _train(settings, options, dataset, device, directory):
     """Train to the end; return the record and the training."""
     started = marks.now()
-    training = TRAININGS[settings.experiment](settings, dataset, device, directory, plain, threads)
+    interval, threads = options.interval, options.threads
+    training = experiments.of(settings).training(
+        settings, dataset, device, directory, options.plain, threads
+    )
     trainer = training.trainer
-    training.stop_trigger.parent = parent
-    if not quiet:
+    training.stop_trigger.parent = options.parent
+    if not options.quiet:
         training.show()
     identity = {**settings.as_dict(), "path": training.path}
     saver = snapshot.Snapshot(directory, identity, interval or SNAPSHOT_SECONDS, not interval)
@@ -299,10 +295,10 @@ def _train(
     computers = Computers(device, threads)
     trainer.extend(computers)
     trainer.extend(Progress(directory / marks.PROGRESS, settings, training.iterations))
-    if watch is not None:
-        trainer.extend(Watch(training, watch))
-    if snapshot.resume(trainer, directory, identity, say):
-        say(f"{settings.name}: going on at iteration {trainer.updater.iteration}")
+    if options.watch is not None:
+        trainer.extend(Watch(training, options.watch))
+    if snapshot.resume(trainer, directory, identity, options.say):
+        options.say(f"{settings.name}: going on at iteration {trainer.updater.iteration}")
     with listening(training.stop_trigger.on_signal):
         begun = time.perf_counter()
         trainer.run(show_loop_exception_msg=False)

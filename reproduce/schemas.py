@@ -2,7 +2,7 @@
 
 import jsonschema
 
-from reproduce import ReproduceError
+from reproduce import ReproduceError, experiments
 
 _WHOLE = {"type": "integer", "minimum": 0}
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
@@ -40,6 +40,8 @@ _TABLE = _object(
     },
     others=False,
 )
+#: The experiments with a table in the paper.
+_PUBLISHED = [name for name, each in experiments.all_experiments().items() if each.table]
 _LENGTH = _object({"batch_size": _WHOLE, "epochs": _WHOLE}, others=False)
 _SETTINGS = _object(
     {"epsilon0": _list(_TEXT), "bits": _WHOLE, "lr": _POSITIVE, "sno": _LENGTH, "others": _LENGTH},
@@ -50,16 +52,14 @@ PUBLISHED = _object(
     {
         "source": _TEXT,
         "trials": _WHOLE,
-        "unit-selection": _TABLE,
-        "connection-selection": _TABLE,
+        **dict.fromkeys(_PUBLISHED, _TABLE),
         "settings": _object(
             {
                 "samples": _WHOLE,
                 "eta_factor": _POSITIVE,
                 "momentum": _FRACTION,
                 "weight_decay": _FRACTION,
-                "unit-selection": _SETTINGS,
-                "connection-selection": _SETTINGS,
+                **dict.fromkeys(_PUBLISHED, _SETTINGS),
             },
             others=False,
         ),
@@ -71,13 +71,6 @@ PUBLISHED = _object(
     },
     others=False,
 )
-#: What is selected, in a record and in what is said of a run that has not ended.
-_SELECTED = {
-    "units": _list(_WHOLE),
-    "connections": _list(_WHOLE),
-    "structure": {"type": "string", "pattern": "^[01]+$"},
-    "depth": {"type": ["integer", "null"]},
-}
 #: The record of a run, see :mod:`reproduce.record`; its settings are checked by their classes.
 RECORD = _object(
     {
@@ -86,24 +79,17 @@ RECORD = _object(
         "schedule": _TEXT,
         "changes": {"type": "object"},
         "settings": {"type": "object"},
-        "result": {
-            **_object(
-                {
-                    "test_error": _FRACTION,
-                    "test_loss": {"type": "number"},
-                    "usage_rate": _FRACTION,
-                    "weight_ratio": _FRACTION,
-                    "weights": _WHOLE,
-                    "iterations": _WHOLE,
-                    **_SELECTED,
-                },
-                required=["test_error", "usage_rate", "weight_ratio", "iterations"],
-            ),
-            "anyOf": [
-                {"required": ["units"]},
-                {"required": ["connections", "structure", "depth"]},
-            ],
-        },
+        "result": _object(
+            {
+                "test_error": _FRACTION,
+                "test_loss": {"type": "number"},
+                "usage_rate": _FRACTION,
+                "weight_ratio": _FRACTION,
+                "weights": _WHOLE,
+                "iterations": _WHOLE,
+            },
+            required=["test_error", "usage_rate", "weight_ratio", "iterations"],
+        ),
         "versions": _object({"python": _TEXT, "chainer_sno": _TEXT, "numpy": _TEXT, "path": _TEXT}),
         "machine": _object({"processor": _TEXT, "device": _TEXT}),
         "times": _object(
@@ -128,7 +114,6 @@ PROGRESS = _object(
         "iterations": _WHOLE,
         "written": _TEXT,
         "usage_rate": _FRACTION,
-        **_SELECTED,
         "theta_histogram": _list(_WHOLE),
         "last_epoch": _object(
             {
@@ -142,6 +127,23 @@ PROGRESS = _object(
     },
     required=["unfinished", "name", "settings", "path", "iteration", "iterations", "written"],
 )
+
+
+def check_result(result, settings, name, partial=False):
+    """Check what a result says of its experiment.
+
+    Args:
+        result (dict): of a record, or of a run that has not ended.
+        settings (Settings): of the run.
+        name (str): of the file, for the message.
+        partial (bool): nothing is required, as of a run that has not ended.
+
+    Raises:
+        ReproduceError: see :func:`check`.
+    """
+    experiment = experiments.of(settings)
+    required = () if partial else experiment.result_required
+    check(result, _object(experiment.result_properties, required), name)
 
 
 def check(value, schema, name):

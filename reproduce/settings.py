@@ -1,35 +1,28 @@
-"""The settings of one training, with the paper's as defaults, and their names."""
+"""The settings of a training: how one is declared, checked and named.
+
+A setting is a field of a :class:`Settings` class, made with :func:`option`.  The options of the
+command line, the checks, the names of runs and the tables of the documentation follow from it.
+"""
 
 import dataclasses
+import functools
 import math
+import numbers
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from reproduce import ReproduceError
+from reproduce.datasets import DATASETS
 
-#: The penalties of section 4.1, in the order of its list.
-UNIT_EPSILON0 = ("2^-6", "2^-7", "2^-8", "2^-9", "0", "-2^-3", "-2^0")
-#: The widths of fixed structures with Table 1's usage rates (reading R13).
-UNIT_WIDTHS = (52, 205, 453, 609, 735, 784)
-#: The penalties of section 4.2, in the order of its list.
-CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2^0")
-#: The usage rates of the random structures: Table 2's.
-CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
-#: Examples of the training sets.
-EXAMPLES = {"mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000}
-#: Examples of the test sets.
-TEST_EXAMPLES = dict.fromkeys(EXAMPLES, 10000)
 #: What theta may be kept in, the default first.
 THETA_DTYPES = ("float64", "float32")
-#: What may be varied where the paper leaves a reading open, the reading's value first.
-GRADIENTS, DECAYED = ("mean", "sum"), ("all", "weights")
-INPUTS = ("unit-interval", "mean-image", "standardised")
 #: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 _FRACTION = re.compile(r"1/([1-9]\d*)")
-
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
 
@@ -65,145 +58,292 @@ def format_epsilon0(value):
     return repr(float(value))
 
 
+def _short(value):
+    """Return the text of a value in a name, whole numbers without a point."""
+    return str(value).removesuffix(".0")
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    r"""One training; the defaults are the paper's, but for those that depend on the method.
+class Option:
+    """How a setting is given, checked and named.
 
     Attributes:
-        method (str): ``sno``, the proposed method, or a baseline of the experiment.
-        epsilon0 (float): :math:`\epsilon_0` of ``sno``; None for the others.
-        dataset (str): the name of the data set.
-        epochs (int): passes over the training data.
-        batch_size (int): N, examples of a mini-batch.
-        seed (int): of the weights, the order of the data, and the structures or dropped units.
-        samples (int): lambda, structures an iteration; None without a distribution.
-        eta_factor (float): eta_theta times d; None without a distribution.  The paper's is 1.  By
-            default a training shortened by a factor raises it by that factor, so that theta has
-            the time to reach its ends: at 1/d a short one leaves every theta near 0.5, and the
-            mode an arbitrary half of the units.  The noise of theta grows with it, and usage
-            rates drift towards one half; so it is raised to an eta_theta of 0.1 at the most.
-        theta_dtype (str): ``float32``, of theta and of the arithmetic of equation (7); None for
-            float64 and without a distribution.  The paper does not say which it was; see
-            "Precision" in the readings.
-        gradients (str): ``sum`` adds the gradients of the structures up, where equation (6) has
-            their mean, which is None.  It is the same as lambda times the learning rate at a
-            weight decay divided by lambda.
-        decayed (str): ``weights`` leaves biases and batch normalisation without weight decay; None
-            for all parameters (reading R6).
-        stochastic_samples (int): structures of the stochastic prediction, 0 for none.
-        lr (float): initial learning rate of the weights.
-        momentum (float): of Nesterov's momentum.
-        weight_decay (float): on every parameter (reading R6).
-        examples (int): train on the first so many; None for all.
-        test_examples (int): evaluate on the first so many; None for all.
+        help (str): for the command line and the documentation.
+        type (callable): returns the value that a text names.
+        text (callable): returns the text of a value in names and commands.
+        choices (tuple): the only values; empty for any.
+        least (float): the smallest value.
+        above (float): every value is greater.
+        below (float): every value is smaller.
+        most (float): the greatest value.
+        method (str): the only method to which the setting applies; None for all.
+        without (object): the value for other methods.
+        varied (bool): the paper varies it within its method.
+        reading (bool): the paper leaves it open.  The first choice is the default; records and
+            snapshots say it with None, as those do that are older than the option.
+        measured (bool): it adds a measurement and does not change the training, so it is no part
+            of the name of a run.
+        default (str): the default in words, where it depends on other settings.
     """
 
-    method: str = "sno"
-    epsilon0: float | None = None
-    dataset: str = ""
-    epochs: int | None = None
-    batch_size: int | None = None
-    seed: int = 0
-    samples: int | None = None
-    eta_factor: float | None = None
-    theta_dtype: str | None = None
-    gradients: str | None = None
-    decayed: str | None = None
-    stochastic_samples: int = 0
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    examples: int | None = None
-    test_examples: int | None = None
+    help: str
+    type: Callable[[str], Any] = str
+    text: Callable[[Any], str] = _short
+    choices: tuple = ()
+    least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    most: float | None = None
+    method: str | None = None
+    without: Any = None
+    varied: bool = False
+    reading: bool = False
+    measured: bool = False
+    default: str | None = None
 
-    #: The name of the experiment in the command line.
+    def check(self, flag, value):
+        """Check a value.
+
+        Args:
+            flag (str): the option of the command line, for the message.
+            value: of the setting, not None.
+
+        Raises:
+            ReproduceError: the value is out of range, not finite or none of the choices.
+        """
+        if self.choices:
+            if not isinstance(value, str) or value not in self.choices:
+                choices = ", ".join(map(str, self.choices))
+                raise ReproduceError(f"{flag} {value!r} is unknown: give one of {choices}")
+            return
+        kind = {int: numbers.Integral, str: str}.get(self.type, numbers.Real)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            words = {int: "a whole number", str: "a text"}.get(self.type, "a number")
+            raise ReproduceError(f"{flag} must be {words}, not {value!r}")
+        if kind is str:
+            return
+        limits = [
+            (self.least, lambda value, limit: value >= limit, "at least"),
+            (self.above, lambda value, limit: value > limit, "greater than"),
+            (self.most, lambda value, limit: value <= limit, "at most"),
+            (self.below, lambda value, limit: value < limit, "less than"),
+        ]
+        limits = [entry for entry in limits if entry[0] is not None]
+        if not math.isfinite(value) or not all(fits(value, limit) for limit, fits, _ in limits):
+            words = " and ".join(f"{name} {limit}" for limit, _, name in limits) or "finite"
+            raise ReproduceError(f"{flag} must be {words}, not {value}")
+
+
+def option(default, help, /, **values):
+    """Return a field of a settings class.
+
+    Args:
+        default: the paper's value; None where it depends on the method, see
+            :meth:`Settings.defaults`.
+        help (str): for the command line and the documentation.
+        **values: other attributes of :class:`Option`.  By default ``type`` is that of ``default``.
+
+    Returns:
+        dataclasses.Field: the field.
+    """
+    if "type" not in values and default is not None:
+        values["type"] = type(default)
+    return dataclasses.field(default=default, metadata={"option": Option(help, **values)})
+
+
+def flag(name):
+    """Return the option of the command line that gives a setting."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Settings:
+    r"""One training.  The defaults are the paper's; some depend on the method.
+
+    The constructor takes the values of settings by name.  It completes them with the defaults of
+    the method, sets to None what does not apply to the method, and checks them.
+
+    ``eta_factor`` is :math:`\eta_\theta` times d.  The paper's is 1.  A training shortened by a
+    factor raises it by that factor by default, so that theta has the time to reach its ends: at 1/d
+    a short training leaves every theta near 0.5, and the mode is an arbitrary half of the units.
+    The noise of theta grows with it, and usage rates drift towards one half; so the default is an
+    :math:`\eta_\theta` of 0.1 at the most.
+
+    ``theta_dtype`` is the dtype of theta and of the arithmetic of equation (7).  The paper does not
+    say which it was; see "Precision" in the readings.
+
+    ``gradients=sum`` adds the gradients of the structures up, where equation (6) has their mean.
+    It is the same as lambda times the learning rate at a weight decay divided by lambda.
+
+    Raises:
+        ReproduceError: a value is out of range; the message names its option.
+        TypeError: there is no such setting.
+    """
+
+    method: str = option("sno", "how the structure is chosen")
+    epsilon0: float | None = option(
+        None,
+        "the penalty epsilon_0, such as 2^-7, -2^-3, 0 or 0.0078125",
+        type=parse_epsilon0,
+        text=format_epsilon0,
+        method="sno",
+        varied=True,
+    )
+    dataset: str = option("", "the data set")
+    epochs: int | None = option(None, "passes over the training data", type=int, least=1)
+    batch_size: int | None = option(None, "examples of a mini-batch, N", type=int, least=1)
+    seed: int = option(
+        0,
+        "of the weights, the order of the data, and the structures or dropped units",
+        least=0,
+        below=2**63,
+    )
+    samples: int | None = option(
+        None, "structures of an iteration, lambda", type=int, least=1, method="sno"
+    )
+    eta_factor: float | None = option(
+        None,
+        "eta_theta times d",
+        type=float,
+        above=0,
+        method="sno",
+        default="1, raised as epochs fall",
+    )
+    theta_dtype: str | None = option(
+        None,
+        "dtype of theta and of equation (7)",
+        choices=THETA_DTYPES,
+        method="sno",
+        reading=True,
+    )
+    gradients: str | None = option(
+        None,
+        "the mean or the sum of the gradients of the structures",
+        choices=("mean", "sum"),
+        method="sno",
+        reading=True,
+    )
+    decayed: str | None = option(
+        None,
+        "the parameters with weight decay (reading R6)",
+        choices=("all", "weights"),
+        reading=True,
+    )
+    stochastic_samples: int = option(
+        0,
+        "structures of the stochastic prediction, 0 for none",
+        least=0,
+        method="sno",
+        without=0,
+    )
+    lr: float = option(0.01, "initial learning rate of the weights", above=0)
+    momentum: float = option(0.9, "of Nesterov's momentum", least=0, below=1)
+    weight_decay: float = option(1e-4, "rate of the weight decay", least=0)
+    examples: int | None = option(
+        None, "train on the first so many examples", type=int, least=1, default="all"
+    )
+    test_examples: int | None = option(
+        None, "evaluate on the first so many examples", type=int, least=1, default="all"
+    )
+
+    #: The name of the experiment on the command line.
     experiment = ""
-    #: The methods that it compares.
-    METHODS = ("sno",)
-    #: What the paper varies within a method, and the method to which it applies.
-    VARIED = {"epsilon0": "sno"}
-    #: What may be varied where a reading is open, and its choices, the reading's first.
-    OPEN = {"theta_dtype": THETA_DTYPES, "gradients": GRADIENTS, "decayed": DECAYED}
-    #: Whether a training may have several threads on a CPU.
+    #: Whether one training can have several threads on a CPU.
     THREADED = False
-    #: What is measured beside the training and does not change it.
-    MEASURED = ()
-    #: What else applies to one method only.
-    APPLIES_TO = {
-        "samples": "sno",
-        "eta_factor": "sno",
-        "theta_dtype": "sno",
-        "gradients": "sno",
-        "stochastic_samples": "sno",
-    }
     #: Epochs and batch size of the proposed method (True) and of the others: as many iterations,
     #: and as many examples through the network in each.
     LENGTH = {True: (1, 1), False: (1, 1)}
-    #: The least value of each whole number.
-    SMALLEST = {
-        "epochs": 1,
-        "batch_size": 1,
-        "seed": 0,
-        "samples": 1,
-        "stochastic_samples": 0,
-        "examples": 1,
-        "test_examples": 1,
-    }
 
-    def defaults(self):
-        """Return the defaults of what depends on the method."""
-        epochs, batch_size = self.LENGTH[self.method == "sno"]
+    def __init__(self, **values):
+        # The only place where values are written: they are complete before anybody sees them.
+        vars(self).update(self._complete(values))
+
+    @classmethod
+    @functools.cache
+    def options(cls):
+        """Return every setting of the experiment, :class:`Option` by name."""
+        return {field.name: field.metadata["option"] for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def methods(cls):
+        """Return the methods that the experiment compares, the proposed one first."""
+        return cls.options()["method"].choices
+
+    @classmethod
+    def varied(cls):
+        """Return what the paper varies: the method to which it applies, by name."""
+        return {name: each.method for name, each in cls.options().items() if each.varied}
+
+    @classmethod
+    def defaults(cls, values):
+        """Return the defaults that depend on other settings.
+
+        Args:
+            values (dict): of the settings that are given, and ``method``.
+
+        Returns:
+            dict: for settings whose default is None.
+        """
+        epochs, batch_size = cls.LENGTH[values["method"] == "sno"]
         return {"epochs": epochs, "batch_size": batch_size, "samples": 2}
 
-    def __post_init__(self):
-        """Fill in the defaults of the method and check the values."""
-        if self.method not in self.METHODS:
-            raise ReproduceError(f"method {self.method!r} is none of {', '.join(self.METHODS)}")
-        for name, value in self.defaults().items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        for name, method in {**self.VARIED, **self.APPLIES_TO}.items():
-            if self.method != method:
-                object.__setattr__(self, name, 0 if name == "stochastic_samples" else None)
-        self.check()
+    @classmethod
+    def _complete(cls, values):
+        """Return the values of every setting, checked."""
+        options = cls.options()
+        for name in values:
+            if name not in options:
+                raise TypeError(f"{cls.__name__} has no setting {name!r}")
+        stated = {field.name: field.default for field in dataclasses.fields(cls)}
+        given = {**stated, **values}
+        options["method"].check("--method", given["method"])
+        for name, value in cls.defaults(given).items():
+            if given[name] is None:
+                given[name] = value
+        for name, each in options.items():
+            if each.method not in (None, given["method"]):
+                given[name] = each.without
+            elif given[name] is not None:
+                each.check(flag(name), given[name])
+                if each.reading and given[name] == each.choices[0]:
+                    given[name] = None
+        cls.check(given)
+        if given["method"] == "sno" and given["eta_factor"] is None:
+            raised = min(1 / float(_fraction(cls, given)), cls.count_bits(given) / SMALLEST_STEPS)
+            given["eta_factor"] = max(1.0, raised)
+        return given
 
-    def check(self):
-        """Check the values, and raise eta_theta by what the training is shortened.
+    @classmethod
+    def check(cls, values):
+        """Check what the range of one setting cannot say.
+
+        Args:
+            values (dict): of every setting.
 
         Raises:
-            ReproduceError: one is out of range; the message names its option.
+            ReproduceError: two settings contradict each other; the message names the option.
         """
-        for name, least in self.SMALLEST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
-        for name, sizes in (("examples", EXAMPLES), ("test_examples", TEST_EXAMPLES)):
-            value, most = getattr(self, name), sizes[self.dataset]
+        dataset = DATASETS[values["dataset"]]
+        for name in ("examples", "test_examples"):
+            value, most = values[name], getattr(dataset, name)
             if value is not None and value > most:
                 raise ReproduceError(
-                    f"{_option(name)} {value} is more than the {most} of {self.dataset}"
+                    f"{flag(name)} {value} is more than the {most} of {dataset.name}"
                 )
-        examples = self.examples or EXAMPLES[self.dataset]
-        if self.batch_size is not None and self.batch_size > examples:
+        examples = values["examples"] or dataset.examples
+        if values["batch_size"] > examples:
             raise ReproduceError(
-                f"--batch-size {self.batch_size} is more than the {examples} training examples"
+                f"--batch-size {values['batch_size']} is more than the {examples} training examples"
             )
-        for name, choices in self.OPEN.items():
-            value = getattr(self, name)
-            if value not in (None, *choices):
-                raise ReproduceError(f"{_option(name)} {value!r} is none of {', '.join(choices)}")
-            if value == choices[0]:
-                # As records and snapshots say it that are older than the option.
-                object.__setattr__(self, name, None)
-        if self.method == "sno" and self.eta_factor is None:
-            raised = min(1 / float(fraction_of_paper(self)), self.bits / SMALLEST_STEPS)
-            object.__setattr__(self, "eta_factor", max(1.0, raised))
-        for name in ("eta_factor", "lr"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ReproduceError(f"{_option(name)} must be positive, not {value}")
-        for name, limit in (("momentum", 1), ("weight_decay", math.inf)):
-            check_range(name, getattr(self, name), limit)
+
+    @classmethod
+    def count_bits(cls, values):
+        """Return the number of bits d of a structure.
+
+        Args:
+            values (dict): of the settings.
+        """
+        raise NotImplementedError
 
     @classmethod
     def at(cls, schedule, **values):
@@ -226,8 +366,8 @@ class Settings:
         divisor = int(part[1]) if part else SCHEDULES.get(schedule)
         if divisor is None or divisor > paper.epochs:
             raise ReproduceError(
-                f"--schedule {schedule!r} is none: give {', '.join(SCHEDULES)}, or a part such as "
-                f"1/60, 1/{paper.epochs} at the least"
+                f"--schedule {schedule!r} is unknown: give {', '.join(SCHEDULES)}, or a part such "
+                f"as 1/60, at least 1/{paper.epochs}"
             )
         return cls(**{"epochs": paper.epochs // divisor, **values})
 
@@ -244,8 +384,8 @@ class Settings:
             ReproduceError: they are not those of this experiment.
         """
         values = dict(values)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if values.pop("experiment", None) != cls.experiment or not set(values) <= names:
+        own = values.pop("experiment", None) == cls.experiment
+        if not own or not set(values) <= set(cls.options()):
             raise ReproduceError(f"these are not settings of {cls.experiment}")
         return cls(**values)
 
@@ -253,10 +393,8 @@ class Settings:
         """Return the options of ``run`` that name these settings."""
         values = self.as_dict()
         arguments = [values.pop("experiment")]
-        if "epsilon0" in values:
-            values["epsilon0"] = format_epsilon0(values["epsilon0"])
         for name, value in values.items():
-            arguments.append(f"--{name.replace('_', '-')}={value}")
+            arguments.append(f"{flag(name)}={self.options()[name].text(value)}")
         return arguments
 
     @property
@@ -266,13 +404,13 @@ class Settings:
 
     def changes(self):
         """Return the settings that are not the paper's, by which a run is told from others."""
-        mine = vars(self)
         paper = vars(self.paper)
-        identity = ("method", "seed", *self.VARIED, *self.MEASURED)
         return {
             name: value
-            for name, value in mine.items()
-            if name not in identity and value != paper[name]
+            for name, value in vars(self).items()
+            if name not in ("method", "seed")
+            and not (self.options()[name].varied or self.options()[name].measured)
+            and value != paper[name]
         }
 
     @property
@@ -283,10 +421,9 @@ class Settings:
     @property
     def setting(self):
         """What the paper varies within the method: ``epsilon0=2^-7``, ``width=205`` or nothing."""
-        for name, method in self.VARIED.items():
+        for name, method in self.varied().items():
             if method == self.method:
-                value = getattr(self, name)
-                text = format_epsilon0(value) if name == "epsilon0" else _short(value)
+                text = self.options()[name].text(getattr(self, name))
                 return f"{name.replace('_', '-')}={text}"
         return ""
 
@@ -300,7 +437,12 @@ class Settings:
     @property
     def bits(self):
         """The number of bits d of a structure."""
-        raise NotImplementedError
+        return self.count_bits(vars(self))
+
+    @property
+    def data(self):
+        """What is known of the data set, :class:`reproduce.datasets.DataSet`."""
+        return DATASETS[self.dataset]
 
     def iterations(self, examples=None):
         """Return the iterations of the training, rounded down (reading R10).
@@ -308,160 +450,16 @@ class Settings:
         Args:
             examples (int): of the training set; by default those of the whole data set.
         """
-        examples = self.examples or examples or EXAMPLES[self.dataset]
+        examples = self.examples or examples or self.data.examples
         return self.epochs * examples // self.batch_size
 
 
-@dataclasses.dataclass(frozen=True)
-class UnitSelection(Settings):
-    """One training of section 4.1.
-
-    Attributes:
-        method (str): ``sno``, ``fixed`` (the same number of units in every layer) or ``dropout``.
-        dataset (str): ``mnist`` or ``fashion-mnist``.
-        width (int): units in each hidden layer of ``fixed``; None for the others.
-        units (int): units in each hidden layer of the full network.
-        layers (int): hidden layers.
-        dropout_ratio (float): of ``dropout``; None for the others.
-        inputs (str): ``mean-image`` subtracts the mean training image from the pixels in [0, 1],
-            ``standardised`` one mean of all pixels, and divides by one standard deviation; None
-            for the pixels in [0, 1].
-    """
-
-    dataset: str = "mnist"
-    width: int | None = None
-    units: int = 784
-    layers: int = 3
-    dropout_ratio: float | None = None
-    inputs: str | None = None
-
-    OPEN = {**Settings.OPEN, "inputs": INPUTS}
-    experiment = "unit-selection"
-    METHODS = ("sno", "fixed", "dropout")
-    VARIED = {"epsilon0": "sno", "width": "fixed"}
-    APPLIES_TO = {**Settings.APPLIES_TO, "dropout_ratio": "dropout"}
-    LENGTH = {True: (500, 32), False: (1000, 64)}
-    SMALLEST = {**Settings.SMALLEST, "units": 2, "layers": 1, "width": 1}
-
-    def defaults(self):
-        """Return the defaults of what depends on the method."""
-        found = {"epsilon0": 2.0**-7, "width": self.units, "dropout_ratio": 0.5}
-        return {**super().defaults(), **found}
-
-    def check(self):
-        """Check the values."""
-        super().check()
-        check_range("dropout_ratio", self.dropout_ratio, 1)
-        if self.width is not None and self.width > self.units:
-            raise ReproduceError(
-                f"width {self.width} is more than the {self.units} units of the full network"
-            )
-
-    @property
-    def bits(self):
-        """The number of bits d of a structure: one for each hidden unit."""
-        return self.units * self.layers
-
-    @property
-    def widths(self):
-        """Units per layer of the network that is built, inputs and outputs left out."""
-        return (self.width or self.units,) * self.layers
-
-
-@dataclasses.dataclass(frozen=True)
-class ConnectionSelection(Settings):
-    """One training of section 4.2.
-
-    Attributes:
-        method (str): ``sno``, or ``random``: a structure drawn at random, trained as it is.
-        dataset (str): ``cifar10``.
-        usage_rate (float): of ``random``, met to within 0.5 percentage points (reading R12); None
-            for ``sno``.
-        depth (int): of the DenseNet.
-        growth_rate (int): output channels of a layer.
-        reestimate (int): training mini-batches from which the statistics of batch normalisation
-            are estimated anew for one more evaluation, at most one pass over the training set; 0
-            for none.  It changes no training, so it is no part of a run's name.
-    """
-
-    dataset: str = "cifar10"
-    lr: float = 0.1
-    usage_rate: float | None = None
-    depth: int = 40
-    growth_rate: int = 12
-    reestimate: int = 100
-
-    experiment = "connection-selection"
-    METHODS = ("sno", "random")
-    VARIED = {"epsilon0": "sno", "usage_rate": "random"}
-    THREADED = True
-    MEASURED = ("reestimate",)
-    #: Dense blocks of the network.
-    BLOCKS = 3
-    LENGTH = {True: (300, 32), False: (600, 64)}
-    SMALLEST = {**Settings.SMALLEST, "depth": 7, "growth_rate": 1, "reestimate": 0}
-
-    def defaults(self):
-        """Return the defaults of what depends on the method."""
-        return {**super().defaults(), "epsilon0": 2.0**-4, "usage_rate": 0.423}
-
-    def check(self):
-        """Check the values."""
-        if self.usage_rate is not None and not 0 < self.usage_rate <= 1:
-            raise ReproduceError(f"--usage-rate must lie in (0, 1], not {self.usage_rate}")
-        if self.depth % 3 != 1:
-            raise ReproduceError(
-                f"--depth must be 4 + a multiple of the 3 blocks, such as 40, not {self.depth}"
-            )
-        super().check()
-
-    @property
-    def bits(self):
-        """The number of bits d of a structure: 1 + 2 + ... for the layers and exit of a block."""
-        consumers = self.block_layers + 1
-        return self.BLOCKS * consumers * (consumers + 1) // 2
-
-    @property
-    def block_layers(self):
-        """The layers of a block; the other four are the first, the transitions and the last."""
-        return (self.depth - 4) // self.BLOCKS
-
-
-#: The experiments by name.
-EXPERIMENTS = {kind.experiment: kind for kind in (UnitSelection, ConnectionSelection)}
-
-
-def from_dict(values):
-    """Return the settings that :meth:`Settings.as_dict` returned.
-
-    Raises:
-        ReproduceError: they are those of no experiment here.
-    """
-    try:
-        kind = EXPERIMENTS[values["experiment"]]
-    except (KeyError, TypeError) as error:
-        raise ReproduceError("these are not settings of an experiment") from error
-    return kind.from_dict(values)
-
-
-def _option(name):
-    """Return the option of the command line that sets a field."""
-    return "--" + name.replace("_", "-")
-
-
-def check_range(name, value, limit):
-    """Check that a value is None or lies in [0, limit).
-
-    Raises:
-        ReproduceError: it does not.
-    """
-    if value is not None and not 0 <= value < limit:
-        raise ReproduceError(f"{_option(name)} must lie in [0, {limit}), not {value}")
-
-
-def _short(value):
-    """Return the text of a value in a name, whole numbers without a point."""
-    return str(value).removesuffix(".0")
+def _fraction(kind, values):
+    """Return the length of a schedule as a fraction of the paper's, in iterations."""
+    epochs, batch_size = kind.LENGTH[values["method"] == "sno"]
+    whole = DATASETS[values["dataset"]].examples
+    examples = values["examples"] or whole
+    return Fraction(values["epochs"] * examples * batch_size, epochs * whole * values["batch_size"])
 
 
 def fraction_of_paper(settings):
@@ -473,7 +471,4 @@ def fraction_of_paper(settings):
     Returns:
         fractions.Fraction: 1 for the paper's.
     """
-    epochs, batch_size = settings.LENGTH[settings.method == "sno"]
-    whole = EXAMPLES[settings.dataset]
-    examples = settings.examples or whole
-    return Fraction(settings.epochs * examples * batch_size, epochs * whole * settings.batch_size)
+    return _fraction(type(settings), vars(settings))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce import ReproduceError, marks
+from reproduce.experiments import from_dict
 from reproduce.files import make_writable, remove_unfinished, write_json
-from reproduce.settings import Settings, from_dict
+from reproduce.settings import Settings
 
 #: The directory of the plans in an output directory; out of the way of the records.
 PLANS = ".plans"

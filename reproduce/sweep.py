@@ -19,17 +19,8 @@ import rich.live
 import rich.text
 
 from reproduce import ROOT, Locked, ReproduceError, data, marks, status
+from reproduce.experiments import from_dict
 from reproduce.files import make_writable
-from reproduce.settings import (
-    CONNECTION_EPSILON0,
-    CONNECTION_USAGE_RATES,
-    UNIT_EPSILON0,
-    UNIT_WIDTHS,
-    ConnectionSelection,
-    UnitSelection,
-    from_dict,
-    parse_epsilon0,
-)
 from reproduce.signals import listening
 
 #: Seconds between looks at the processes.
@@ -40,65 +31,29 @@ WAIT = 60
 ATTEMPTS = 20
 
 
-def _settings_of(kind, values):
-    """Return, by method, what the paper varies within it."""
-    epsilon0 = {UnitSelection: UNIT_EPSILON0, ConnectionSelection: CONNECTION_EPSILON0}[kind]
-    found = {"sno": [{"epsilon0": parse_epsilon0(text)} for text in epsilon0]}
-    if kind is ConnectionSelection:
-        return {**found, "random": [{"usage_rate": rate} for rate in CONNECTION_USAGE_RATES]}
-    # In a smaller full network, the widths with the same usage rates.
-    units = values.get("units") or UnitSelection.units
-    widths = [max(1, round(width * units / UnitSelection.units)) for width in UNIT_WIDTHS]
-    return {**found, "fixed": [{"width": width} for width in widths], "dropout": [{}]}
-
-
-def grid(kind, schedule, methods, trials, **values):
+def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
     """Return the runs of an experiment, a complete trial before the next.
 
     Args:
-        kind (type): of the settings, :class:`UnitSelection` or :class:`ConnectionSelection`.
+        experiment (Experiment): the experiment.
         schedule (str): ``paper``, ``short``, ``quick``, or a part of the paper's such as ``1/60``.
-        methods (sequence of str): of those of the experiment.
-        trials (int): seeds, from 0 on.
+        seeds (sequence of int): one of each trial.
+        methods (sequence of str): of those of the experiment, by default all.
+        varied (dict): the values of what the paper varies within a method, by its name, in the
+            place of the grid's: ``{"epsilon0": [0.0078125]}``.
         **values: further settings of every run.
 
     Returns:
         list of Settings: in the order in which to train them.
     """
-    settings = _settings_of(kind, values)
+    kind, grid_of = experiment.settings, experiment.grid(values)
+    for name, chosen in (varied or {}).items():
+        grid_of[kind.varied()[name]] = [{name: value} for value in chosen]
     return [
         kind.at(schedule, method=method, seed=seed, **setting, **values)
-        for seed in range(trials)
-        for method in methods
-        for setting in settings[method]
-    ]
-
-
-def quick_settings(experiment, seed=0):
-    """Return the runs of a main job, the longest first, so that no core is idle at the end.
-
-    Unit selection: the seven penalties of section 4.1 and two fixed structures, at 1/125 of the
-    schedule.  Connection selection: two penalties and a random structure, for a few hundred
-    iterations.
-
-    Args:
-        experiment (str): ``unit-selection`` or ``connection-selection``.
-        seed (int): of every run.
-
-    Returns:
-        list of Settings: the trainings.
-    """
-    if experiment == UnitSelection.experiment:
-        at = UnitSelection.at
-        fixed = [at("quick", method="fixed", width=width, seed=seed) for width in (784, 205)]
-        return fixed + [
-            at("quick", method="sno", epsilon0=parse_epsilon0(text), seed=seed)
-            for text in reversed(UNIT_EPSILON0)
-        ]
-    common = {"examples": 6400, "test_examples": 1000, "seed": seed}
-    random = ConnectionSelection(method="random", usage_rate=0.423, epochs=2, **common)
-    return [random] + [
-        ConnectionSelection(epsilon0=epsilon0, epochs=1, **common) for epsilon0 in (2.0**-5, 0.25)
+        for seed in seeds
+        for method in methods or kind.methods()
+        for setting in grid_of[method]
     ]
 
 

@@ -10,13 +10,19 @@ import numpy
 import chainer_sno
 from chainer_sno import extensions, fast
 from chainer_sno._import_chainer import chainer
-from chainer_sno.cuda import updaters as cuda
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
 from reproduce.settings import THETA_DTYPES
 
-CLASSES = 10
+#: The backend of :func:`chainer_sno.make_updater` of each path.  The engine of ``winograd`` is in
+#: the network itself.
+BACKENDS = {
+    "plain": "reference",
+    "fast": "fast",
+    "winograd": "reference",
+    "captured": "graph",
+}
 #: Parts of [0, 1] in the histograms of theta in the log.
 THETA_BINS = 20
 
@@ -70,6 +76,29 @@ def _fail_without_a_number(trainer):
         raise ReproduceError(
             f"the loss of iteration {trainer.updater.iteration} is {loss}: lower the learning rate"
         )
+
+
+def make_bernoulli(settings, link):
+    """Return the distribution of settings over the structures of a network.
+
+    Args:
+        settings (reproduce.settings.Settings): of a run of ``sno``.
+        link (chainer.Link): the searchable network.
+
+    Returns:
+        chainer_sno.Bernoulli: on the CPU.
+    """
+    costs, criterion = link.costs, getattr(settings, "criterion", None)
+    if criterion is not None:
+        costs = link.costs_of(criterion, settings.data.shape)
+    return chainer_sno.Bernoulli(
+        costs,
+        settings.epsilon0,
+        settings.eta_factor / len(costs),
+        seed=settings.seed,
+        dtype=settings.theta_dtype or THETA_DTYPES[0],
+        criterion=criterion,
+    )
 
 
 class Training:
@@ -128,12 +157,7 @@ class Training:
         self.link.to_device(device)
         self.bernoulli = None
         if settings.method == "sno":
-            costs = self.link.costs
-            eta = settings.eta_factor / len(costs)
-            dtype = settings.theta_dtype or THETA_DTYPES[0]
-            self.bernoulli = chainer_sno.Bernoulli(
-                costs, settings.epsilon0, eta, seed=settings.seed, dtype=dtype
-            )
+            self.bernoulli = make_bernoulli(settings, self.link)
             self.bernoulli.to_device(device)
         stock = self.path == "plain"
         kind = chainer.optimizers.NesterovAG if stock else chainer_sno.NesterovAG
@@ -143,8 +167,7 @@ class Training:
         optimizer = kind(self.lr, settings.momentum).setup(self.link)
         self._add_decay(optimizer, settings.weight_decay / factor)
         try:
-            make = self._captured_updater if self.path == "captured" else self.make_updater
-            updater = make(iterator, optimizer)
+            updater = self.make_updater(iterator, optimizer)
         except ValueError as error:
             # What the path of a CPU cannot do depends on these two, that of a GPU on neither.
             lower = "lower the learning rate or the weight decay, or " * (self.path == "fast")
@@ -182,19 +205,18 @@ class Training:
         raise NotImplementedError
 
     def make_updater(self, iterator, optimizer):
-        """Return the updater of the fast path of a CPU, or of the plain one.
+        """Return the updater of the path.
 
         Raises:
-            ValueError: the fast path cannot do what the settings say.
+            ValueError: the path cannot do what the settings say.
         """
-        raise NotImplementedError
-
-    def _captured_updater(self, iterator, optimizer):
-        """Return the updater of the fast path of a GPU, which knows the networks of both."""
-        if self.bernoulli is None:
-            return cuda.CapturedUpdater(iterator, optimizer)
-        return cuda.CapturedStructureUpdater(
-            iterator, optimizer, self.bernoulli, self.settings.samples
+        options = {"converter": chainer_sno.pass_arrays}
+        backend = BACKENDS[self.path]
+        if self.bernoulli is None and backend == "reference":
+            options["loss_func"] = self.loss
+        samples = self.settings.samples or 1
+        return chainer_sno.make_updater(
+            iterator, optimizer, self.bernoulli, samples, backend, **options
         )
 
     def make_evaluator(self, iterator):
@@ -208,6 +230,21 @@ class Training:
             dict: ``usage_rate`` and ``weight_ratio`` as fractions of the full network, ``weights``,
             and the experiment's own.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def trained(cls, settings):
+        """Return the network whose weights a run leaves, with weights at random, on the CPU."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_result(cls, settings, result):
+        """Return a plain network of the structure in a result, with weights at random."""
+        raise NotImplementedError
+
+    @classmethod
+    def full(cls, settings):
+        """Return a plain network of everything under selection, with weights at random."""
         raise NotImplementedError
 
     def loss(self, x, t):

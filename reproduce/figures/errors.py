@@ -4,22 +4,20 @@ import numpy
 from matplotlib import ticker
 from matplotlib.transforms import Bbox
 
-from reproduce import ReproduceError
+from reproduce import ReproduceError, experiments
 from reproduce.figures.style import (
     COLOURS,
     MARKERS,
-    METHODS,
     format_math,
     label_of,
     legend_below,
+    method_style,
     new_figure,
     printed,
     wrap,
 )
 from reproduce.groups import by_computer, by_schedule, by_setting, count_trials
 
-#: What stands beside the points of a method.
-_BESIDE = {"sno": r", beside it $\epsilon_0$", "fixed": ", beside it the units a layer"}
 #: Points: the size of such a note, how far it may be from its point, and where it may stand.
 _NOTE_SIZE = 7
 _NOTE_DISTANCES = (5, 9, 14, 20)
@@ -38,6 +36,14 @@ def _check_one_schedule(records):
     if len(found) != 1:
         names = "; ".join(f"{group.title}, {group.schedule}" for group in found)
         raise ReproduceError(f"a figure shows runs of one schedule, not of {len(found)}: {names}")
+
+
+def _note(record):
+    """Return the note beside a point: the value that the paper varies within the method."""
+    settings = experiments.from_dict(record["settings"])
+    if settings.method == "sno":
+        return format_math(settings.epsilon0)
+    return settings.setting.partition("=")[2]
 
 
 def _quartiles(trials):
@@ -65,18 +71,21 @@ def usage_rate_against_error(records, title):
     """
     _check_one_schedule(records)
     figure, axes = new_figure(4.2)
+    experiment = experiments.get(records[0]["settings"]["experiment"])
     methods, notes = {}, []
     for (method, _), trials in by_setting(records).items():
         methods.setdefault(method, []).append(trials)
     for method, settings in methods.items():
-        words, colour, marker, line = METHODS[method]
+        words, colour, marker, line = method_style(experiment, method)
+        beside = experiment.methods[method].beside
+        words += f", beside it {beside}" * bool(beside)
         # An array of shape (setting, quartile, what), in the order of the median usage rate.
         found = numpy.array([_quartiles(trials) for trials in settings])
         order = numpy.argsort(found[:, 1, 0], kind="stable")
         low, median, high = found[order].transpose(1, 0, 2)
         axes.plot(
             *median.T,
-            label=f"{words}{_BESIDE.get(method, '')} ({count_trials(sum(settings, []))})",
+            label=f"{words} ({count_trials(sum(settings, []))})",
             color=colour,
             marker=marker,
             linestyle=line,
@@ -99,12 +108,8 @@ def usage_rate_against_error(records, title):
                 capsize=2.5,
             )
         for i, place in zip(order, median):
-            values = settings[i][0]["settings"]
-            note = values.get("width")
-            if "epsilon0" in values:
-                note = format_math(values["epsilon0"])
-            if note is not None:
-                notes.append((str(note), place, colour))
+            if beside:
+                notes.append((_note(settings[i][0]), place, colour))
     axes.set_xlabel(r"usage rate of the structure, $\sum c_i m_i\,/\,\sum c_i$ [%]")
     axes.set_ylabel("test error [%]")
     axes.set_xlim(0, 104)
@@ -201,6 +206,7 @@ def error_against_seconds(records, title):
         ReproduceError: the records are of several schedules.
     """
     _check_one_schedule(records)
+    experiment = experiments.get(records[0]["settings"]["experiment"])
     settings = by_setting(records)
     counts = {len(trials) for trials in settings.values()}
     figure, axes = new_figure(4.0 + 0.1 * len(settings))
@@ -216,7 +222,7 @@ def error_against_seconds(records, title):
             numpy.median(errors, axis=0),
             label=label,
             color=COLOURS[i % len(COLOURS)],
-            linestyle=METHODS[method][3],
+            linestyle=method_style(experiment, method)[3],
             marker=MARKERS[i % len(MARKERS)],
             # A few markers a line, not where those of its neighbours are.
             markevery=(i % step, step),

@@ -2,10 +2,9 @@
 
 from typing import NamedTuple
 
-from reproduce import ReproduceError
+from reproduce import ReproduceError, experiments
 from reproduce.compare import descriptions
 from reproduce.figures.errors import error_against_seconds, usage_rate_against_error
-from reproduce.figures.network import densenet
 from reproduce.figures.over_training import (
     has_structure_columns,
     has_theta_histogram,
@@ -23,10 +22,6 @@ from reproduce.groups import (
     count_trials,
     safe_name,
 )
-from reproduce.settings import from_dict
-
-#: The number of Figure 1's part of each experiment.
-_PARTS = {"unit-selection": "a", "connection-selection": "b"}
 
 
 class Drawn(NamedTuple):
@@ -78,16 +73,19 @@ def draw_all(records, directory, every_record=False):
 
     for group in by_schedule(sorted(by_name.values(), key=lambda record: record["name"])):
         experiment = group.settings.experiment
-        part = _PARTS[experiment]
+        kind = experiments.get(experiment)
         title = f"{group.title}: {group.schedule}"
-        number = f"Figure 1({part})" if group.is_paper else f"As Figure 1({part})"
+        part = f"1{kind.figure}" if kind.figure else "1"
+        number = f"Figure 1({kind.figure})" if kind.figure else "Figure 1"
+        if not (group.is_paper and kind.figure):
+            number = f"As {number}"
         trials = count_trials(group.records)
         several = trials != "1 trial"
         where = f"Computed on {' and '.join(by_computer(group.records))}"
         if not group.is_paper:
             where = f"{'; '.join(descriptions(group.records))}. {where}"
         add(
-            f"{group.slug}-figure-1{part}",
+            f"{group.slug}-figure-{part}",
             usage_rate_against_error(group.records, title),
             f"{number}, usage rate of the structure against the test error of the last epoch",
             title,
@@ -118,7 +116,7 @@ def draw_all(records, directory, every_record=False):
 
 def _draw_record(record, title, add):
     """Draw what is of one record."""
-    settings = from_dict(record["settings"])
+    settings = experiments.from_dict(record["settings"])
     words = f"{settings.method} {settings.setting}".strip()
     sentences = (
         title,
@@ -127,13 +125,12 @@ def _draw_record(record, title, add):
     )
     name = safe_name(record["name"])
     if has_structure_columns(record):
-        kind = "Units of each layer" if "units" in record["result"] else "Connections of each block"
+        kind = experiments.of(settings)
         figure = structure_over_training(record)
-        add(f"{name}-structure", figure, f"{kind} with theta >= 0.5 over training", *sentences)
+        what = f"{kind.selected.capitalize()} of each {kind.part}"
+        add(f"{name}-structure", figure, f"{what} with theta >= 0.5 over training", *sentences)
     if has_theta_histogram(record):
         figure = theta_histogram(record)
         add(f"{name}-theta", figure, "Histogram of theta over training", *sentences)
-    if "structure" in record["result"]:
-        bits = [int(bit) for bit in record["result"]["structure"]]
-        figure = densenet(bits, settings.BLOCKS, settings.block_layers, title_of(record))
-        add(f"{name}-figure-2", figure, "As Figure 2, the network obtained", *sentences)
+    for ending, figure, sentence in experiments.of(settings).draw(record, title_of(record)):
+        add(f"{name}-{ending}", figure, sentence, *sentences)

@@ -3,7 +3,7 @@
 import numpy
 from matplotlib import colors, patheffects, ticker
 
-from reproduce import ReproduceError
+from reproduce import ReproduceError, experiments
 from reproduce.compare import published
 from reproduce.figures.style import (
     BLACK,
@@ -18,7 +18,7 @@ from reproduce.figures.style import (
 )
 from reproduce.groups import by_schedule
 from reproduce.record import FRACTIONS
-from reproduce.settings import format_epsilon0, from_dict
+from reproduce.settings import format_epsilon0
 
 _BIN = "theta/bin_"
 _STRUCTURE = "structure/"
@@ -77,7 +77,7 @@ def theta_histogram(record):
     image = axes.imshow(
         counts,
         cmap="cividis",
-        norm=colors.LogNorm(1, from_dict(record["settings"]).bits),
+        norm=colors.LogNorm(1, experiments.from_dict(record["settings"]).bits),
         origin="lower",
         extent=(epochs[0] - 0.5, epochs[-1] + 0.5, 0, 1),
         aspect="auto",
@@ -124,10 +124,11 @@ def structure_over_training(record):
     groups = _groups(record)
     if not groups:
         raise ReproduceError(f"the record {record['name']!r} has no structure in its log")
-    settings = from_dict(record["settings"])
+    settings = experiments.from_dict(record["settings"])
+    kind = experiments.of(settings)
     tables = published()
     medians = {}
-    if settings.is_paper_schedule:
+    if settings.is_paper_schedule and kind.table:
         row = tables[settings.experiment]["rows"].get(format_epsilon0(settings.epsilon0))
         medians = dict(zip(groups, row["selected"])) if row else {}
     full = settings.bits // len(groups)
@@ -155,10 +156,9 @@ def structure_over_training(record):
         axes.plot([], [], "<", color=BLACK, markersize=5, label=label)
     axes.set_xlim(0, 1.04 * epochs[-1])
     axes.set_ylim(0, 1.06 * full)
-    kind, part = ("units", "layer") if "units" in record["result"] else ("connections", "block")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
-    axes.set_ylabel(rf"{kind} of each {part} with $\theta \geq 0.5$")
+    axes.set_ylabel(rf"{kind.selected} of each {kind.part} with $\theta \geq 0.5$")
     axes.set_title(wrap(title_of(record)))
     axes.grid()
     legend_below(figure, 2)

@@ -9,7 +9,8 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 from chainer_sno.files import replacing
-from reproduce.settings import format_epsilon0, from_dict
+from reproduce import experiments
+from reproduce.settings import format_epsilon0
 
 #: Inches; the width of a column of text, so that the letters are printed as large as they are.
 WIDTH = 6.4
@@ -24,13 +25,8 @@ BLUE, RED, GREEN, BLACK, PURPLE, SKY, ORANGE = COLOURS = (
     "#E69F00",
 )
 YELLOW = "#F0E442"
-#: Of each method: the words for it, its colour, its marker, and its line; both print in grey.
-METHODS = {
-    "sno": ("proposed method", BLUE, "o", "-"),
-    "fixed": ("fixed structure", RED, "s", "--"),
-    "random": ("random selection", RED, "s", "--"),
-    "dropout": ("Dropout", GREEN, "^", ":"),
-}
+#: Colour, marker and line of the proposed method and of the baselines; they differ in grey too.
+_OF_METHODS = ((BLUE, "o", "-"), (RED, "s", "--"), (GREEN, "^", ":"), (BLACK, "D", "-."))
 #: Lines and markers that tell the lines of one figure apart in grey.
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -111,14 +107,24 @@ def format_math(epsilon0):
     return f"${power[1]}^{{{power[2]}}}$" if power else text
 
 
+def method_style(experiment, method):
+    """Return the words, the colour, the marker and the line of a method.
+
+    Args:
+        experiment (Experiment): to which it belongs.
+        method (str): such as ``sno``.
+    """
+    place = list(experiment.methods).index(method)
+    return experiment.methods[method].words, *_OF_METHODS[place % len(_OF_METHODS)]
+
+
 def label_of(record):
     """Return the method and the setting of a record as a label in a figure."""
-    settings = from_dict(record["settings"])
-    words = METHODS[settings.method][0]
-    if settings.epsilon0 is not None:
+    settings = experiments.from_dict(record["settings"])
+    if settings.method == "sno":
         return rf"$\epsilon_0$ = {format_math(settings.epsilon0)}"
-    if getattr(settings, "width", None) is not None:
-        return f"{words}, {settings.width} units"
-    if getattr(settings, "usage_rate", None) is not None:
-        return f"{words}, {settings.usage_rate:.1%}"
-    return words
+    method = experiments.of(settings).methods[settings.method]
+    for name, applies_to in settings.varied().items():
+        if applies_to == settings.method:
+            return f"{method.words}, {method.short.format(getattr(settings, name))}"
+    return method.words

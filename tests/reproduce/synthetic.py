@@ -3,7 +3,10 @@
 import numpy
 
 from reproduce import record, structures
-from reproduce.settings import ConnectionSelection, UnitSelection, from_dict, parse_epsilon0
+from reproduce.experiments import from_dict
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UnitSelection
+from reproduce.settings import parse_epsilon0
 
 
 def whole(settings, result, log, epoch_seconds, processor, path="fast"):

@@ -8,9 +8,10 @@ import pytest
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import updaters
 from reproduce import ReproduceError, training
-from reproduce.connection_selection import ConnectionTraining
-from reproduce.settings import ConnectionSelection, UnitSelection
-from reproduce.unit_selection import UnitTraining
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.connection_training import ConnectionTraining
+from reproduce.experiments.unit_selection import UnitSelection
+from reproduce.experiments.unit_training import UnitTraining
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
 

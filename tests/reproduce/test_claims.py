@@ -3,12 +3,8 @@
 import pytest
 
 from reproduce import claims, cli, compare
-from reproduce.settings import (
-    CONNECTION_EPSILON0,
-    CONNECTION_USAGE_RATES,
-    UNIT_EPSILON0,
-    UNIT_WIDTHS,
-)
+from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UNIT_WIDTHS
 from tests.reproduce import synthetic, test_compare
 
 #: Units selected as in Table 1, and all of them with a negative penalty.

@@ -2,13 +2,10 @@ import json
 
 import pytest
 
-from reproduce import ROOT, ReproduceError, cli, compare, schemas, statistics
-from reproduce.settings import (
-    CONNECTION_EPSILON0,
-    EXPERIMENTS,
-    UNIT_EPSILON0,
-    parse_epsilon0,
-)
+from reproduce import ROOT, ReproduceError, cli, compare, experiments, schemas, statistics
+from reproduce.experiments.connection_selection import CONNECTION_EPSILON0
+from reproduce.experiments.unit_selection import UNIT_EPSILON0
+from reproduce.settings import parse_epsilon0
 from tests.reproduce import synthetic
 
 
@@ -28,9 +25,10 @@ def test_published_numbers_fit_the_readings():
 def test_the_settings_are_the_published_ones():
     """Every hyperparameter that the paper prints is the default of its experiment."""
     found = compare.published()["settings"]
-    for name, kind in EXPERIMENTS.items():
+    for name, experiment in experiments.all_experiments().items():
+        kind = experiment.settings
         paper = found[name]
-        for method in kind.METHODS:
+        for method in kind.methods():
             settings = kind(method=method)
             length = paper["sno" if method == "sno" else "others"]
             assert (settings.epochs, settings.batch_size) == (

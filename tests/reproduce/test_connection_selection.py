@@ -6,9 +6,9 @@ import pytest
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 from reproduce import ReproduceError, snapshot
-from reproduce.connection_selection import ConnectionTraining
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.connection_training import ConnectionTraining
 from reproduce.run import get_device
-from reproduce.settings import ConnectionSelection
 
 SMALL = {"depth": 7, "growth_rate": 2}
 

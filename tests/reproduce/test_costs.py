@@ -1,7 +1,7 @@
 import pytest
 
 from reproduce import costs
-from reproduce.settings import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
+from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
 from tests.reproduce import synthetic
 
 

@@ -14,8 +14,9 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno.files import read_npz, write_npz
 from chainer_sno.saving import load_arrays
 from reproduce import ROOT, ReproduceError, cli, data, export, record, run
-from reproduce.settings import ConnectionSelection, UnitSelection
-from reproduce.unit_selection import TEST_BATCH
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UnitSelection
+from reproduce.experiments.unit_training import TEST_BATCH
 from tests.reproduce.synthetic import noise
 
 UNITS = {"units": 9, "layers": 2, "examples": 640, "test_examples": 100, "epochs": 1}
@@ -36,7 +37,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", noise)
         for settings in SETTINGS.values():
-            run.run(settings, out, quiet=True, plain=True)
+            run.run(settings, out, run.Options(quiet=True, plain=True))
     return {name: out / f"{settings.name}.json" for name, settings in SETTINGS.items()}
 
 

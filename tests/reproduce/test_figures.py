@@ -14,14 +14,11 @@ from matplotlib.text import Text
 from chainer_sno import complexity
 from chainer_sno.links import DenseNet
 from reproduce import ROOT, ReproduceError, cli, compare, figures, structures
+from reproduce.experiments import from_dict
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UnitSelection
 from reproduce.record import read
-from reproduce.settings import (
-    UNIT_EPSILON0,
-    ConnectionSelection,
-    UnitSelection,
-    from_dict,
-    parse_epsilon0,
-)
+from reproduce.settings import parse_epsilon0
 from tests.reproduce import synthetic
 
 

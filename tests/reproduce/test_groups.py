@@ -5,8 +5,10 @@ import pytest
 import threadpoolctl
 
 from reproduce import groups
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UnitSelection
 from reproduce.record import machine
-from reproduce.settings import UNIT_EPSILON0, ConnectionSelection, UnitSelection, parse_epsilon0
+from reproduce.settings import parse_epsilon0
 
 
 def make(kind=UnitSelection, **values):

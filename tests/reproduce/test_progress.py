@@ -6,7 +6,8 @@ import numpy
 import pytest
 
 from reproduce import Interrupted, ReproduceError, cli, data, progress, report, run, snapshot
-from reproduce.settings import ConnectionSelection, UnitSelection
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UnitSelection
 from tests.reproduce.synthetic import noise
 
 SMALL = {"depth": 10, "growth_rate": 2, "examples": 64, "test_examples": 20, "epochs": 4}
@@ -20,7 +21,7 @@ RUNS = {
 def interrupt(settings, out):
     """Train until two of the four epochs are over."""
     with pytest.raises(Interrupted):
-        run.run(settings, out, quiet=True, watch=lambda log: len(log) == 2)
+        run.run(settings, out, run.Options(quiet=True, watch=lambda log: len(log) == 2))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_run_that_ends_takes_its_file_with_it(out, tmp_path):
     target = tmp_path / "progress"
     progress.write(out, target)
     settings = RUNS["units"]
-    run.run(settings, out, quiet=True)
+    run.run(settings, out, run.Options(quiet=True))
     assert settings.name not in [path.stem for path in progress.write(out, target)]
     assert not (target / f"{settings.name}.json").exists()
 

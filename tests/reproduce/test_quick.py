@@ -1,16 +1,17 @@
 """The main job, at a hundredth of its size."""
 
-from reproduce import quick, sweep
-from reproduce.settings import UNIT_EPSILON0, UnitSelection, format_epsilon0
+from reproduce import experiments, quick
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UnitSelection
+from reproduce.settings import format_epsilon0
 
 
-def small_runs(experiment="unit-selection", seed=0):
+def small_runs(seed=0):
     runs = [UnitSelection(epsilon0=e, epochs=1, units=8, layers=3, seed=seed) for e in (0.5, -1)]
     return [*runs, UnitSelection(method="fixed", width=4, epochs=2, units=8, seed=seed)]
 
 
 def test_the_main_job_is_section_4_1():
-    runs = sweep.quick_settings("unit-selection")
+    runs = experiments.get("unit-selection").quick(0)
     penalties = [format_epsilon0(run.epsilon0) for run in runs[2:]]
     assert sorted(penalties) == sorted(UNIT_EPSILON0)
     assert {run.eta_factor * run.epochs for run in runs[2:]} == {500}
@@ -19,7 +20,7 @@ def test_the_main_job_is_section_4_1():
 
 
 def test_quick_prints_the_table_and_draws_the_figure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "quick_settings", small_runs)
+    monkeypatch.setattr(experiments.get("unit-selection"), "quick", small_runs)
     assert quick.run("unit-selection", tmp_path, tmp_path / "figures") == 0
     printed = capsys.readouterr().out
     for text in ("SHORT RUN", "epsilon0 = 2^-1", "fixed 4 a layer", "eta_theta = 2.4/d", "paper"):
@@ -38,7 +39,7 @@ def test_quick_prints_the_table_and_draws_the_figure(tmp_path, monkeypatch, caps
 def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
     good, _, fixed = small_runs()
     bad = UnitSelection(method="fixed", width=4, epochs=2, units=8, lr=1e30, weight_decay=0.0)
-    monkeypatch.setattr(sweep, "quick_settings", lambda experiment, seed: [bad, good, fixed])
+    monkeypatch.setattr(experiments.get("unit-selection"), "quick", lambda seed: [bad, good, fixed])
     assert quick.run("unit-selection", tmp_path, tmp_path) == 1
     captured = capsys.readouterr()
     assert "lr=1e+30" in captured.err

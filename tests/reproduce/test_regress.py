@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 from reproduce import ROOT, ReproduceError, cli, regress
-from reproduce.settings import UnitSelection
+from reproduce.experiments.unit_selection import UnitSelection
 
 #: What is planted, by what it is: cases that must drift, and texts of files to be replaced.
 MUTATIONS = {

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from reproduce import cli, data, record, rerun, run
-from reproduce.settings import ConnectionSelection, UnitSelection
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UnitSelection
 from tests.reproduce.synthetic import noise
 
 UNITS = {"units": 9, "layers": 2, "examples": 640, "test_examples": 100}
@@ -27,7 +28,7 @@ def records(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", noise)
         for name, settings in SETTINGS.items():
-            run.run(settings, out, quiet=True, plain=name == "plain")
+            run.run(settings, out, run.Options(quiet=True, plain=name == "plain"))
     return {name: out / f"{settings.name}.json" for name, settings in SETTINGS.items()}
 
 

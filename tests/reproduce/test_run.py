@@ -16,10 +16,10 @@ import pytest
 
 from chainer_sno._import_chainer import chainer
 from reproduce import ROOT, ReproduceError, data, record, snapshot
+from reproduce.experiments.unit_selection import UnitSelection
+from reproduce.experiments.unit_training import UnitTraining
 from reproduce.marks import is_locked
 from reproduce.run import Computers, get_device
-from reproduce.settings import UnitSelection
-from reproduce.unit_selection import UnitTraining
 from tests.reproduce.test_cli import unread
 from tests.waiting import wait_until
 

@@ -5,14 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproduce import ReproduceError, cli
-from reproduce.settings import (
-    UNIT_EPSILON0,
-    ConnectionSelection,
-    UnitSelection,
-    format_epsilon0,
-    fraction_of_paper,
-    parse_epsilon0,
-)
+from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UnitSelection
+from reproduce.settings import format_epsilon0, fraction_of_paper, parse_epsilon0
 
 
 @pytest.mark.parametrize(
@@ -114,7 +109,7 @@ def test_a_schedule_is_a_part_of_the_papers(schedule, epochs):
 
 @pytest.mark.parametrize("schedule", ["fast", "1/0", "2/3", "1/301", "1/", "0.1", "-1/2"])
 def test_another_schedule_is_refused(schedule, capsys):
-    with pytest.raises(ReproduceError, match="is none: give paper, short, quick, or a part such"):
+    with pytest.raises(ReproduceError, match="is unknown: give paper, short, quick, or a part such"):
         ConnectionSelection.at(schedule)
     assert cli.main(["run", "connection-selection", f"--schedule={schedule}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -11,19 +11,18 @@ import time
 
 import pytest
 
-from reproduce import ROOT, ReproduceError, marks, status, sweep
-from reproduce.settings import (
+from reproduce import ROOT, ReproduceError, experiments, marks, status, sweep
+from reproduce.experiments.connection_selection import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
-    UNIT_EPSILON0,
-    UNIT_WIDTHS,
     ConnectionSelection,
-    UnitSelection,
-    format_epsilon0,
 )
+from reproduce.experiments.unit_selection import UNIT_EPSILON0, UNIT_WIDTHS, UnitSelection
+from reproduce.settings import format_epsilon0
 from tests.waiting import wait_until
 
 #: Eight runs of seconds: two trials of two penalties' worth and two methods.
+UNITS = experiments.get("unit-selection")
 SMALL = {"units": 8, "layers": 1}
 OPTIONS = ["--schedule=quick", "--epochs=1", "--units=8", "--layers=1"]
 #: A sweep of two runs.
@@ -128,7 +127,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_the_grid_is_section_4_1_a_trial_after_the_other():
-    runs = sweep.grid(UnitSelection, "paper", ("sno", "fixed", "dropout"), 5)
+    runs = sweep.grid(UNITS, "paper", range(5))
     assert len(runs) == 5 * (7 + 6 + 1)
     assert all(run.is_paper_schedule for run in runs)
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
@@ -140,7 +139,7 @@ def test_the_grid_is_section_4_1_a_trial_after_the_other():
 
 
 def test_the_grid_of_section_4_2():
-    runs = sweep.grid(ConnectionSelection, "paper", ("sno", "random"), 2)
+    runs = sweep.grid(experiments.get("connection-selection"), "paper", range(2))
     assert len(runs) == 2 * (8 + 6)
     assert all(run.is_paper_schedule for run in runs)
     assert [format_epsilon0(run.epsilon0) for run in runs[:8]] == list(CONNECTION_EPSILON0)
@@ -234,7 +233,7 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweep, "_Process", Process)
     monkeypatch.setattr(sweep, "POLL", 0)
-    runs = sweep.grid(UnitSelection, "quick", ("sno",), 1)
+    runs = sweep.grid(UNITS, "quick", range(1), ("sno",))
     assert sweep.run_all(runs, tmp_path, jobs=4, devices=(0, 1)) == {}
     assert given[:4] == [0, 1, 0, 1]
     assert given.count(0) >= 3
@@ -361,7 +360,7 @@ def test_durations(seconds, text):
 
 def test_a_cluster_whose_workers_are_killed_trains_everything(undisturbed, tmp_path):
     distributed = pytest.importorskip("distributed")
-    runs = sweep.grid(UnitSelection, "quick", ("dropout",), 3, epochs=2, units=8, layers=1)
+    runs = sweep.grid(UNITS, "quick", range(3), ("dropout",), epochs=2, units=8, layers=1)
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50

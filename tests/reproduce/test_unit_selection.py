@@ -5,9 +5,9 @@ import pytest
 
 from chainer_sno._import_chainer import chainer
 from reproduce import ReproduceError, data, export, run
+from reproduce.experiments.unit_selection import UnitSelection
+from reproduce.experiments.unit_training import UnitTraining
 from reproduce.run import get_device
-from reproduce.settings import UnitSelection
-from reproduce.unit_selection import UnitTraining
 from tests.reproduce.synthetic import noise
 
 SMALL = {"units": 9, "layers": 2, "epochs": 2, "examples": 640, "test_examples": 100}
@@ -107,6 +107,6 @@ def test_inputs_are_centred_by_the_training_set(inputs, dataset, tmp_path):
 def test_a_network_of_centred_inputs_is_not_exported(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", noise)
     settings = UnitSelection(**SMALL | {"inputs": "mean-image"})
-    run.run(settings, tmp_path, quiet=True)
+    run.run(settings, tmp_path, run.Options(quiet=True))
     with pytest.raises(ReproduceError, match="mean-image"):
         export.export(tmp_path / f"{settings.name}.json", "chainer", tmp_path / "network.npz")

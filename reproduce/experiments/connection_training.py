@@ -1,6 +1,8 @@
-"""The experiment of section 4.2: connections of a DenseNet."""
+"""The training of section 4.2: connections of a DenseNet."""
 
 import itertools
+
+import numpy
 
 import chainer_sno
 from chainer_sno import complexity, extensions, links
@@ -8,10 +10,8 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
-from reproduce.training import CLASSES, Training
+from reproduce.training import Training
 
-#: Channels, height and width of an image.
-IMAGE = (3, 32, 32)
 #: Test images classified at once: five blocks of 16, which divide 10,000.
 TEST_BATCH = 80
 
@@ -20,7 +20,7 @@ def make_network(settings, kind=links.DenseNet, initialW=None):
     """Return the DenseNet of settings, with all its connections under selection.
 
     Args:
-        settings (reproduce.settings.ConnectionSelection): of a run.
+        settings (reproduce.experiments.connection_selection.ConnectionSelection): of a run.
         kind (type): a searchable DenseNet.
         initialW (initializer): of the weights.
 
@@ -31,10 +31,15 @@ def make_network(settings, kind=links.DenseNet, initialW=None):
         settings.depth,
         settings.growth_rate,
         settings.BLOCKS,
-        classes=CLASSES,
-        in_channels=IMAGE[0],
+        classes=settings.data.classes,
+        in_channels=settings.data.shape[0],
         initialW=initialW,
     )
+
+
+def _plain(settings):
+    """Return the whole DenseNet of settings, which needs no compiler to be compacted."""
+    return make_network(settings, links.PlainDenseNet)
 
 
 class _Reestimating:
@@ -105,7 +110,10 @@ class ConnectionTraining(Training):
             network.threads = self.threads
         if settings.method == "sno":
             return network
-        return links.FixedStructure(network, self._random_structure(network.costs))
+        costs = network.costs
+        if settings.criterion is not None:
+            costs = network.costs_of(settings.criterion, settings.data.shape)
+        return links.FixedStructure(network, self._random_structure(costs))
 
     def _random_structure(self, costs):
         """Return a random structure with a path from the images to the classifier.
@@ -127,20 +135,6 @@ class ConnectionTraining(Training):
             return complexity.random_structure(costs, settings.usage_rate, rng, accept=alive)
         except ValueError as error:
             raise ReproduceError(f"{error}: choose another --usage-rate") from error
-
-    def make_updater(self, iterator, optimizer):
-        """Return the updater of the method."""
-        if self.bernoulli is None:
-            return chainer.training.updaters.StandardUpdater(
-                iterator, optimizer, chainer_sno.pass_arrays, loss_func=self.loss
-            )
-        return chainer_sno.StructureUpdater(
-            iterator,
-            optimizer,
-            self.bernoulli,
-            self.settings.samples,
-            converter=chainer_sno.pass_arrays,
-        )
 
     def _batches(self):
         """Return mini-batches of the training set, not augmented, for an estimate anew."""
@@ -174,10 +168,13 @@ class ConnectionTraining(Training):
             structure = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
         costs = network.costs
         settings = self.settings
+        of_criterion = costs
+        if settings.criterion is not None:
+            of_criterion = network.costs_of(settings.criterion, settings.data.shape)
         depth = structures.depth(structure, settings.BLOCKS, settings.block_layers)
         found = {
             "connections": [int(structure[group].sum()) for group in network.groups.values()],
-            "usage_rate": complexity.usage_rate(structure, costs),
+            "usage_rate": complexity.usage_rate(structure, of_criterion),
             "weight_ratio": network.weight_ratio(structure),
             "weights": int((structure * costs).sum()),
             "depth": depth,
@@ -188,3 +185,22 @@ class ConnectionTraining(Training):
         if self.bernoulli is None:
             found["dead_draws"] = self.dead_draws
         return found
+
+    @classmethod
+    def trained(cls, settings):
+        """Return the network whose weights a run leaves, with weights at random."""
+        network = _plain(settings)
+        if settings.method == "sno":
+            return network
+        return links.FixedStructure(network, numpy.zeros(settings.bits))
+
+    @classmethod
+    def of_result(cls, settings, result):
+        """Return a plain network of the structure in a result, with weights at random."""
+        structure = numpy.array(list(result["structure"])) == "1"
+        return chainer_sno.compact(_plain(settings), structure)
+
+    @classmethod
+    def full(cls, settings):
+        """Return a plain network of everything under selection, with weights at random."""
+        return chainer_sno.compact(_plain(settings), numpy.ones(settings.bits))

@@ -1,11 +1,13 @@
-"""The experiment of section 4.1: units of a fully connected network."""
+"""The training of section 4.1: units of a fully connected network."""
+
+import numpy
 
 import chainer_sno
-from chainer_sno import complexity, extensions, fast, links
+from chainer_sno import complexity, extensions, links
 from chainer_sno._import_chainer import chainer
-from reproduce.training import CLASSES, Training
+from chainer_sno.complexity import fully_connected_weight_ratio, fully_connected_weights
+from reproduce.training import Training
 
-INPUTS = 784
 #: Test images classified at once.
 TEST_BATCH = 1000
 
@@ -14,22 +16,29 @@ def make_link(settings, initialW=None):
     """Return the masked network of settings, or a plain one of the fixed widths.
 
     Args:
-        settings (reproduce.settings.UnitSelection): of a run.
+        settings (reproduce.experiments.unit_selection.UnitSelection): of a run.
         initialW (initializer): of the weights.
 
     Returns:
         chainer.Link: on the CPU.
     """
+    (inputs,), classes = settings.data.shape, settings.data.classes
     if settings.method == "sno":
-        return links.MaskedMLP(INPUTS, settings.widths, CLASSES, initialW=initialW)
+        return links.MaskedMLP(inputs, settings.widths, classes, initialW=initialW)
     return links.MLP(
-        INPUTS,
+        inputs,
         settings.widths,
-        CLASSES,
+        classes,
         settings.dropout_ratio or 0.0,
         settings.seed,
         initialW=initialW,
     )
+
+
+def _full_widths(settings):
+    """Return the units of every layer of the full network, inputs and outputs included."""
+    (inputs,) = settings.data.shape
+    return (inputs, *(settings.units,) * settings.layers, settings.data.classes)
 
 
 def _centred(train, test, inputs):
@@ -69,23 +78,6 @@ class UnitTraining(Training):
         """Return the masked network, or a plain one of the fixed widths."""
         return make_link(self.settings, initialW)
 
-    def make_updater(self, iterator, optimizer):
-        """Return the updater of the method and the path."""
-        if self.bernoulli is not None:
-            kinds = {"fast": fast.FastStructureUpdater, "plain": chainer_sno.StructureUpdater}
-            return kinds[self.path](
-                iterator,
-                optimizer,
-                self.bernoulli,
-                self.settings.samples,
-                converter=chainer_sno.pass_arrays,
-            )
-        if self.path == "fast":
-            return fast.FastStandardUpdater(iterator, optimizer, chainer_sno.pass_arrays)
-        return chainer.training.updaters.StandardUpdater(
-            iterator, optimizer, chainer_sno.pass_arrays, loss_func=self.loss
-        )
-
     def make_evaluator(self, iterator):
         """Return the evaluation at the mode, or of the fixed network."""
         if self.bernoulli is None:
@@ -96,14 +88,45 @@ class UnitTraining(Training):
     def structure_result(self):
         """Return the units per layer, the usage rate and the weight ratio."""
         settings = self.settings
-        full = (INPUTS, *(settings.units,) * settings.layers, CLASSES)
+        full = _full_widths(settings)
         widths = self.link.widths
+        usage_rate = sum(widths[1:-1]) / sum(full[1:-1])
         if self.bernoulli is not None:
             mode = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
             widths = self.link.kept_widths(mode)
+            usage_rate = self.bernoulli.usage_rate()
+        elif settings.criterion is not None:
+            usage_rate = self._usage_rate_of(widths[1:-1])
         return {
             "units": list(widths[1:-1]),
-            "usage_rate": sum(widths[1:-1]) / sum(full[1:-1]),
-            "weight_ratio": complexity.fully_connected_weight_ratio(widths, full),
-            "weights": complexity.fully_connected_weights(widths),
+            "usage_rate": usage_rate,
+            "weight_ratio": fully_connected_weight_ratio(widths, full),
+            "weights": fully_connected_weights(widths),
         }
+
+    def _usage_rate_of(self, widths):
+        """Return the usage rate of a fixed structure by the criterion of the settings."""
+        full = _full_widths(self.settings)
+        searchable = links.MaskedMLP(full[0], full[1:-1], full[-1])
+        costs = complexity.costs(searchable, self.settings.criterion)
+        layers = numpy.split(costs, self.settings.layers)
+        return float(sum(c[:n].sum() for c, n in zip(layers, widths)) / costs.sum())
+
+    @classmethod
+    def trained(cls, settings):
+        """Return the network whose weights a run leaves, with weights at random."""
+        return make_link(settings)
+
+    @classmethod
+    def of_result(cls, settings, result):
+        """Return a plain network of the structure in a result, with weights at random."""
+        if settings.method == "sno":
+            full = _full_widths(settings)
+            return links.MLP(full[0], result["units"], full[-1])
+        return make_link(settings)
+
+    @classmethod
+    def full(cls, settings):
+        """Return a plain network of everything under selection, with weights at random."""
+        inputs, *widths, classes = _full_widths(settings)
+        return links.MLP(inputs, widths, classes)

@@ -1,0 +1,134 @@
+"""One function that chooses the code that trains: the reference, or a fast path that can."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.bernoulli import Bernoulli
+from chainer_sno.iterators import pass_arrays
+from chainer_sno.updater import StructureUpdater
+
+__all__ = ["BACKENDS", "make_updater"]
+
+softmax_cross_entropy = chainer.functions.softmax_cross_entropy
+#: The backends in the order in which ``auto`` asks them.
+BACKENDS = ("graph", "fast", "reference")
+#: Where the updaters of a backend are: the module, the updater of a distribution over structures
+#: and the one of a fixed network.
+_UPDATERS = {
+    "graph": ("chainer_sno.cuda.updaters", "CapturedStructureUpdater", "CapturedUpdater"),
+    "fast": ("chainer_sno.fast.updaters", "FastStructureUpdater", "FastStandardUpdater"),
+}
+
+
+def _reference(structured: bool) -> Callable[..., Any]:
+    if structured:
+        return StructureUpdater
+    updater: Callable[..., Any] = chainer.training.updaters.StandardUpdater
+    return updater
+
+
+def _kind(backend: str, structured: bool) -> Callable[..., Any]:
+    """Return the class of the updaters of a backend.
+
+    Raises:
+        ImportError: a package that the backend needs is missing.
+    """
+    if backend == "reference":
+        return _reference(structured)
+    module, of_structures, of_fixed = _UPDATERS[backend]
+    found: Callable[..., Any] = getattr(
+        importlib.import_module(module), of_structures if structured else of_fixed
+    )
+    return found
+
+
+def make_updater(
+    iterator: Any,
+    optimizer: Any,
+    bernoulli: Bernoulli | None = None,
+    samples: int = 2,
+    backend: str = "auto",
+    **options: Any,
+) -> Any:
+    """Return the updater that trains a network fastest with the numbers of the reference.
+
+    ==============  ===============================================================================
+    ``reference``   Chainer's own code: :class:`chainer_sno.StructureUpdater`, or Chainer's
+                    StandardUpdater for a network of fixed structure; any link, optimizer and device
+    ``fast``        compiled for the CPU: :class:`chainer_sno.links.MaskedMLP` or
+                    :class:`~chainer_sno.links.MLP` with NesterovAG; needs numba
+    ``graph``       an iteration is one launch of a CUDA graph: the same links and DenseNets
+                    with NesterovAG on a GPU, data on the GPU
+    ``auto``        the first of ``graph``, ``fast`` and ``reference`` that can serve the network,
+                    the optimizer and the device
+    ==============  ===============================================================================
+
+    On a CPU a :class:`chainer_sno.links.DenseNet` has a fast engine of its own, which any updater
+    uses.  Adam, and every optimizer but NesterovAG, trains with the reference.
+
+    The attribute ``backend`` of the updater names the backend.  ``refused`` says why the ones that
+    come before it could not be used, a dictionary of texts.
+
+    Args:
+        iterator (chainer.dataset.Iterator): mini-batches of pairs (x, t).
+        optimizer (chainer.Optimizer): set up with the network.
+        bernoulli (chainer_sno.Bernoulli): the distribution; None for a network of fixed structure.
+        samples (int): lambda, the structures of an iteration; ignored without a distribution.
+        backend (str): one of the above.
+        **options: further arguments of the reference's updater, such as ``converter``,
+            ``loss_func`` and ``device``.  A backend that does not know one of them refuses.
+
+    Returns:
+        chainer.training.updaters.StandardUpdater: the updater.
+
+    Raises:
+        ValueError: there is no such backend, or the one that is asked for cannot serve the network,
+            the optimizer or the device; the message says why.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown: give auto, {', '.join(BACKENDS)}")
+    arguments = [iterator, optimizer]
+    if bernoulli is not None:
+        arguments += [bernoulli, samples]
+    refused: dict[str, str] = {}
+    for name in BACKENDS if backend == "auto" else (backend,):
+        try:
+            updater = _make(name, bernoulli is not None, arguments, options)
+        except _Unavailable as error:
+            if backend != "auto":
+                raise ValueError(f"backend {name!r} cannot train this: {error}") from error
+            refused[name] = str(error)
+            continue
+        updater.backend, updater.refused = name, refused
+        return updater
+    raise AssertionError("the reference refuses nothing by name")
+
+
+class _Unavailable(Exception):
+    """A backend cannot serve a training."""
+
+
+def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, Any]) -> Any:
+    """Return the updater of a backend.
+
+    Raises:
+        _Unavailable: the backend cannot serve the training; the message says why.
+    """
+    if name == "reference":
+        return _reference(structured)(*arguments, **options)
+    if name == "graph":
+        if arguments[1].target.xp is numpy:
+            raise _Unavailable("the network is on a CPU")
+        # It reads the arrays of the iterator itself, and computes one loss.
+        known = {"converter": pass_arrays, "loss_func": softmax_cross_entropy, "device": None}
+        options = {k: v for k, v in options.items() if k not in known or known[k] is not v}
+    try:
+        return _kind(name, structured)(*arguments, **options)
+    except ImportError as error:
+        raise _Unavailable(f"{error.name or error} is not installed") from error
+    except (TypeError, ValueError) as error:
+        raise _Unavailable(str(error)) from error

@@ -1,0 +1,94 @@
+"""The experiments, one module each; whatever differs between them is in their modules.
+
+An experiment is an instance of a subclass of :class:`reproduce.experiments.base.Experiment`.  Those
+of the paper are registered here.  Another one can live in any module that calls :func:`register`.
+The commands find it when the environment variable ``CHAINER_SNO_EXPERIMENTS`` names the module;
+trainings are processes of their own, and they inherit the variable.
+"""
+
+import importlib
+import os
+
+from reproduce import ReproduceError
+
+#: The modules of the paper's experiments, in the order of its sections.
+_MODULES = ("reproduce.experiments.unit_selection", "reproduce.experiments.connection_selection")
+#: The environment variable that names further modules, with commas between them.
+VARIABLE = "CHAINER_SNO_EXPERIMENTS"
+
+_registry = {}
+
+
+def register(experiment):
+    """Make an experiment known to every command.
+
+    Args:
+        experiment (Experiment): the experiment.
+
+    Returns:
+        Experiment: the same.
+
+    Raises:
+        ValueError: there is another experiment of this name.
+    """
+    name = experiment.name
+    if type(_registry.setdefault(name, experiment)) is not type(experiment):
+        raise ValueError(f"there are two experiments of the name {name!r}")
+    return _registry[name]
+
+
+def unregister(name):
+    """Forget an experiment, for tests of :func:`register`."""
+    _registry.pop(name, None)
+
+
+def all_experiments():
+    """Return every experiment by its name, the paper's first.
+
+    Raises:
+        ReproduceError: a module that the environment variable names cannot be imported.
+    """
+    own = [importlib.import_module(module).EXPERIMENT for module in _MODULES]
+    for module in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ReproduceError(
+                f"{VARIABLE} names the module {module!r}, which cannot be imported ({error}): "
+                "correct the variable or unset it"
+            ) from error
+    # Whoever imported one of the modules before changes nothing of the order.
+    return {experiment.name: experiment for experiment in own} | _registry
+
+
+def get(name):
+    """Return an experiment.
+
+    Args:
+        name (str): such as ``unit-selection``.
+
+    Raises:
+        ReproduceError: there is no such experiment.
+    """
+    found = all_experiments()
+    if name not in found:
+        raise ReproduceError(f"experiment {name!r} is unknown: give one of {', '.join(found)}")
+    return found[name]
+
+
+def of(settings):
+    """Return the experiment to which settings belong."""
+    return get(settings.experiment)
+
+
+def from_dict(values):
+    """Return the settings that :meth:`reproduce.settings.Settings.as_dict` returned.
+
+    Raises:
+        ReproduceError: they are those of no experiment here.
+    """
+    try:
+        experiment = get(values["experiment"])
+    except (KeyError, TypeError) as error:
+        raise ReproduceError("these are not settings of an experiment") from error
+    return experiment.settings.from_dict(values)

@@ -1,0 +1,155 @@
+"""What an experiment is: everything that the commands ask of it."""
+
+import dataclasses
+
+from reproduce.settings import Settings, format_epsilon0, parse_epsilon0
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How tables and figures name a method.
+
+    Attributes:
+        words (str): in legends.
+        label (str): in tables, with one place for the value that varies: ``fixed {} a layer``.
+        short (str): the value in the title of a figure: ``{} units``.
+        beside (str): what a note beside a point of Figure 1 says; empty for no note.
+    """
+
+    words: str
+    label: str = ""
+    short: str = ""
+    beside: str = ""
+
+
+#: The proposed method, which every experiment has.
+PROPOSED = Method("proposed method", beside=r"$\epsilon_0$")
+
+
+class Experiment:
+    """An experiment: a kind of training, the settings that vary, and how its results are shown.
+
+    A subclass states the attributes and overrides what its results need.  Nothing here imports
+    Chainer; :meth:`training` does, when a training begins.
+
+    Attributes:
+        name (str): on the command line and in the names of runs.
+        settings (type): its subclass of :class:`reproduce.settings.Settings`.
+        title (str): in headings, before the data set.
+        section (str): of the paper; empty for an experiment that is not the paper's.
+        table (str): the published table, such as ``Table 1``; empty for none.
+        figure (str): the part of Figure 1 that shows it, ``a`` or ``b``; empty for none.
+        selected (str): what a structure selects, as the key of a result: ``units``.
+        part (str): what it is counted in: ``layer``.
+        parts (str): the parts in the heading of a table: ``1st/2nd/3rd``.
+        penalties (tuple of str): of the grid, in the paper's order.
+        methods (dict): :class:`Method` by name, the proposed one first, then the baselines.
+        result_properties (dict): JSON schemas of what a result has beside the usual, by key.
+        result_required (tuple of str): which of them every result has.
+        quick_explanation (str): printed below the table of a quick run; ``{schedules}`` and
+            ``{table}`` are replaced.
+    """
+
+    name = ""
+    settings = Settings
+    title = ""
+    section = ""
+    table = ""
+    figure = ""
+    selected = ""
+    part = ""
+    parts = ""
+    penalties: tuple = ()
+    methods = {"sno": PROPOSED}
+    result_properties: dict = {}
+    result_required: tuple = ()
+    quick_explanation = ""
+
+    @property
+    def help(self):
+        """What the command line says of it."""
+        return f"section {self.section}" if self.section else self.title
+
+    @property
+    def training(self):
+        """The subclass of :class:`reproduce.training.Training`; imports Chainer."""
+        raise NotImplementedError
+
+    def grid(self, values):
+        """Return what varies within each method.
+
+        Args:
+            values (dict): further settings of every run, by name.
+
+        Returns:
+            dict: lists of dictionaries of settings, by method, in the order of training.
+        """
+        return {"sno": [{"epsilon0": parse_epsilon0(text)} for text in self.penalties]}
+
+    def quick(self, seed):
+        """Return the settings of a quick run, the longest first, so that no core idles at the end.
+
+        Args:
+            seed (int): of every run.
+        """
+        raise NotImplementedError
+
+    def place_and_label(self, settings):
+        """Return the place of a setting in its table, which can be compared, and its label.
+
+        The penalties come in the order of the grid, then the baselines from small to large.
+        """
+        varied = settings.varied()
+        if settings.method == "sno":
+            label = format_epsilon0(settings.epsilon0)
+            known = label in self.penalties
+            place = self.penalties.index(label) if known else len(self.penalties)
+            return (0, place, -settings.epsilon0), f"epsilon0 = {label}"
+        for name, method in varied.items():
+            if method == settings.method:
+                value = getattr(settings, name)
+                return (1, value), self.methods[method].label.format(value)
+        return (2,), settings.method
+
+    def sizes(self, result):
+        """Return what is selected in each part, a list of int, from the result of a run."""
+        return result[self.selected]
+
+    def structure(self, settings, bits):
+        """Return what a result says of a structure, for reports of runs that have not ended.
+
+        Args:
+            settings (Settings): of the run.
+            bits (numpy.ndarray): bool of shape (d,).
+
+        Returns:
+            dict: with :attr:`selected` among the keys.
+        """
+        raise NotImplementedError
+
+    def draw(self, record, title):
+        """Return the figures of one record that only this experiment has.
+
+        Args:
+            record (dict): of a run.
+            title (str): for the figures.
+
+        Returns:
+            list of tuple: of each an ending for the name of its files, the figure, and a sentence.
+        """
+        return []
+
+    def structure_table(self, records):
+        """Return a table about the structures that runs ended with.
+
+        Args:
+            records (list of dict): of the experiment, at one schedule.
+
+        Returns:
+            tuple: names of the columns, and a list of cells for each record; empty for none.
+        """
+        return (), []
+
+    def input_words(self, settings):
+        """Return what an exported network takes, in words."""
+        raise NotImplementedError

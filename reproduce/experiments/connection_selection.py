@@ -1,0 +1,176 @@
+"""Connection selection, section 4.2: connections of a DenseNet."""
+
+import dataclasses
+
+import numpy
+
+from reproduce import ReproduceError, experiments, structures
+from reproduce.experiments.base import PROPOSED, Experiment, Method
+from reproduce.settings import Settings, option
+
+#: The penalties of section 4.2, in the order of its list.
+CONNECTION_EPSILON0 = ("2^-2", "2^-3", "2^-4", "2^-5", "2^-6", "0", "-2^-3", "-2^0")
+#: The usage rates of the random structures: Table 2's.
+CONNECTION_USAGE_RATES = (0.158, 0.241, 0.423, 0.675, 0.803, 1.0)
+#: Columns of the table about structures.
+_STRUCTURE_COLUMNS = (
+    "",
+    "seed",
+    "depth",
+    "connections by block",
+    "on a path",
+    "from the block's input",
+)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class ConnectionSelection(Settings):
+    """One training of section 4.2; ``random`` trains a structure drawn at random as it is.
+
+    A random structure meets ``usage_rate`` to within 0.5 percentage points (reading R12).
+    """
+
+    method: str = option("sno", "how connections are chosen", choices=("sno", "random"))
+    dataset: str = option("cifar10", "the data set", choices=("cifar10", "cifar100"))
+    lr: float = option(0.1, "initial learning rate of the weights", above=0)
+    usage_rate: float | None = option(
+        None, "of the structure", type=float, above=0, most=1, method="random", varied=True
+    )
+    depth: int = option(40, "of the DenseNet: 4 + a multiple of 3", least=7)
+    growth_rate: int = option(12, "output channels of a layer", least=1)
+    reestimate: int = option(
+        100,
+        "training mini-batches for batch statistics estimated anew, as a second result; 0 for none",
+        least=0,
+        measured=True,
+    )
+    criterion: str | None = option(
+        None, "what the costs c count", choices=("weights", "flops"), reading=True
+    )
+
+    experiment = "connection-selection"
+    THREADED = True
+    LENGTH = {True: (300, 32), False: (600, 64)}
+    #: Dense blocks of the network.
+    BLOCKS = 3
+
+    @classmethod
+    def defaults(cls, values):
+        """Return the defaults that depend on other settings."""
+        return {**super().defaults(values), "epsilon0": 2.0**-4, "usage_rate": 0.423}
+
+    @classmethod
+    def check(cls, values):
+        """Check what the range of one setting cannot say."""
+        if values["depth"] % 3 != 1:
+            raise ReproduceError(
+                f"--depth must be 4 + a multiple of the 3 blocks, such as 40, not {values['depth']}"
+            )
+        super().check(values)
+
+    @classmethod
+    def count_bits(cls, values):
+        """Return the number of bits d of a structure: 1 + 2 + ... for the consumers of a block."""
+        consumers = cls._block_layers(values["depth"]) + 1
+        return cls.BLOCKS * consumers * (consumers + 1) // 2
+
+    @classmethod
+    def _block_layers(cls, depth):
+        return (depth - 4) // cls.BLOCKS
+
+    @property
+    def block_layers(self):
+        """The layers of a block; the other four are the first, the transitions and the last."""
+        return self._block_layers(self.depth)
+
+
+class _ConnectionSelection(Experiment):
+    name = ConnectionSelection.experiment
+    settings = ConnectionSelection
+    title = "Connection selection"
+    section = "4.2"
+    table = "Table 2"
+    figure = "b"
+    selected = "connections"
+    part = "block"
+    parts = "by block"
+    penalties = CONNECTION_EPSILON0
+    methods = {
+        "sno": PROPOSED,
+        "random": Method("random selection", "random at {:.1%}", "{:.1%}"),
+    }
+    result_properties = {
+        "connections": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "structure": {"type": "string", "pattern": "^[01]+$"},
+        "depth": {"type": ["integer", "null"]},
+    }
+    result_required = ("connections", "structure", "depth")
+    quick_explanation = """\
+This is a SHORT RUN, one trial of each setting, and no reproduction of {table}:
+  {schedules}.
+In so few iterations neither the weights nor theta come near their ends: it shows that everything
+works, and nothing of the method.  The paper's schedule for one setting, resumed when interrupted:
+  python -m reproduce run connection-selection --epsilon0 2^-4"""
+
+    @property
+    def training(self):
+        """The training; imports Chainer."""
+        from reproduce.experiments.connection_training import ConnectionTraining
+
+        return ConnectionTraining
+
+    def grid(self, values):
+        """Return what varies within each method."""
+        rates = [{"usage_rate": rate} for rate in CONNECTION_USAGE_RATES]
+        return {**super().grid(values), "random": rates}
+
+    def quick(self, seed):
+        """Return two penalties and a random structure, for a few hundred iterations."""
+        common = {"examples": 6400, "test_examples": 1000, "seed": seed}
+        return [
+            ConnectionSelection(method="random", usage_rate=0.423, epochs=2, **common),
+            *(ConnectionSelection(epsilon0=each, epochs=1, **common) for each in (2.0**-5, 0.25)),
+        ]
+
+    def structure(self, settings, bits):
+        """Return the connections of each block, the bits, and the depth."""
+        return {
+            "connections": [int(part.sum()) for part in numpy.split(bits, settings.BLOCKS)],
+            "structure": "".join("01"[int(bit)] for bit in bits),
+            "depth": structures.depth(bits, settings.BLOCKS, settings.block_layers),
+        }
+
+    def draw(self, record, title):
+        """Return Figure 2, the network obtained."""
+        from reproduce import figures
+
+        settings = experiments.from_dict(record["settings"])
+        bits = [int(bit) for bit in record["result"]["structure"]]
+        drawn = figures.densenet(bits, settings.BLOCKS, settings.block_layers, title)
+        return [("figure-2", drawn, "As Figure 2, the network obtained")]
+
+    def structure_table(self, records):
+        """Return depth, connections, those on a path and those from the block's input."""
+        rows = []
+        for record in records:
+            settings = experiments.from_dict(record["settings"])
+            result = record["result"]
+            bits = [bit == "1" for bit in result["structure"]]
+            matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
+            counts = [
+                [int(matrix.sum()) for matrix in matrices],
+                [int(structures.used(matrix).sum()) for matrix in matrices],
+                [int(matrix[:, 0].sum()) for matrix in matrices],
+            ]
+            cells = ["/".join(map(str, blocks)) for blocks in counts]
+            depth = "dead" if result["dead"] else str(result["depth"])
+            _, label = self.place_and_label(settings)
+            rows.append([label, str(settings.seed), depth, *cells])
+        return _STRUCTURE_COLUMNS, rows
+
+    def input_words(self, settings):
+        """Return what an exported network takes, in words."""
+        return "images less the training set's mean of each channel, over its standard deviation"
+
+
+EXPERIMENT = experiments.register(_ConnectionSelection())
