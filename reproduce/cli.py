@@ -4,11 +4,22 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 from reproduce import Interrupted, ReproduceError
+from reproduce.arguments import (
+    address,
+    directory,
+    existing_directory,
+    existing_file,
+    names,
+    new_file,
+    number,
+    whole,
+)
 from reproduce.settings import (
     DECAYED,
     EXPERIMENTS,
@@ -25,6 +36,10 @@ from reproduce.settings import (
 GREY = ("mnist", "fashion-mnist")
 #: What a schedule is, for the help.
 SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another part: 1/60"
+#: Matches a value that begins as a negative number does.
+_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+#: The most processes at a time, threads of each, and seeds of a sweep.
+MOST_JOBS, MOST_THREADS, MOST_TRIALS = 1024, 1024, 10000
 #: Where the committed records lie.
 RUNS = "results/runs"
 
@@ -33,14 +48,23 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message):
+        # Without argparse's "argument " in front of the option, and on one line.
+        message = " ".join(message.split()).removeprefix("argument ")
         raise ReproduceError(f"{message} (see {self.prog} --help)")
 
 
 def _negative_values(arguments):
-    """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option."""
+    """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option.
+
+    ``--lr -1e-3`` and ``--devices -1,0`` as well: what begins with a minus and a number is a value.
+    """
     joined = []
     for argument in arguments:
-        if joined and joined[-1] == "--epsilon0" and not argument.startswith("--"):
+        previous = joined[-1] if joined else ""
+        value = _NEGATIVE.match(argument) or (
+            previous == "--epsilon0" and not argument.startswith("--")
+        )
+        if previous.startswith("--") and "=" not in previous and value:
             joined[-1] += "=" + argument
         else:
             joined.append(argument)
@@ -57,8 +81,15 @@ def _experiments(commands, name, **texts):
 def _add_data(commands):
     parser = commands.add_parser("data", help="fetch, verify and cache a data set")
     parser.add_argument("dataset", choices=(*GREY, "cifar10", "cifar100"))
-    parser.add_argument("--data-dir", help="where to keep it, by default the cache directory")
-    parser.add_argument("--from", dest="source", help="a directory that holds the original files")
+    parser.add_argument(
+        "--data-dir", type=directory, help="where to keep it, by default the cache directory"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=existing_directory,
+        help="a directory that holds the original files",
+    )
     parser.set_defaults(call=_data)
 
 
@@ -75,29 +106,38 @@ def _add_run(commands):
     unit = kinds.add_parser("unit-selection", help="section 4.1")
     _add_common_settings(unit.add_argument, UnitSelection, "500 for sno, 1000 for the others")
     add = unit.add_argument
-    add("--width", type=int, help="units in each hidden layer, of fixed (784)")
-    add("--units", type=int, help="units in each hidden layer of the full network (784)")
-    add("--layers", type=int, help="hidden layers (3)")
-    add("--dropout-ratio", type=float, help="of dropout (0.5)")
+    add("--width", type=whole(1), help="units in each hidden layer, of fixed (784)")
+    add("--units", type=whole(), help="units in each hidden layer of the full network (784)")
+    add("--layers", type=whole(), help="hidden layers (3)")
+    add("--dropout-ratio", type=number(0), help="of dropout (0.5)")
     add("--inputs", choices=INPUTS, help="what the network sees (unit-interval)")
     add("--dataset", choices=GREY, default="mnist")
     connection = kinds.add_parser("connection-selection", help="section 4.2")
     add = connection.add_argument
     _add_common_settings(add, ConnectionSelection, "300 for sno, 600 for random")
-    add("--usage-rate", type=float, help="of random (0.423)")
-    add("--depth", type=int, help="of the DenseNet (40)")
-    add("--growth-rate", type=int, help="output channels of a layer (12)")
-    add("--reestimate", type=int, help="mini-batches for statistics anew, as a second result (100)")
+    add("--usage-rate", type=number(0), help="of random (0.423)")
+    add("--depth", type=whole(), help="of the DenseNet (40)")
+    add("--growth-rate", type=whole(), help="output channels of a layer (12)")
+    add(
+        "--reestimate",
+        type=whole(),
+        help="mini-batches for statistics anew, as a second result (100)",
+    )
     add("--dataset", choices=("cifar10",), default="cifar10")
     for parser in (unit, connection):
         _add_where(parser.add_argument, "runs")
         add = parser.add_argument
-        add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
+        add("--snapshot-interval", type=whole(1), help="iterations between snapshots (a minute)")
         add("--quiet", action="store_true", help="no line an epoch")
         add("--plain", action="store_true", help="train without the fast paths")
-        add("--threads", type=int, default=1, help="of one training of connection selection (1)")
-        add("--parent", type=int, help="stop when this process is no longer the parent")
-        add("--wait", type=float, default=1.0, help="seconds to wait for another's run (1)")
+        add(
+            "--threads",
+            type=whole(1, MOST_THREADS),
+            default=1,
+            help="of one training of connection selection (1)",
+        )
+        add("--parent", type=whole(1), help="stop when this process is no longer the parent")
+        add("--wait", type=number(0), default=1.0, help="seconds to wait for another's run (1)")
         parser.set_defaults(call=_run)
 
 
@@ -106,27 +146,27 @@ def _add_common_settings(add, kind, epochs):
     add("--method", choices=kind.METHODS, default="sno")
     add("--epsilon0", help=f"of sno: 2^-7, -2^-3, 0, 0.0078125, ... ({kind().setting})")
     add("--schedule", default="paper", help=f"the defaults of what follows: {SCHEDULE}")
-    add("--epochs", type=int, help=epochs)
-    add("--batch-size", type=int, help="32 for sno, 64 for the others")
-    add("--eta-factor", type=float, help="eta_theta times d, of sno (1, raised as epochs fall)")
-    add("--samples", type=int, help="lambda, of sno (2)")
+    add("--epochs", type=whole(), help=epochs)
+    add("--batch-size", type=whole(), help="32 for sno, 64 for the others")
+    add("--eta-factor", type=number(0), help="eta_theta times d, of sno (1, raised as epochs fall)")
+    add("--samples", type=whole(1), help="lambda, of sno (2)")
     add("--theta-dtype", choices=THETA_DTYPES, help="of theta, of sno (float64)")
     add("--gradients", choices=GRADIENTS, help="of the structures, of sno (mean)")
     add("--decayed", choices=DECAYED, help="what has weight decay (all)")
-    add("--stochastic-samples", type=int, help="structures of the stochastic prediction (0)")
-    add("--lr", type=float, help=f"initial learning rate ({kind.lr})")
-    add("--momentum", type=float, help="of Nesterov's momentum (0.9)")
-    add("--weight-decay", type=float, help="on every parameter (0.0001)")
-    add("--examples", type=int, help="train on the first so many (all)")
-    add("--test-examples", type=int, help="evaluate on the first so many (all)")
-    add("--seed", type=int, default=0)
+    add("--stochastic-samples", type=whole(0), help="structures of the stochastic prediction (0)")
+    add("--lr", type=number(), help=f"initial learning rate ({kind.lr})")
+    add("--momentum", type=number(), help="of Nesterov's momentum (0.9)")
+    add("--weight-decay", type=number(), help="on every parameter (0.0001)")
+    add("--examples", type=whole(), help="train on the first so many (all)")
+    add("--test-examples", type=whole(), help="evaluate on the first so many (all)")
+    add("--seed", type=whole(), default=0)
 
 
 def _add_where(add, out):
     """Add the options that say where a training runs and writes."""
-    add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
-    add("--data-dir", help="where the data lies, by default the cache directory")
-    add("--out", default=out, help=f"gets the records and the snapshots ({out})")
+    add("--device", type=whole(-1), default=-1, help="-1 for the CPU, else a GPU")
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    add("--out", type=directory, default=out, help=f"gets the records and the snapshots ({out})")
 
 
 def _add_quick(commands):
@@ -150,9 +190,13 @@ def _add_quick(commands):
     for parser in (unit, connection):
         add = parser.add_argument
         _add_where(add, "runs/quick")
-        add("--figures", help="gets the figures, by default the directory of the records")
-        add("--jobs", type=int, default=2, help="trainings at a time (2)")
-        add("--seed", type=int, default=0)
+        add(
+            "--figures",
+            type=directory,
+            help="gets the figures, by default the directory of the records",
+        )
+        add("--jobs", type=whole(1, MOST_JOBS), default=2, help="trainings at a time (2)")
+        add("--seed", type=whole(), default=0)
         parser.set_defaults(call=_quick)
 
 
@@ -170,41 +214,67 @@ def _add_sweep(commands):
         add = parser.add_argument
         methods = ",".join(kind.METHODS)
         add("--schedule", default="paper", help=SCHEDULE)
-        add("--methods", default=methods, help=f"of {methods} (all)")
-        add("--trials", type=int, default=5, help="seeds, from 0 on (5)")
-        add("--jobs", type=int, default=2, help="trainings at a time (2)")
-        add("--threads", type=int, default=1, help="of each, of connection selection (1)")
-        add("--out", default="runs", help="gets the records and the snapshots (runs)")
-        add("--data-dir", help="where the data lies, by default the cache directory")
-        add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
-        add("--scheduler", help="a dask.distributed scheduler, tcp://..., that trains instead")
+        add("--methods", type=names, default=methods, help=f"of {methods} (all)")
+        add("--trials", type=whole(1, MOST_TRIALS), default=5, help="seeds, from 0 on (5)")
+        add("--jobs", type=whole(1, MOST_JOBS), default=2, help="trainings at a time (2)")
+        add(
+            "--threads",
+            type=whole(1, MOST_THREADS),
+            default=1,
+            help="of each, of connection selection (1)",
+        )
+        add(
+            "--out",
+            type=directory,
+            default="runs",
+            help="gets the records and the snapshots (runs)",
+        )
+        add(
+            "--data-dir", type=directory, help="where the data lies, by default the cache directory"
+        )
+        add("--devices", type=names, default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
+        add(
+            "--scheduler",
+            type=address,
+            help="a dask.distributed scheduler, tcp://..., that trains instead",
+        )
         add("--retry-failed", action="store_true", help="take runs that failed before again")
         # For trainings smaller or shorter than the paper's.
-        add("--epochs", type=int, help="of every run, in the place of the schedule's")
-        add("--eta-factor", type=float, help="eta_theta times d of sno (1, raised as epochs fall)")
-        add("--examples", type=int, help="train on the first so many (all)")
-        add("--test-examples", type=int, help="evaluate on the first so many (all)")
+        add("--epochs", type=whole(), help="of every run, in the place of the schedule's")
+        add(
+            "--eta-factor",
+            type=number(0),
+            help="eta_theta times d of sno (1, raised as epochs fall)",
+        )
+        add("--examples", type=whole(), help="train on the first so many (all)")
+        add("--test-examples", type=whole(), help="evaluate on the first so many (all)")
         parser.set_defaults(call=_sweep)
-    unit.add_argument("--units", type=int, help="units in each hidden layer (784)")
-    unit.add_argument("--layers", type=int, help="hidden layers (3)")
+    unit.add_argument("--units", type=whole(), help="units in each hidden layer (784)")
+    unit.add_argument("--layers", type=whole(), help="hidden layers (3)")
     unit.add_argument("--dataset", choices=GREY, default="mnist")
-    connection.add_argument("--depth", type=int, help="of the DenseNet (40)")
+    connection.add_argument("--depth", type=whole(), help="of the DenseNet (40)")
 
 
 def _sweep(arguments):
     kind = EXPERIMENTS[arguments.experiment]
-    methods = arguments.methods.split(",")
+    methods = list(dict.fromkeys(arguments.methods))
     for method in methods:
         if method not in kind.METHODS:
-            raise ReproduceError(f"method {method!r} is none of {', '.join(kind.METHODS)}")
+            raise ReproduceError(
+                f"--methods: there is no method {method!r}: give some of {', '.join(kind.METHODS)}"
+            )
     try:
-        devices = tuple(int(number) for number in arguments.devices.split(","))
+        devices = tuple(map(int, arguments.devices))
     except ValueError as error:
         raise ReproduceError(
-            f"--devices {arguments.devices!r} are not numbers: give some such as 0,1, or -1"
+            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
+            "CPU, or GPUs such as 0,1"
         ) from error
-    if arguments.trials < 1:
-        raise ReproduceError(f"--trials must be at least 1, not {arguments.trials}")
+    if min(devices) < -1:
+        raise ReproduceError(
+            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
+            "0,1"
+        )
     from reproduce import quick, run, status, sweep
 
     if arguments.scheduler is None:
@@ -231,15 +301,38 @@ def _sweep(arguments):
 
 def _add_status(commands):
     parser = commands.add_parser("status", help="how the runs of a directory stand")
-    parser.add_argument("--out", default="runs", help="the directory of the runs (runs)")
+    parser.add_argument(
+        "--out", type=directory, default="runs", help="the directory of the runs (runs)"
+    )
     parser.set_defaults(call=_status)
 
 
 def _status(arguments):
     from reproduce import status
 
+    _check_directory("--out", arguments.out, "of the runs")
     states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
+    if not states:
+        raise ReproduceError(_no_runs(arguments.out))
     print("\n".join(status.lines(states)))
+
+
+def _check_directory(option, directory, of):
+    """Check that the directory of an option exists.
+
+    Raises:
+        ReproduceError: it does not.
+    """
+    if not os.path.isdir(directory):
+        raise ReproduceError(
+            f"{option}: there is no directory {directory!r}: give the directory {of}"
+        )
+
+
+def _no_runs(directory):
+    return (
+        f"--out: {directory!r} holds no runs: give the directory that their trainings had as --out"
+    )
 
 
 def _add_progress(commands):
@@ -250,17 +343,20 @@ def _add_progress(commands):
         "snapshot: iteration, usage, what is selected, the histogram of theta, both errors.",
     )
     add = parser.add_argument
-    add("--out", default="runs", help="the directory of the runs (runs)")
-    add("--to", default="results/progress", help="gets the files (results/progress)")
+    add("--out", type=directory, default="runs", help="the directory of the runs (runs)")
+    add(
+        "--to", type=directory, default="results/progress", help="gets the files (results/progress)"
+    )
     parser.set_defaults(call=_progress)
 
 
 def _progress(arguments):
-    from reproduce import progress
+    from reproduce import progress, status
     from reproduce.compare import format_table
 
-    if not Path(arguments.out).is_dir():
-        raise ReproduceError(f"{arguments.out!r} is no directory: --out names that of the runs")
+    _check_directory("--out", arguments.out, "of the runs")
+    if not status.known_runs(arguments.out):
+        raise ReproduceError(_no_runs(arguments.out))
     written = progress.write(arguments.out, arguments.to)
     if not written:
         print(f"{arguments.out!r} has no unfinished run with a snapshot.")
@@ -270,7 +366,7 @@ def _progress(arguments):
 
 def _add_runs(add):
     """Add the option that names the directory of the records."""
-    add("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    add("--runs", type=directory, default=RUNS, help=f"the directory of the records ({RUNS})")
 
 
 def _add_compare(commands):
@@ -308,15 +404,18 @@ def _read_records(directory):
     """Return the records of a directory and what was left out, told on stderr as well.
 
     Raises:
-        ReproduceError: there is no such directory.
+        ReproduceError: there is no such directory, or no record in it.
     """
     from reproduce import record
 
-    if not Path(directory).is_dir():
-        raise ReproduceError(f"{directory!r} is no directory: --runs names that of the records")
+    _check_directory("--runs", directory, "of the records")
     records, refused = record.read_all(directory)
     for message in refused:
         print(f"reproduce: left out: {message}", file=sys.stderr)
+    if not records:
+        raise ReproduceError(
+            f"--runs: {directory!r} holds no record of a finished run: give another directory"
+        )
     return records, refused
 
 
@@ -328,7 +427,9 @@ def _add_report(commands):
         "page for a browser, and draw the figures.",
     )
     _add_runs(parser.add_argument)
-    parser.add_argument("--out", default="results", help="gets the report and figures (results)")
+    parser.add_argument(
+        "--out", type=directory, default="results", help="gets the report and figures (results)"
+    )
     parser.set_defaults(call=_report)
 
 
@@ -348,9 +449,20 @@ def _add_figures(commands):
         "the records of a directory, or from those that are named.",
     )
     add = parser.add_argument
-    add("records", nargs="*", metavar="RECORD", help="files, in the place of a directory's")
+    add(
+        "records",
+        nargs="*",
+        type=existing_file,
+        metavar="RECORD",
+        help="files, in the place of a directory's",
+    )
     _add_runs(add)
-    add("--out", default="results/figures", help="gets the figures (results/figures)")
+    add(
+        "--out",
+        type=directory,
+        default="results/figures",
+        help="gets the figures (results/figures)",
+    )
     parser.set_defaults(call=_figures)
 
 
@@ -361,10 +473,6 @@ def _figures(arguments):
         records = [record.read(path) for path in arguments.records]
     else:
         records, _ = _read_records(arguments.runs)
-        if not records:
-            raise ReproduceError(
-                f"{arguments.runs!r} holds no record of a finished run: name another with --runs"
-            )
     for drawn in figures.draw_all(records, arguments.out, every_record=bool(arguments.records)):
         print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
 
@@ -378,9 +486,19 @@ def _add_export(commands):
         "record, or else those in results/networks.",
     )
     add = parser.add_argument
-    add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
+    add(
+        "record",
+        type=existing_file,
+        metavar="RECORD",
+        help="the record of a finished run, a JSON file",
+    )
     add("--format", choices=("chainer", "onnx"), required=True, help="of the file")
-    add("--out", metavar="FILE", help="gets the network (the record's name, .npz or .onnx, here)")
+    add(
+        "--out",
+        type=new_file,
+        metavar="FILE",
+        help="gets the network (the record's name, .npz or .onnx, here)",
+    )
     parser.set_defaults(call=_export)
 
 
@@ -399,11 +517,18 @@ def _add_rerun(commands):
         "the same machine give the same bits; what is not as it was is told.",
     )
     add = parser.add_argument
-    add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
-    add("--epochs", type=int, help="the first so many of its epochs only (all, and the result)")
-    add("--device", type=int, help="a GPU, or -1 for the CPU (what the record names)")
-    add("--data-dir", help="where the data lies, by default the cache directory")
-    add("--out", default="runs", help="its directory rerun gets the training (runs)")
+    add(
+        "record",
+        type=existing_file,
+        metavar="RECORD",
+        help="the record of a finished run, a JSON file",
+    )
+    add("--epochs", type=whole(), help="the first so many of its epochs only (all, and the result)")
+    add("--device", type=whole(-1), help="a GPU, or -1 for the CPU (what the record names)")
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    add(
+        "--out", type=directory, default="runs", help="its directory rerun gets the training (runs)"
+    )
     add("--quiet", action="store_true", help="no line an epoch")
     parser.set_defaults(call=_rerun)
 
@@ -431,11 +556,11 @@ def _add_regress(commands):
     )
     add = parser.add_argument
     add("--traces", action="store_true", help="the first iterations only: seconds, and no data")
-    add("--cases", help="of these names only, with commas between them (all)")
+    add("--cases", type=names, help="of these names only, with commas between them (all)")
     add("--update", action="store_true", help="write the baselines and show what differs")
-    add("--baselines", help="their directory (results/regression)")
-    add("--jobs", type=int, default=2, help="short runs at a time (2)")
-    add("--data-dir", help="where the data lies, by default the cache directory")
+    add("--baselines", type=directory, help="their directory (results/regression)")
+    add("--jobs", type=whole(1, MOST_JOBS), default=2, help="short runs at a time (2)")
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
     parser.set_defaults(call=_regress)
 
 
@@ -444,7 +569,7 @@ def _regress(arguments):
 
     return regress.regress(
         arguments.baselines or regress.BASELINES,
-        arguments.cases.split(",") if arguments.cases else None,
+        arguments.cases,
         arguments.traces,
         arguments.update,
         arguments.jobs,
@@ -453,8 +578,9 @@ def _regress(arguments):
 
 
 def _quick(arguments):
-    from reproduce import quick
+    from reproduce import quick, run
 
+    run.get_device(arguments.device)
     return quick.run(
         arguments.experiment,
         arguments.out,
@@ -504,6 +630,11 @@ def _settings(arguments):
 
 def _run(arguments):
     settings = _settings(arguments)
+    if arguments.parent not in (None, os.getppid()):
+        raise ReproduceError(
+            f"--parent: process {arguments.parent} is not the parent of this process, which is "
+            f"{os.getppid()}: leave the option out"
+        )
     from reproduce import run
 
     found = run.run(

@@ -126,7 +126,7 @@ class ConnectionTraining(Training):
         try:
             return complexity.random_structure(costs, settings.usage_rate, rng, accept=alive)
         except ValueError as error:
-            raise ReproduceError(f"{error}: choose another --usage-rate") from error
+            raise ReproduceError(f"--usage-rate: {error}") from error
 
     def make_updater(self, iterator, optimizer):
         """Return the updater of the method."""

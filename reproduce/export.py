@@ -45,8 +45,8 @@ def export(path, format, out=None, say=print):
     settings = from_dict(found["settings"])
     if getattr(settings, "inputs", None):
         raise ReproduceError(
-            f"{found['name']!r} was trained on inputs that are {settings.inputs}, which a file of "
-            "the network alone would not say: it cannot be exported"
+            f"{found['name']!r} cannot be exported: it was trained with --inputs "
+            f"{settings.inputs}, and a file of the network does not say how to prepare the inputs"
         )
     network = trained_network(found, Path(path).parent)
     ending, save = FORMATS[format]
@@ -83,7 +83,8 @@ def trained_network(found, directory):
     name, settings, result = found["name"], from_dict(found["settings"]), found["result"]
     if result.get("dead") or 0 in result.get("units", ()):
         raise ReproduceError(
-            f"{name} is dead: no path leads through its structure, nothing remains of the network"
+            f"{name} cannot be exported: no path leads through its structure from the inputs to "
+            "the outputs, so nothing remains of the network"
         )
     model, kept = directory / name / "model.npz", NETWORKS / f"{name}.npz"
     source = model if model.exists() else kept
@@ -93,12 +94,14 @@ def trained_network(found, directory):
             raise ValueError("its structure is not the record's")
     except FileNotFoundError as error:
         raise ReproduceError(
-            f"there are no weights of {name}, neither {str(model)!r} nor {str(kept)!r}: train it "
+            f"the weights of {name} are neither in {str(model)!r} nor in {str(kept)!r}: train it "
             "again, or copy the directory of its run beside the record"
         ) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split())
-        raise ReproduceError(f"{str(source)!r} is damaged or another run's ({reason})") from error
+        raise ReproduceError(
+            f"{str(source)!r} is damaged or belongs to another run ({reason}): train the run again"
+        ) from error
     return network
 
 

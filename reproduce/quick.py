@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from reproduce import compare, record, sweep
+from reproduce.files import make_writable
 from reproduce.settings import from_dict
 
 _EXPLANATION_UNITS = """\
@@ -55,9 +56,10 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
         int: 0, or 1 when a run failed; the others are printed all the same.
 
     Raises:
-        ReproduceError: the data is not to be had, or ``out`` cannot be written.
+        ReproduceError: the data cannot be loaded, or a directory cannot be written.
     """
     runs = sweep.quick_settings(experiment, seed)
+    make_writable(figures)  # before the trainings, which take minutes
     begun = time.perf_counter()
     failures = sweep.run_all(runs, out, jobs, data_dir, (device,))
     seconds = time.perf_counter() - begun

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from fractions import Fraction
 
@@ -28,7 +29,21 @@ INPUTS = ("unit-interval", "mean-image", "standardised")
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
-_FRACTION = re.compile(r"1/([1-9]\d*)")
+_FRACTION = re.compile(r"1/([1-9]\d{,8})")
+#: The largest whole number of a setting: what an int32 holds, as kernels and BLAS count.
+LARGEST_INTEGER = 2**31 - 1
+#: The largest rate of a setting: what a float32 holds, as the weights are.
+LARGEST_RATE = 3.4e38
+#: The largest eta_theta: one of 1 already moves theta from 0 to 1 in one step.
+LARGEST_ETA = 10
+#: The largest seed: what an int64 of a snapshot holds.
+LARGEST_SEED = 2**63 - 1
+#: The most iterations of a training: snapshots are found by the nine digits in their names.
+MOST_ITERATIONS = 999_999_999
+#: The bytes that no training here needs; more is a slip of the keyboard.
+MOST_MEMORY = 2**40
+#: Inputs of the network of unit selection.
+PIXELS = 784
 
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
@@ -44,13 +59,16 @@ def parse_epsilon0(text):
     try:
         if power:
             value = math.ldexp(-1.0 if power[1] == "-" else 1.0, int(power[2]))
+            if value == 0:
+                raise OverflowError("too small a power")
         else:
             value = float(text)
     except (ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
         raise ReproduceError(
-            f"epsilon0 {text!r} is not a number: give one such as 2^-7, -2^-3, 0 or 0.0078125"
+            f"--epsilon0 {text[:60]!r} is not a finite number: give one such as 2^-7, -2^-3, 0 or "
+            "0.0078125"
         )
     return value
 
@@ -139,6 +157,8 @@ class Settings:
     #: Epochs and batch size of the proposed method (True) and of the others: as many iterations,
     #: and as many examples through the network in each.
     LENGTH = {True: (1, 1), False: (1, 1)}
+    #: The settings that decide how much memory a training needs.
+    SIZES = ("samples", "stochastic_samples")
     #: The least value of each whole number.
     SMALLEST = {
         "epochs": 1,
@@ -158,7 +178,10 @@ class Settings:
     def __post_init__(self):
         """Fill in the defaults of the method and check the values."""
         if self.method not in self.METHODS:
-            raise ReproduceError(f"method {self.method!r} is none of {', '.join(self.METHODS)}")
+            raise ReproduceError(
+                f"there is no method {self.method!r} of {self.experiment}: give --method "
+                f"{' or '.join(self.METHODS)}"
+            )
         for name, value in self.defaults().items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -177,32 +200,57 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
+            most = LARGEST_SEED if name == "seed" else LARGEST_INTEGER
+            if value is not None and value > most:
+                raise ReproduceError(f"{_option(name)} must be at most {most}, not {value}")
         for name, sizes in (("examples", EXAMPLES), ("test_examples", TEST_EXAMPLES)):
             value, most = getattr(self, name), sizes[self.dataset]
             if value is not None and value > most:
                 raise ReproduceError(
-                    f"{_option(name)} {value} is more than the {most} of {self.dataset}"
+                    f"{_option(name)} must be at most {most}, which is all that {self.dataset} "
+                    f"has, not {value}"
                 )
         examples = self.examples or EXAMPLES[self.dataset]
         if self.batch_size is not None and self.batch_size > examples:
             raise ReproduceError(
-                f"--batch-size {self.batch_size} is more than the {examples} training examples"
+                f"--batch-size must be at most the {examples} training examples, not "
+                f"{self.batch_size}"
             )
+        if self.iterations() > MOST_ITERATIONS:
+            raise ReproduceError(
+                f"--epochs {self.epochs} is {self.iterations()} iterations, and a training has "
+                f"at most {MOST_ITERATIONS}: give fewer epochs"
+            )
+        if self.least_memory() > MOST_MEMORY:
+            raise ReproduceError(self._too_large(f"{MOST_MEMORY / 2**30:.4g} GiB are supported"))
         for name, choices in self.OPEN.items():
             value = getattr(self, name)
             if value not in (None, *choices):
-                raise ReproduceError(f"{_option(name)} {value!r} is none of {', '.join(choices)}")
+                raise ReproduceError(
+                    f"{_option(name)} must be {' or '.join(choices)}, not {value!r}"
+                )
             if value == choices[0]:
                 # As records and snapshots say it that are older than the option.
                 object.__setattr__(self, name, None)
         if self.method == "sno" and self.eta_factor is None:
             raised = min(1 / float(fraction_of_paper(self)), self.bits / SMALLEST_STEPS)
             object.__setattr__(self, "eta_factor", max(1.0, raised))
-        for name in ("eta_factor", "lr"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ReproduceError(f"{_option(name)} must be positive, not {value}")
-        for name, limit in (("momentum", 1), ("weight_decay", math.inf)):
+        largest = LARGEST_ETA * self.bits
+        if self.eta_factor is not None and not 0 < self.eta_factor <= largest:
+            raise ReproduceError(
+                f"--eta-factor must be positive and at most {largest}, {LARGEST_ETA} times the "
+                f"bits of a structure, not {self.eta_factor}"
+            )
+        if not 0 < self.lr <= LARGEST_RATE:
+            raise ReproduceError(
+                f"--lr must be positive and at most {LARGEST_RATE:g}, not {self.lr}"
+            )
+        if self.epsilon0 is not None and not abs(self.epsilon0) <= LARGEST_RATE:
+            raise ReproduceError(
+                f"--epsilon0 must lie between {-LARGEST_RATE:g} and {LARGEST_RATE:g}, not "
+                f"{self.epsilon0}"
+            )
+        for name, limit in (("momentum", 1), ("weight_decay", LARGEST_RATE)):
             check_range(name, getattr(self, name), limit)
 
     @classmethod
@@ -226,8 +274,8 @@ class Settings:
         divisor = int(part[1]) if part else SCHEDULES.get(schedule)
         if divisor is None or divisor > paper.epochs:
             raise ReproduceError(
-                f"--schedule {schedule!r} is none: give {', '.join(SCHEDULES)}, or a part such as "
-                f"1/60, 1/{paper.epochs} at the least"
+                f"--schedule must be {', '.join(SCHEDULES)} or a part of the paper's epochs from "
+                f"1/1 to 1/{paper.epochs}, such as 1/60, not {schedule[:60]!r}"
             )
         return cls(**{"epochs": paper.epochs // divisor, **values})
 
@@ -246,7 +294,7 @@ class Settings:
         values = dict(values)
         names = {field.name for field in dataclasses.fields(cls)}
         if values.pop("experiment", None) != cls.experiment or not set(values) <= names:
-            raise ReproduceError(f"these are not settings of {cls.experiment}")
+            raise ReproduceError(f"these are not the settings of a training of {cls.experiment}")
         return cls(**values)
 
     def as_arguments(self):
@@ -302,6 +350,38 @@ class Settings:
         """The number of bits d of a structure."""
         raise NotImplementedError
 
+    @property
+    def least_weights(self):
+        """A number of weights that the network reaches or exceeds."""
+        raise NotImplementedError
+
+    def least_memory(self):
+        """Return the bytes that a training cannot do without: of the network and of structures."""
+        # Weights, gradients and velocities in float32; of each structure the random numbers.
+        structures = max(self.samples or 0, self.stochastic_samples) if self.method == "sno" else 0
+        return 12 * self.least_weights + 8 * structures * self.bits
+
+    def check_memory(self):
+        """Check that this machine can hold the training, as far as that is known before it.
+
+        Raises:
+            ReproduceError: its memory is too small.
+        """
+        try:
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError, ValueError):  # the system does not say
+            return
+        if self.least_memory() > memory:
+            raise ReproduceError(self._too_large(f"this machine has {memory / 2**30:.1f} GiB"))
+
+    def _too_large(self, reason):
+        sizes = {name: getattr(self, name) for name in self.SIZES}
+        smaller = [f"{_option(name)} {value}" for name, value in sizes.items() if value]
+        return (
+            f"the training needs at least {self.least_memory() / 2**30:.4g} GiB of memory, and "
+            f"{reason}: give smaller numbers than {', '.join(smaller)}"
+        )
+
     def iterations(self, examples=None):
         """Return the iterations of the training, rounded down (reading R10).
 
@@ -336,6 +416,7 @@ class UnitSelection(Settings):
     inputs: str | None = None
 
     OPEN = {**Settings.OPEN, "inputs": INPUTS}
+    SIZES = ("units", "layers", *Settings.SIZES)
     experiment = "unit-selection"
     METHODS = ("sno", "fixed", "dropout")
     VARIED = {"epsilon0": "sno", "width": "fixed"}
@@ -354,13 +435,20 @@ class UnitSelection(Settings):
         check_range("dropout_ratio", self.dropout_ratio, 1)
         if self.width is not None and self.width > self.units:
             raise ReproduceError(
-                f"width {self.width} is more than the {self.units} units of the full network"
+                f"--width must be at most the {self.units} units of a layer of the full network, "
+                f"not {self.width}"
             )
 
     @property
     def bits(self):
         """The number of bits d of a structure: one for each hidden unit."""
         return self.units * self.layers
+
+    @property
+    def least_weights(self):
+        """The weights of the hidden layers."""
+        width = self.width or self.units
+        return PIXELS * width + (self.layers - 1) * width**2
 
     @property
     def widths(self):
@@ -391,6 +479,7 @@ class ConnectionSelection(Settings):
     growth_rate: int = 12
     reestimate: int = 100
 
+    SIZES = ("depth", "growth_rate", *Settings.SIZES)
     experiment = "connection-selection"
     METHODS = ("sno", "random")
     VARIED = {"epsilon0": "sno", "usage_rate": "random"}
@@ -408,10 +497,13 @@ class ConnectionSelection(Settings):
     def check(self):
         """Check the values."""
         if self.usage_rate is not None and not 0 < self.usage_rate <= 1:
-            raise ReproduceError(f"--usage-rate must lie in (0, 1], not {self.usage_rate}")
+            raise ReproduceError(
+                f"--usage-rate must be greater than 0 and at most 1, not {self.usage_rate}"
+            )
         if self.depth % 3 != 1:
             raise ReproduceError(
-                f"--depth must be 4 + a multiple of the 3 blocks, such as 40, not {self.depth}"
+                f"--depth must be 4 plus a multiple of 3, the number of blocks, such as 7, 10 or "
+                f"40, not {self.depth}"
             )
         super().check()
 
@@ -420,6 +512,12 @@ class ConnectionSelection(Settings):
         """The number of bits d of a structure: 1 + 2 + ... for the layers and exit of a block."""
         consumers = self.block_layers + 1
         return self.BLOCKS * consumers * (consumers + 1) // 2
+
+    @property
+    def least_weights(self):
+        """The weights of the layers of the blocks, their first inputs left out."""
+        layers = self.block_layers
+        return self.BLOCKS * 9 * self.growth_rate**2 * layers * (layers - 1) // 2
 
     @property
     def block_layers(self):
@@ -440,7 +538,8 @@ def from_dict(values):
     try:
         kind = EXPERIMENTS[values["experiment"]]
     except (KeyError, TypeError) as error:
-        raise ReproduceError("these are not settings of an experiment") from error
+        known = " or ".join(EXPERIMENTS)
+        raise ReproduceError(f"these are not the settings of a training of {known}") from error
     return kind.from_dict(values)
 
 
@@ -456,7 +555,9 @@ def check_range(name, value, limit):
         ReproduceError: it does not.
     """
     if value is not None and not 0 <= value < limit:
-        raise ReproduceError(f"{_option(name)} must lie in [0, {limit}), not {value}")
+        raise ReproduceError(
+            f"{_option(name)} must be at least 0 and less than {limit:g}, not {value}"
+        )
 
 
 def _short(value):

@@ -265,7 +265,7 @@ def run_all(
         raise ReproduceError(f"--threads must be at least 1, not {threads}")
     if threads > 1 and not all(run.THREADED for run in runs):
         raise ReproduceError(
-            f"--threads {threads} is for connection selection: give more --jobs instead"
+            f"--threads must be 1 for unit selection, not {threads}: give more --jobs instead"
         )
     out = make_writable(out).resolve()
     status.write_plan(out, runs)
@@ -277,6 +277,8 @@ def run_all(
             **failures,
             **_on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads),
         }
+    for run in waiting:
+        run.check_memory()
     _warn_of_cores(jobs, threads)
     for dataset in {run.dataset for run in waiting}:
         data.load(dataset, data_dir)
