@@ -63,18 +63,21 @@ class Bernoulli(chainer.Link):
         super().__init__()
         dtype = numpy.dtype(dtype)
         if dtype not in (numpy.float32, numpy.float64):
-            raise ValueError(f"theta must be float32 or float64, not {dtype}")
+            raise ValueError(f"dtype must be float32 or float64, not {dtype}")
         c = complexity.check_costs(costs)
         d = len(c)
         if d < 2:
-            raise ValueError(f"theta needs at least 2 bits to have a range [1/d, 1-1/d], not {d}")
+            raise ValueError(
+                "costs must have at least 2 entries, for the range [1/d, 1 - 1/d] of theta, not "
+                f"{d}"
+            )
         if not numpy.isfinite(epsilon0):
             raise ValueError(f"epsilon0 must be finite, not {epsilon0}")
         if eta is not None and not (numpy.isfinite(eta) and eta > 0):
             raise ValueError(f"eta must be positive and finite, not {eta}")
         theta = numpy.broadcast_to(numpy.asarray(initial_theta, dtype=numpy.float64), (d,))
         if not ((theta >= 0) & (theta <= 1)).all():
-            raise ValueError("initial_theta must lie in [0, 1]")
+            raise ValueError(f"initial_theta must lie in [0, 1], not {initial_theta!r}")
         self.epsilon0 = float(epsilon0)
         self.eta = 1.0 / d if eta is None else float(eta)
         self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d).astype(dtype))
@@ -141,7 +144,8 @@ class Bernoulli(chainer.Link):
             )
         if utilities.shape != structures.shape[:1]:
             raise ValueError(
-                f"{len(structures)} structures need as many utilities, not {utilities.shape}"
+                f"utilities must have the shape ({len(structures)},), one for each structure, not "
+                f"{utilities.shape}"
             )
         xp, theta = self.xp, self.theta
         if not xp.isfinite(utilities).all():
@@ -213,11 +217,15 @@ class Bernoulli(chainer.Link):
         to_cpu = chainer.backends.cuda.to_cpu
         theta, costs, penalty = saved("theta"), saved("costs"), saved("_penalty")
         if theta is not None and theta.dtype != self.theta.dtype:
-            raise ValueError(f"the saved theta is {theta.dtype}, here {self.theta.dtype}")
+            raise ValueError(
+                f"the saved theta is {theta.dtype} and this one is {self.theta.dtype}: make the "
+                "distribution with the same dtype"
+            )
         if costs is not None and not numpy.array_equal(costs, to_cpu(self.costs)):
             raise ValueError(
-                f"the saved distribution has other costs: {len(costs)} with the sum "
-                f"{costs.sum():g}, here {len(self)} with {float(self.costs.sum()):g}"
+                f"the saved distribution has {len(costs)} costs with the sum {costs.sum():g}, and "
+                f"this one has {len(self)} with the sum {float(self.costs.sum()):g}: make it with "
+                "the same"
             )
         settings = saved("settings")
         if settings is None and penalty is not None:
@@ -230,5 +238,6 @@ class Bernoulli(chainer.Link):
             if not close.all():
                 raise ValueError(
                     f"the saved distribution has epsilon0 = {settings[0]:g} and eta = "
-                    f"{settings[1]:g}, here {mine[0]:g} and {mine[1]:g}: make it with the same"
+                    f"{settings[1]:g}, and this one has {mine[0]:g} and {mine[1]:g}: make it "
+                    "with the same"
                 )

@@ -23,5 +23,5 @@ def compact(link: Any, structure: Array | None = None) -> Any:
         TypeError: the link has no such method, or the structure is missing or one too many.
     """
     if not hasattr(link, "compact"):
-        raise TypeError(f"{type(link).__name__} does not say what remains of it: no compact()")
+        raise TypeError(f"{type(link).__name__} cannot be compacted: give it a method compact()")
     return link.compact() if structure is None else link.compact(structure)

@@ -68,11 +68,14 @@ def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
     if not hasattr(link, "costs_of"):
         raise TypeError(
             f"{type(link).__name__} does not say what its bits cost in {criterion}: give it a "
-            "method costs_of(criterion, x_shape), or hand costs of your own to Bernoulli"
+            "method costs_of(criterion, x_shape), or give costs of your own to Bernoulli"
         )
     found = check_costs(link.costs_of(criterion, None if x is None else x.shape[1:]))
     if len(found) != d:
-        raise ValueError(f"costs_of gives {len(found)} costs for the {d} bits of the link")
+        raise ValueError(
+            f"costs_of returned {len(found)} costs, and the link has {d} bits: return one cost a "
+            "bit"
+        )
     return found
 
 
@@ -91,7 +94,7 @@ def per_weight(criterion: str, pixels: int = 1) -> float:
         ValueError: the criterion is another.
     """
     if criterion not in CRITERIA[1:]:
-        raise ValueError(f"criterion {criterion!r} is none of {', '.join(CRITERIA)}")
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}")
     return 2.0 * pixels if criterion == "flops" else 1.0
 
 
@@ -132,7 +135,9 @@ def check_costs(costs: ArrayLike) -> Array:
     if found.ndim != 1 or found.size == 0:
         raise ValueError(f"costs must have the shape (d,), d >= 1, not {found.shape}")
     if not (numpy.isfinite(found).all() and (found >= 0).all() and found.max() > 0):
-        raise ValueError("costs must be finite, none negative and at least one positive")
+        raise ValueError(
+            "costs must be finite numbers that are not negative, and at least one must be positive"
+        )
     return found
 
 
@@ -153,13 +158,14 @@ def check_structure(structure: Any, bits: int) -> Array:
         structure = numpy.asarray(structure)
     if structure.shape != (bits,):
         raise ValueError(
-            f"a structure has the {bits} bits of the link, not the shape {structure.shape}"
+            f"the structure must have the shape ({bits},), one entry for each bit of the link, not "
+            f"{structure.shape}"
         )
     found = structure.astype(bool)
     if structure.dtype != bool and not (structure == found).all():
         raise ValueError(
-            "a structure is made of 0 and 1, and this one has other numbers: of a distribution, "
-            "give mode()"
+            "the structure must consist of 0 and 1, and this one has other numbers: use mode() "
+            "of the distribution instead of theta"
         )
     return found
 
@@ -228,7 +234,8 @@ def random_structure(
                 rng.random((i + 1, len(costs)))
                 return structures[i]
     raise ValueError(
-        f"no structure in {attempts} has the usage rate {rate} +- {tolerance} and will do"
+        f"none of {attempts} random structures has a usage rate of {rate} +- {tolerance} and is "
+        "accepted: give another usage rate or a greater tolerance"
     )
 
 

@@ -52,10 +52,12 @@ class ArrayIterator(chainer.dataset.Iterator):
     ) -> None:
         lengths = {len(array) for array in arrays}
         if len(lengths) != 1:
-            raise ValueError(f"the arrays must be of one length, not {sorted(lengths)}")
+            raise ValueError(f"the arrays must have the same length, not {sorted(lengths)}")
         (self.size,) = lengths
         if not 1 <= batch_size <= self.size:
-            raise ValueError(f"batch_size must lie in 1..{self.size}, not {batch_size}")
+            raise ValueError(
+                f"batch_size must be between 1 and the {self.size} examples, not {batch_size}"
+            )
         self.arrays = tuple(arrays)
         self.batch_size = batch_size
         self.repeat = repeat
@@ -201,8 +203,8 @@ class ArrayIterator(chainer.dataset.Iterator):
         found = numpy.array(serializer("identity", identity.copy()))
         if not numpy.array_equal(found, identity):
             raise ValueError(
-                "the snapshot's mini-batches are those of seed, length, batch size and shuffle "
-                f"{found.tolist()}, here {identity.tolist()}"
+                "the saved iterator has the seed, length, batch size and shuffle "
+                f"{found.tolist()}, and this one has {identity.tolist()}: use the same"
             )
         self.position = int(serializer("position", self.position))
         self._previous = int(serializer("previous", self._previous))

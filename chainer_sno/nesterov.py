@@ -148,7 +148,10 @@ def weight_decay(optimizer: Any) -> float:
     hooks = [*hookable._pre_update_hooks.values(), *hookable._post_update_hooks.values()]
     decays = [hook for hook in hooks if isinstance(hook, chainer.optimizer_hooks.WeightDecay)]
     if not isinstance(optimizer, chainer.optimizers.NesterovAG) or len(decays) < len(hooks):
-        raise ValueError("the fast path is for NesterovAG with no hook but WeightDecay")
+        raise ValueError(
+            "the fast path needs the optimizer NesterovAG with no hook other than WeightDecay: "
+            "use the plain updater"
+        )
     return sum(hook.rate for hook in decays)
 
 
@@ -167,7 +170,10 @@ def parameter_decay(parameter: Any, optimizer: Any) -> float:
     """
     rule, name = parameter.update_rule, parameter.name
     if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule:
-        raise ValueError(f"the fast path is for NesterovAG, and {name} has the rule {rule!r}")
+        raise ValueError(
+            f"the fast path needs NesterovAG, and {name} has the update rule {rule!r}: use the "
+            "plain updater"
+        )
     if not rule.enabled:
         raise ValueError(
             f"the fast path trains every parameter, and {name} is frozen (disable_update): use the "
@@ -176,7 +182,7 @@ def parameter_decay(parameter: Any, optimizer: Any) -> float:
     own = vars(rule.hyperparam)
     if own.keys() & {"lr", "momentum"} or rule.hyperparam.parent is not optimizer.hyperparam:
         raise ValueError(
-            f"the fast path has the optimizer's rates, and {name} has rates of its own: use the "
+            f"the fast path uses the optimizer's rates, and {name} has rates of its own: use the "
             "plain updater"
         )
     found = 0.0
@@ -184,7 +190,10 @@ def parameter_decay(parameter: Any, optimizer: Any) -> float:
     for hooks in (hookable._pre_update_hooks, hookable._post_update_hooks):
         for hook in (hooks or {}).values():
             if type(hook) is not chainer.optimizer_hooks.WeightDecay:
-                raise ValueError(f"the fast path has no hook but WeightDecay, not {hook!r}")
+                raise ValueError(
+                    f"the fast path supports the hook WeightDecay only, and {name} has {hook!r}: "
+                    "use the plain updater"
+                )
             found += hook.rate
     return found
 
@@ -238,8 +247,8 @@ class DeviceRates:
         for parameter in optimizer.target.params():
             if parameter_decay(parameter, optimizer):
                 raise ValueError(
-                    f"a captured iteration has one weight decay, and {parameter.name} has a hook "
-                    "of its own: use the plain updater"
+                    f"a captured iteration has one weight decay for all parameters, and "
+                    f"{parameter.name} has a hook of its own: use the plain updater"
                 )
         return optimizer.momentum, decay
 
@@ -252,8 +261,8 @@ class DeviceRates:
         found = self._constants()
         if found != self._captured:
             raise ValueError(
-                f"momentum and weight decay are {found} now and {self._captured} in the captured "
-                "iteration: make a new updater after changing them"
+                f"momentum and weight decay are {found}, and were {self._captured} when the "
+                "iteration was captured: make a new updater after changing them"
             )
         if self.optimizer.lr != self._known:
             self._lr.fill(self.optimizer.lr)

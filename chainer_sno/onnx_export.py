@@ -61,13 +61,13 @@ def to_onnx(network: Any) -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError(
-            "ONNX needs the package onnx: pip install onnx, or chainer_sno[onnx]"
-        ) from error
+        raise ImportError("the ONNX format needs the package onnx: run pip install onnx") from error
     kinds = {MLP: _mlp, CompactDenseNet: _dense_net}
     if type(network) not in kinds:
         names = ", ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{type(network).__name__} is none of {names}: compact it first")
+        raise TypeError(
+            f"network must be one of {names}, not {type(network).__name__}: compact it first"
+        )
     graph = _Graph(onnx)
     axes, outputs = kinds[type(network)](graph, network)
     kind = onnx.helper.np_dtype_to_tensor_dtype(next(network.params()).dtype)

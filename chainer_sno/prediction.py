@@ -155,7 +155,10 @@ def measure(
                 loss[name] = loss.get(name, 0) - picked
                 wrong[name] = wrong.get(name, 0) + (log_p.argmax(axis=1) != t)[counted].sum()
     if not examples:
-        raise ValueError("there is no example with a class to evaluate")
+        raise ValueError(
+            "the iterator gave no example to evaluate: every label is -1, which is ignored, or "
+            "there is none"
+        )
     return {n: (float(loss[n]) / examples, float(wrong[n]) / examples) for n in loss}
 
 
@@ -218,7 +221,7 @@ def error_against_samples(
     """
     wanted = sorted({*ks})
     if not wanted or wanted[0] < 1:
-        raise ValueError(f"ks must be numbers of structures from 1 on, not {list(ks)}")
+        raise ValueError(f"ks must be numbers of structures, each at least 1, not {list(ks)}")
     structures = structures_of(bernoulli, wanted[-1])
     mode = deterministic(link, bernoulli)
 

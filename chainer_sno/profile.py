@@ -55,8 +55,8 @@ def count(network: Any, shape: Sequence[int]) -> dict[str, int]:
     for path, parameter in network.namedparams():
         if parameter.ndim > 1 and id(parameter) not in counter.weights:
             raise ValueError(
-                f"{path} is no weight of a link Linear or Convolution2D that takes part in the "
-                "forward pass: its operations cannot be counted"
+                f"the operations of {path} cannot be counted: it is not the weight of a Linear or "
+                "Convolution2D link that takes part in the forward pass"
             )
     return {
         "weights": sum(counter.weights.values()),

@@ -37,7 +37,10 @@ def save_compact(path: str | Path, network: Any) -> None:
         OSError: the file cannot be written.
     """
     if type(network) not in KINDS.values():
-        raise TypeError(f"{type(network).__name__} is none of {', '.join(KINDS)}: compact it first")
+        raise TypeError(
+            f"network must be one of {', '.join(KINDS)}, not {type(network).__name__}: compact "
+            "it first"
+        )
     description = {
         "format": FORMAT,
         "kind": type(network).__name__,
@@ -64,7 +67,10 @@ def load_compact(path: str | Path) -> Any:
         arrays = read_npz(path)
         description = json.loads(str(arrays.pop("description")))
         if description["format"] != FORMAT:
-            raise ValueError(f"its format is {description['format']}, not {FORMAT}")
+            raise ValueError(
+                f"the file has format {description['format']}, and this version reads format "
+                f"{FORMAT}"
+            )
         with chainer.using_config("dtype", numpy.dtype(description["dtype"])):
             network = KINDS[description["kind"]](
                 **description["geometry"], initialW=chainer.initializers.Zero()
@@ -74,7 +80,9 @@ def load_compact(path: str | Path) -> Any:
         raise
     except (*DAMAGE, AttributeError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{str(path)!r} holds no compact network ({reason})") from error
+        raise ValueError(
+            f"{str(path)!r} is not the file of a compact network ({reason})"
+        ) from error
     return network
 
 
@@ -93,7 +101,7 @@ def load_arrays(link: Any, arrays: Any) -> None:
     """
     own = serialize(link)
     for name in sorted(own.keys() ^ arrays.keys())[:1]:
-        raise ValueError(f"{name} is {'missing' if name in own else 'one too many'}")
+        raise ValueError(f"{name} is {'missing' if name in own else 'unknown to the network'}")
     for name, array in own.items():
         expected, found = (f"{a.dtype} of shape {a.shape}" for a in (array, arrays[name]))
         if expected != found:

@@ -142,7 +142,7 @@ class Uniforms(chainer.DeviceResident):
         found = numpy.array(serializer("identity", identity.copy()))
         if not numpy.array_equal(found, identity):
             raise ValueError(
-                "the snapshot's random numbers are those of seed, stream and size "
-                f"{found.tolist()}, here {identity.tolist()}"
+                "the saved random numbers have the seed, stream and size "
+                f"{found.tolist()}, and these have {identity.tolist()}: use the same"
             )
         self.position = int(serializer("position", self.position))

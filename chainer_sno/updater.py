@@ -36,7 +36,10 @@ def check_samples(serializer: Any, samples: int) -> None:
     with contextlib.suppress(KeyError):
         found = int(serializer("samples", samples))
     if found != samples:
-        raise ValueError(f"the snapshot has {found} structures an iteration, here {samples}")
+        raise ValueError(
+            f"the snapshot was taken with samples={found}, and this updater has "
+            f"samples={samples}: use the same"
+        )
 
 
 class StructureUpdater(chainer.training.updaters.StandardUpdater):
@@ -87,8 +90,8 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
             raise ValueError(f"samples must be at least 1, not {samples}")
         if len(bernoulli) != len(optimizer.target.costs):
             raise ValueError(
-                f"the link has {len(optimizer.target.costs)} bits, "
-                f"the distribution {len(bernoulli)}"
+                f"the link has {len(optimizer.target.costs)} bits and the distribution has "
+                f"{len(bernoulli)}: make the distribution with the costs of the link"
             )
         super().__init__(iterator, optimizer, converter, device, loss_func)
         if self.device is not None:

@@ -4,16 +4,31 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 from reproduce import Interrupted, ReproduceError, experiments
+from reproduce.arguments import (
+    address,
+    directory,
+    existing_directory,
+    existing_file,
+    names,
+    new_file,
+    number,
+    whole,
+)
 from reproduce.datasets import DATASETS
 from reproduce.settings import flag, fraction_of_paper, parse_epsilon0
 
 #: What a schedule is, for the help.
 SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another part: 1/60"
+#: Matches a value that begins as a negative number does.
+_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+#: The most processes at a time, threads of each, and seeds of a sweep.
+MOST_JOBS, MOST_THREADS, MOST_TRIALS = 1024, 1024, 10000
 #: Where the committed records lie.
 RUNS = "results/runs"
 
@@ -22,14 +37,23 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message):
+        # Without argparse's "argument " in front of the option, and on one line.
+        message = " ".join(message.split()).removeprefix("argument ")
         raise ReproduceError(f"{message} (see {self.prog} --help)")
 
 
 def _negative_values(arguments):
-    """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option."""
+    """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option.
+
+    ``--lr -1e-3`` and ``--devices -1,0`` as well: what begins with a minus and a number is a value.
+    """
     joined = []
     for argument in arguments:
-        if joined and joined[-1] == "--epsilon0" and not argument.startswith("--"):
+        previous = joined[-1] if joined else ""
+        value = _NEGATIVE.match(argument) or (
+            previous == "--epsilon0" and not argument.startswith("--")
+        )
+        if previous.startswith("--") and "=" not in previous and value:
             joined[-1] += "=" + argument
         else:
             joined.append(argument)
@@ -46,8 +70,15 @@ def _experiments(commands, name, **texts):
 def _add_data(commands):
     parser = commands.add_parser("data", help="fetch, verify and cache a data set")
     parser.add_argument("dataset", choices=tuple(DATASETS))
-    parser.add_argument("--data-dir", help="where to keep it, by default the cache directory")
-    parser.add_argument("--from", dest="source", help="a directory that holds the original files")
+    parser.add_argument(
+        "--data-dir", type=directory, help="where to keep it, by default the cache directory"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=existing_directory,
+        help="a directory that holds the original files",
+    )
     parser.set_defaults(call=_data)
 
 
@@ -68,12 +99,17 @@ def _add_run(commands):
         for setting in experiment.settings.options():
             _add_setting(add, experiment.settings, setting)
         _add_where(add, "runs")
-        add("--snapshot-interval", type=int, help="iterations between snapshots (a minute)")
+        add("--snapshot-interval", type=whole(1), help="iterations between snapshots (a minute)")
         add("--quiet", action="store_true", help="no line an epoch")
         add("--plain", action="store_true", help="train without the fast paths")
-        add("--threads", type=int, default=1, help="of one training of connection selection (1)")
-        add("--parent", type=int, help="stop when this process is no longer the parent")
-        add("--wait", type=float, default=1.0, help="seconds to wait for another's run (1)")
+        add(
+            "--threads",
+            type=whole(1, MOST_THREADS),
+            default=1,
+            help="of one training of connection selection (1)",
+        )
+        add("--parent", type=whole(1), help="stop when this process is no longer the parent")
+        add("--wait", type=number(0), default=1.0, help="seconds to wait for another's run (1)")
         parser.set_defaults(call=_run)
 
 
@@ -87,14 +123,17 @@ def _add_setting(add, kind, name, several=False):
         several (bool): take several values with commas between them.
     """
     option = kind.options()[name]
+    # Limits are the settings' to check: their messages are those of every command.
+    kinds = {int: whole(), float: number(), parse_epsilon0: parse_epsilon0}
+    parse = kinds.get(option.type, option.type)
     words = option.help + f", of {option.method}" * bool(option.method)
     if several:
-        parse = _several(option.type)
+        parse = _several(parse)
         words += ", or several with commas between them"
     else:
         words += f" ({_default(kind, name)})"
         # The text of a penalty is parsed later, so that its message is the one of every command.
-        parse = str if option.type is parse_epsilon0 else option.type
+        parse = str if option.type is parse_epsilon0 else parse
     choices = None if several else option.choices or None
     add(flag(name), type=parse, choices=choices, help=words.replace("%", "%%"))
 
@@ -103,7 +142,7 @@ def _several(parse):
     """Return a function that parses values with commas between them."""
 
     def values(text):
-        return [parse(part) for part in text.split(",")]
+        return [parse(part) for part in names(text)]
 
     values.__name__ = f"list of {getattr(parse, '__name__', 'value')}"
     return values
@@ -126,9 +165,9 @@ def _default(kind, name):
 
 def _add_where(add, out):
     """Add the options that say where a training runs and writes."""
-    add("--device", type=int, default=-1, help="-1 for the CPU, else a GPU")
-    add("--data-dir", help="where the data lies, by default the cache directory")
-    add("--out", default=out, help=f"gets the records and the snapshots ({out})")
+    add("--device", type=whole(-1), default=-1, help="-1 for the CPU, else a GPU")
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    add("--out", type=directory, default=out, help=f"gets the records and the snapshots ({out})")
 
 
 def _add_quick(commands):
@@ -146,9 +185,13 @@ def _add_quick(commands):
         )
         add = parser.add_argument
         _add_where(add, "runs/quick")
-        add("--figures", help="gets the figures, by default the directory of the records")
-        add("--jobs", type=int, default=2, help="trainings at a time (2)")
-        add("--seed", type=int, default=0)
+        add(
+            "--figures",
+            type=directory,
+            help="gets the figures, by default the directory of the records",
+        )
+        add("--jobs", type=whole(1, MOST_JOBS), default=2, help="trainings at a time (2)")
+        add("--seed", type=whole(), default=0)
         parser.set_defaults(call=_quick)
 
 
@@ -166,15 +209,35 @@ def _add_sweep(commands):
         add = parser.add_argument
         methods = ",".join(kind.methods())
         add("--schedule", default="paper", help=SCHEDULE)
-        add("--methods", default=methods, help=f"of {methods} (all)")
-        add("--trials", type=int, help="seeds, from 0 on (5)")
-        add("--seeds", type=_several(int), help="the seeds themselves, with commas between them")
-        add("--jobs", type=int, default=2, help="trainings at a time (2)")
-        add("--threads", type=int, default=1, help="of each, of connection selection (1)")
-        add("--out", default="runs", help="gets the records and the snapshots (runs)")
-        add("--data-dir", help="where the data lies, by default the cache directory")
-        add("--devices", default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
-        add("--scheduler", help="a dask.distributed scheduler, tcp://..., that trains instead")
+        add("--methods", type=names, default=methods, help=f"of {methods} (all)")
+        add("--trials", type=whole(1, MOST_TRIALS), help="seeds, from 0 on (5)")
+        add(
+            "--seeds",
+            type=_several(whole(0)),
+            help="the seeds, with commas between them",
+        )
+        add("--jobs", type=whole(1, MOST_JOBS), default=2, help="trainings at a time (2)")
+        add(
+            "--threads",
+            type=whole(1, MOST_THREADS),
+            default=1,
+            help="of each, of connection selection (1)",
+        )
+        add(
+            "--out",
+            type=directory,
+            default="runs",
+            help="gets the records and the snapshots (runs)",
+        )
+        add(
+            "--data-dir", type=directory, help="where the data lies, by default the cache directory"
+        )
+        add("--devices", type=names, default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
+        add(
+            "--scheduler",
+            type=address,
+            help="a dask.distributed scheduler, tcp://..., that trains instead",
+        )
         add("--retry-failed", action="store_true", help="take runs that failed before again")
         add("--dry-run", action="store_true", help="print the runs and what they cost; train none")
         for setting in kind.options():
@@ -186,20 +249,28 @@ def _add_sweep(commands):
 def _sweep(arguments):
     experiment = experiments.get(arguments.experiment)
     kind = experiment.settings
-    methods = arguments.methods.split(",")
+    methods = list(dict.fromkeys(arguments.methods))
     for method in methods:
-        kind.options()["method"].check("--methods", method)
+        if method not in kind.methods():
+            raise ReproduceError(
+                f"--methods: there is no method {method!r}: give some of "
+                f"{', '.join(kind.methods())}"
+            )
     try:
-        devices = tuple(int(number) for number in arguments.devices.split(","))
+        devices = tuple(map(int, arguments.devices))
     except ValueError as error:
         raise ReproduceError(
-            f"--devices {arguments.devices!r} are not numbers: give some such as 0,1, or -1"
+            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
+            "CPU, or GPUs such as 0,1"
         ) from error
+    if min(devices) < -1:
+        raise ReproduceError(
+            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
+            "0,1"
+        )
     if arguments.seeds is not None and arguments.trials is not None:
         raise ReproduceError("--seeds and --trials contradict each other: give one of them")
     trials = 5 if arguments.trials is None else arguments.trials
-    if trials < 1:
-        raise ReproduceError(f"--trials must be at least 1, not {trials}")
     values = {
         name: value
         for name in kind.options()
@@ -240,15 +311,38 @@ def _sweep(arguments):
 
 def _add_status(commands):
     parser = commands.add_parser("status", help="how the runs of a directory stand")
-    parser.add_argument("--out", default="runs", help="the directory of the runs (runs)")
+    parser.add_argument(
+        "--out", type=directory, default="runs", help="the directory of the runs (runs)"
+    )
     parser.set_defaults(call=_status)
 
 
 def _status(arguments):
     from reproduce import status
 
+    _check_directory("--out", arguments.out, "of the runs")
     states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
+    if not states:
+        raise ReproduceError(_no_runs(arguments.out))
     print("\n".join(status.lines(states)))
+
+
+def _check_directory(option, directory, of):
+    """Check that the directory of an option exists.
+
+    Raises:
+        ReproduceError: it does not.
+    """
+    if not os.path.isdir(directory):
+        raise ReproduceError(
+            f"{option}: there is no directory {directory!r}: give the directory {of}"
+        )
+
+
+def _no_runs(directory):
+    return (
+        f"--out: {directory!r} holds no runs: give the directory that their trainings had as --out"
+    )
 
 
 def _add_progress(commands):
@@ -259,17 +353,20 @@ def _add_progress(commands):
         "snapshot: iteration, usage, what is selected, the histogram of theta, both errors.",
     )
     add = parser.add_argument
-    add("--out", default="runs", help="the directory of the runs (runs)")
-    add("--to", default="results/progress", help="gets the files (results/progress)")
+    add("--out", type=directory, default="runs", help="the directory of the runs (runs)")
+    add(
+        "--to", type=directory, default="results/progress", help="gets the files (results/progress)"
+    )
     parser.set_defaults(call=_progress)
 
 
 def _progress(arguments):
-    from reproduce import progress
+    from reproduce import progress, status
     from reproduce.compare import format_table
 
-    if not Path(arguments.out).is_dir():
-        raise ReproduceError(f"{arguments.out!r} is no directory: --out names that of the runs")
+    _check_directory("--out", arguments.out, "of the runs")
+    if not status.known_runs(arguments.out):
+        raise ReproduceError(_no_runs(arguments.out))
     written = progress.write(arguments.out, arguments.to)
     if not written:
         print(f"{arguments.out!r} has no unfinished run with a snapshot.")
@@ -279,7 +376,7 @@ def _progress(arguments):
 
 def _add_runs(add):
     """Add the option that names the directory of the records."""
-    add("--runs", default=RUNS, help=f"the directory of the records ({RUNS})")
+    add("--runs", type=directory, default=RUNS, help=f"the directory of the records ({RUNS})")
 
 
 def _add_compare(commands):
@@ -317,15 +414,18 @@ def _read_records(directory):
     """Return the records of a directory and what was left out, told on stderr as well.
 
     Raises:
-        ReproduceError: there is no such directory.
+        ReproduceError: there is no such directory, or no record in it.
     """
     from reproduce import record
 
-    if not Path(directory).is_dir():
-        raise ReproduceError(f"{directory!r} is no directory: --runs names that of the records")
+    _check_directory("--runs", directory, "of the records")
     records, refused = record.read_all(directory)
     for message in refused:
         print(f"reproduce: left out: {message}", file=sys.stderr)
+    if not records:
+        raise ReproduceError(
+            f"--runs: {directory!r} holds no record of a finished run: give another directory"
+        )
     return records, refused
 
 
@@ -337,7 +437,9 @@ def _add_report(commands):
         "page for a browser, and draw the figures.",
     )
     _add_runs(parser.add_argument)
-    parser.add_argument("--out", default="results", help="gets the report and figures (results)")
+    parser.add_argument(
+        "--out", type=directory, default="results", help="gets the report and figures (results)"
+    )
     parser.set_defaults(call=_report)
 
 
@@ -357,9 +459,20 @@ def _add_figures(commands):
         "the records of a directory, or from those that are named.",
     )
     add = parser.add_argument
-    add("records", nargs="*", metavar="RECORD", help="files, in the place of a directory's")
+    add(
+        "records",
+        nargs="*",
+        type=existing_file,
+        metavar="RECORD",
+        help="files, in the place of a directory's",
+    )
     _add_runs(add)
-    add("--out", default="results/figures", help="gets the figures (results/figures)")
+    add(
+        "--out",
+        type=directory,
+        default="results/figures",
+        help="gets the figures (results/figures)",
+    )
     parser.set_defaults(call=_figures)
 
 
@@ -370,10 +483,6 @@ def _figures(arguments):
         records = [record.read(path) for path in arguments.records]
     else:
         records, _ = _read_records(arguments.runs)
-        if not records:
-            raise ReproduceError(
-                f"{arguments.runs!r} holds no record of a finished run: name another with --runs"
-            )
     for drawn in figures.draw_all(records, arguments.out, every_record=bool(arguments.records)):
         print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
 
@@ -387,9 +496,19 @@ def _add_export(commands):
         "record, or else those in results/networks.",
     )
     add = parser.add_argument
-    add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
+    add(
+        "record",
+        type=existing_file,
+        metavar="RECORD",
+        help="the record of a finished run, a JSON file",
+    )
     add("--format", choices=("chainer", "onnx"), required=True, help="of the file")
-    add("--out", metavar="FILE", help="gets the network (the record's name, .npz or .onnx, here)")
+    add(
+        "--out",
+        type=new_file,
+        metavar="FILE",
+        help="gets the network (the record's name, .npz or .onnx, here)",
+    )
     parser.set_defaults(call=_export)
 
 
@@ -408,11 +527,18 @@ def _add_rerun(commands):
         "the same machine give the same bits; what is not as it was is told.",
     )
     add = parser.add_argument
-    add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
-    add("--epochs", type=int, help="the first so many of its epochs only (all, and the result)")
-    add("--device", type=int, help="a GPU, or -1 for the CPU (what the record names)")
-    add("--data-dir", help="where the data lies, by default the cache directory")
-    add("--out", default="runs", help="its directory rerun gets the training (runs)")
+    add(
+        "record",
+        type=existing_file,
+        metavar="RECORD",
+        help="the record of a finished run, a JSON file",
+    )
+    add("--epochs", type=whole(), help="the first so many of its epochs only (all, and the result)")
+    add("--device", type=whole(-1), help="a GPU, or -1 for the CPU (what the record names)")
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    add(
+        "--out", type=directory, default="runs", help="its directory rerun gets the training (runs)"
+    )
     add("--quiet", action="store_true", help="no line an epoch")
     parser.set_defaults(call=_rerun)
 
@@ -440,11 +566,11 @@ def _add_regress(commands):
     )
     add = parser.add_argument
     add("--traces", action="store_true", help="the first iterations only: seconds, and no data")
-    add("--cases", help="of these names only, with commas between them (all)")
+    add("--cases", type=names, help="of these names only, with commas between them (all)")
     add("--update", action="store_true", help="write the baselines and show what differs")
-    add("--baselines", help="their directory (results/regression)")
-    add("--jobs", type=int, default=2, help="short runs at a time (2)")
-    add("--data-dir", help="where the data lies, by default the cache directory")
+    add("--baselines", type=directory, help="their directory (results/regression)")
+    add("--jobs", type=whole(1, MOST_JOBS), default=2, help="short runs at a time (2)")
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
     parser.set_defaults(call=_regress)
 
 
@@ -453,7 +579,7 @@ def _regress(arguments):
 
     return regress.regress(
         arguments.baselines or regress.BASELINES,
-        arguments.cases.split(",") if arguments.cases else None,
+        arguments.cases,
         arguments.traces,
         arguments.update,
         arguments.jobs,
@@ -462,8 +588,9 @@ def _regress(arguments):
 
 
 def _quick(arguments):
-    from reproduce import quick
+    from reproduce import quick, run
 
+    run.get_device(arguments.device)
     return quick.run(
         arguments.experiment,
         arguments.out,
@@ -514,6 +641,11 @@ def _settings(arguments):
 
 def _run(arguments):
     settings = _settings(arguments)
+    if arguments.parent not in (None, os.getppid()):
+        raise ReproduceError(
+            f"--parent: process {arguments.parent} is not the parent of this process, which is "
+            f"{os.getppid()}: leave the option out"
+        )
     from reproduce import run
 
     options = run.Options(

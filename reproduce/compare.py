@@ -26,7 +26,7 @@ def published():
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ReproduceError(f"{path.name!r} cannot be read ({error}): restore it") from error
+        raise ReproduceError(f"{str(path)!r} cannot be read ({error}): restore the file") from error
     schemas.check(found, schemas.PUBLISHED, path.name)
     return found
 

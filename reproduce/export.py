@@ -70,7 +70,8 @@ def trained_network(found, directory):
     experiment = experiments.of(settings)
     if result.get("dead", 0 in experiment.sizes(result)):
         raise ReproduceError(
-            f"{name} is dead: no path leads through its structure, nothing remains of the network"
+            f"{name} cannot be exported: no path leads through its structure from the inputs to "
+            "the outputs, so nothing remains of the network"
         )
     model, kept = directory / name / "model.npz", NETWORKS / f"{name}.npz"
     source = model if model.exists() else kept
@@ -80,12 +81,14 @@ def trained_network(found, directory):
             raise ValueError("its structure is not the record's")
     except FileNotFoundError as error:
         raise ReproduceError(
-            f"there are no weights of {name}, neither {str(model)!r} nor {str(kept)!r}: train it "
+            f"the weights of {name} are neither in {str(model)!r} nor in {str(kept)!r}: train it "
             "again, or copy the directory of its run beside the record"
         ) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split())
-        raise ReproduceError(f"{str(source)!r} is damaged or another run's ({reason})") from error
+        raise ReproduceError(
+            f"{str(source)!r} is damaged or belongs to another run ({reason}): train the run again"
+        ) from error
     return network
 
 

@@ -48,7 +48,8 @@ def make_writable(directory):
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        reason = error.strerror or error
+        # Of a file in the directory's place, the system says "File exists".
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or error
         raise ReproduceError(
             f"cannot write into {str(directory)!r} ({reason}): name another directory"
         ) from error

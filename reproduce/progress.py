@@ -123,7 +123,10 @@ def read_all(directory=PROGRESS):
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ReproduceError(f"{str(path)!r} cannot be read ({error})") from error
+            raise ReproduceError(
+                f"{str(path)!r} cannot be read ({error}): write it anew with python -m reproduce "
+                "progress"
+            ) from error
         schemas.check(content, schemas.PROGRESS, str(path))
         schemas.check_result(content, from_dict(content["settings"]), str(path), partial=True)
         found.append(content)

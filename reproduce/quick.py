@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reproduce import compare, experiments, record, sweep
 from reproduce.experiments import from_dict
+from reproduce.files import make_writable
 
 
 def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
@@ -24,10 +25,11 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
         int: 0, or 1 when a run failed; the others are printed all the same.
 
     Raises:
-        ReproduceError: the data is not to be had, or ``out`` cannot be written.
+        ReproduceError: the data cannot be loaded, or a directory cannot be written.
     """
     kind = experiments.get(experiment)
     runs = kind.quick(seed)
+    make_writable(figures)  # before the trainings, which take minutes
     begun = time.perf_counter()
     failures = sweep.run_all(runs, out, jobs, data_dir, (device,))
     seconds = time.perf_counter() - begun

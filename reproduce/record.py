@@ -163,21 +163,34 @@ def read(path):
         ReproduceError: it is damaged, foreign or of another schema; the message names it.
     """
     name = str(path)
+    wanted = "give the JSON file of a finished run"
     try:
         record = json.loads(Path(path).read_text())
-        found = record["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReproduceError(f"{name!r} is not a record of a run ({error!r})") from error
+    except OSError as error:
+        raise ReproduceError(
+            f"the record {name!r} cannot be read ({error.strerror or error}): {wanted}"
+        ) from error
+    except ValueError as error:
+        raise ReproduceError(f"{name!r} is not a record of a run ({error}): {wanted}") from error
+    if not isinstance(record, dict) or "schema" not in record:
+        raise ReproduceError(f"{name!r} is not a record of a run (no schema): {wanted}")
+    found = record["schema"]
     if found != SCHEMA:
-        raise ReproduceError(f"{name!r} is a record of the schema {found}, not {SCHEMA}")
+        raise ReproduceError(
+            f"{name!r} is a record of schema {found!r}, and this version reads schema {SCHEMA}: "
+            "read it with the version that wrote it"
+        )
     schemas.check(record, schemas.RECORD, name)
     try:
         settings = from_dict(record["settings"])
     except (ReproduceError, TypeError) as error:
-        raise ReproduceError(f"{name!r} has settings that no run can have ({error})") from error
+        raise ReproduceError(f"the settings of {name!r} are not valid ({error})") from error
     schemas.check_result(record["result"], settings, name)
     if settings.name != record["name"]:
-        raise ReproduceError(f"{name!r}: its name and its settings do not agree")
+        raise ReproduceError(
+            f"{name!r} has the name {record['name']!r}, and its settings are those of "
+            f"{settings.name!r}: restore the file"
+        )
     _check_numbers(record, settings, name)
     return record
 
@@ -187,26 +200,35 @@ def _check_numbers(record, settings, name):
     columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
     if {len(column) for column in columns.values()} != {settings.epochs}:
         raise ReproduceError(
-            f"{name!r}: a column of its log has not as many numbers as its {settings.epochs} epochs"
+            f"{name!r} has {settings.epochs} epochs, and a column of its log has another number of "
+            "entries: restore the file"
         )
     numbers = [number for column in columns.values() for number in column]
     if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        raise ReproduceError(f"{name!r}: its log has an entry that is not a finite number")
+        raise ReproduceError(
+            f"the log of {name!r} has an entry that is not a finite number: restore the file"
+        )
     result = record["result"]
     if len(result.get("structure", "0" * settings.bits)) != settings.bits:
-        raise ReproduceError(f"{name!r}: its structure is not {settings.bits} bits")
+        raise ReproduceError(
+            f"the structure of {name!r} has {len(result['structure'])} bits, and its settings have "
+            f"{settings.bits}: restore the file"
+        )
     for key, value in {**result, **record["times"]}.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ReproduceError(f"{name!r}: its {key} is {value}, which is no result")
+            raise ReproduceError(
+                f"the {key} of {name!r} is {value}, which is not a finite number: restore the file"
+            )
     if result["iterations"] != settings.iterations():
         raise ReproduceError(
-            f"{name!r}: its settings have {settings.iterations()} iterations, and its result says "
-            f"{result['iterations']}"
+            f"the result of {name!r} has {result['iterations']} iterations, and its settings have "
+            f"{settings.iterations()}: restore the file"
         )
     last = record["log"]["validation/main/error"][-1]
     if not math.isclose(result["test_error"], last, rel_tol=1e-9):
         raise ReproduceError(
-            f"{name!r}: its test error is {result['test_error']}, and that of its last epoch {last}"
+            f"the test error of {name!r} is {result['test_error']}, and that of its last epoch is "
+            f"{last}: restore the file"
         )
 
 

@@ -316,10 +316,14 @@ def read(name, directory):
         content = json.loads(path.read_text())
         if content["schema"] != SCHEMA:
             raise ReproduceError(
-                f"{str(path)!r} has the schema {content['schema']}, not {SCHEMA}: {mend}"
+                f"the baseline {str(path)!r} has schema {content['schema']!r}, not {SCHEMA}: "
+                f"write it anew with {mend}"
             )
         if content["case"] != name:
-            raise ReproduceError(f"{str(path)!r} is the baseline of {content['case']}: {mend}")
+            raise ReproduceError(
+                f"{str(path)!r} is the baseline of {content['case']!r}, not of {name!r}: write it "
+                f"write it anew with {mend}"
+            )
         content["settings"].keys()
         numbers = content["numbers"]
         numbers = {key: numpy.asarray(value, dtype="d") for key, value in numbers.items()}
@@ -330,9 +334,11 @@ def read(name, directory):
         if name in RUNS and {array.shape for array in numbers.values()} != {(SEEDS,)}:
             raise ValueError(f"it does not hold {SEEDS} seeds")
     except FileNotFoundError as error:
-        raise ReproduceError(f"there is no baseline {str(path)!r}: {mend}") from error
+        raise ReproduceError(f"there is no baseline {str(path)!r}: write it with {mend}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReproduceError(f"{str(path)!r} is damaged ({error!r}): {mend}") from error
+        raise ReproduceError(
+            f"the baseline {str(path)!r} is damaged ({error!r}): write it anew with {mend}"
+        ) from error
     return {**content, "numbers": numbers}
 
 
@@ -565,11 +571,17 @@ def regress(directory=BASELINES, names=None, traces=False, update=False, jobs=2,
     """
     for name in names or ():
         if name not in (*TRACES, *RUNS):
-            raise ReproduceError(f"case {name!r} is none of {', '.join([*TRACES, *RUNS])}")
+            raise ReproduceError(
+                f"--cases: there is no case {name!r}: give some of {', '.join([*TRACES, *RUNS])}"
+            )
     trace_names, run_names = _select(names, TRACES), [] if traces else _select(names, RUNS)
     if not trace_names and not run_names:
-        raise ReproduceError("--traces leaves none of these --cases")
+        raise ReproduceError(
+            f"--traces selects the traces only, and none of the --cases {','.join(names)} is one: "
+            f"leave --traces out, or give some of {', '.join(TRACES)}"
+        )
     if update:
+        make_writable(directory)  # before the trainings, which take minutes
         if trace_names:
             _update_traces(trace_names, directory)
         if run_names:

@@ -96,18 +96,22 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
     old = record.read(path)
     settings = from_dict(old["settings"])
     if epochs is not None and not 1 <= epochs <= settings.epochs:
-        raise ReproduceError(f"--epochs must lie in [1, {settings.epochs}], not {epochs}")
+        raise ReproduceError(
+            f"--epochs must be between 1 and the record's {settings.epochs}, not {epochs}"
+        )
     gpu = "gpu" in old["machine"]
     device = (0 if gpu else -1) if device is None else device
     if gpu != (device >= 0):
         raise ReproduceError(
-            f"{str(path)!r} was trained on a {'GPU: give --device 0' if gpu else 'CPU'}, and "
-            "another kind of device gives other bits"
+            f"{str(path)!r} was trained on a {'GPU' if gpu else 'CPU'}, and another kind of device "
+            f"gives other bits: give --device {0 if gpu else -1}, not {device}"
         )
     out = Path(out) / DIRECTORY
     again, directory = out / f"{settings.name}.json", out / settings.name
     if again.resolve() == Path(path).resolve():
-        raise ReproduceError(f"{str(path)!r} would be written over: give another --out")
+        raise ReproduceError(
+            f"the new record would be written over {str(path)!r}: give another --out"
+        )
     judge = Judge(old["log"], epochs or settings.epochs)
     print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
     plain = old["versions"]["path"] == "plain"

@@ -41,7 +41,9 @@ def get_device(number):
     if number == -1:
         return chainer.get_device("@numpy")
     if number < -1:
-        raise ReproduceError(f"device {number} is not there: -1 is the CPU, 0 the first GPU")
+        raise ReproduceError(
+            f"there is no device {number}: give --device -1 for the CPU or 0 for the first GPU"
+        )
     try:
         with warnings.catch_warnings():
             # Chainer warns that cuDNN is missing; nothing here uses it.
@@ -56,7 +58,7 @@ def get_device(number):
             reason = reason.partition("installation).")[2] or reason
             reason += ", see docs/how-to/gpu.rst"
         raise ReproduceError(
-            f"device {number} is not there ({reason}): --device -1 is the CPU"
+            f"device {number} cannot be used ({reason}): give --device -1 for the CPU"
         ) from error
     return device
 
@@ -249,8 +251,11 @@ def run(settings, out, options=Options()):
     path = out / f"{settings.name}.json"
     if path.exists():
         return _finished(path, out / settings.name, say)
+    settings.check_memory()
     use_one_thread()
     device = get_device(options.device)
+    kind = experiments.of(settings).training
+    kind.check_threads(settings, options.threads, kind.path_of(device, options.plain))
     dataset = data.load(settings.dataset, options.data_dir, say)
     directory = make_writable(out / settings.name)
     with marks.locked(directory, options.wait), chainer.using_device(device):
@@ -269,6 +274,14 @@ def run(settings, out, options=Options()):
             message = (
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "
                 "before is whole; mend it and give the same command"
+            )
+            marks.write_failure(directory, settings, message, again=False)
+            raise ReproduceError(message) from error
+        except MemoryError as error:
+            reason = " ".join(str(error).split()) or "no reason was given"
+            message = (
+                f"the training of {settings.name} ran out of memory ({reason}): run fewer at a "
+                "time, or give a smaller network or batch"
             )
             marks.write_failure(directory, settings, message, again=False)
             raise ReproduceError(message) from error

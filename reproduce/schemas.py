@@ -163,4 +163,4 @@ def check(value, schema, name):
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "its top"
         message = error.message if len(error.message) < 120 else error.message[:117] + "..."
-        raise ReproduceError(f"{name!r} has another form than expected at {place}: {message}")
+        raise ReproduceError(f"{name!r} does not have the expected form at {place}: {message}")

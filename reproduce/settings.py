@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import os
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -22,7 +23,19 @@ THETA_DTYPES = ("float64", "float32")
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
-_FRACTION = re.compile(r"1/([1-9]\d*)")
+_FRACTION = re.compile(r"1/([1-9]\d{,8})")
+#: The largest whole number of a setting: what an int32 holds, as kernels and BLAS count.
+LARGEST_INTEGER = 2**31 - 1
+#: The largest rate of a setting: what a float32 holds, as the weights are.
+LARGEST_RATE = 3.4e38
+#: The largest eta_theta: one of 1 already moves theta from 0 to 1 in one step.
+LARGEST_ETA = 10
+#: The largest seed: what an int64 of a snapshot holds.
+LARGEST_SEED = 2**63 - 1
+#: The most iterations of a training: snapshots are found by the nine digits in their names.
+MOST_ITERATIONS = 999_999_999
+#: The bytes that no training here needs; more is a slip of the keyboard.
+MOST_MEMORY = 2**40
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
 
@@ -37,13 +50,16 @@ def parse_epsilon0(text):
     try:
         if power:
             value = math.ldexp(-1.0 if power[1] == "-" else 1.0, int(power[2]))
+            if value == 0:
+                raise OverflowError("too small a power")
         else:
             value = float(text)
     except (ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
         raise ReproduceError(
-            f"epsilon0 {text!r} is not a number: give one such as 2^-7, -2^-3, 0 or 0.0078125"
+            f"--epsilon0 {text[:60]!r} is not a finite number: give one such as 2^-7, -2^-3, 0 or "
+            "0.0078125"
         )
     return value
 
@@ -83,6 +99,7 @@ class Option:
             snapshots say it with None, as those do that are older than the option.
         measured (bool): it adds a measurement and does not change the training, so it is no part
             of the name of a run.
+        size (bool): the training needs more memory as it grows.
         default (str): the default in words, where it depends on other settings.
     """
 
@@ -99,6 +116,7 @@ class Option:
     varied: bool = False
     reading: bool = False
     measured: bool = False
+    size: bool = False
     default: str | None = None
 
     def check(self, flag, value):
@@ -113,8 +131,8 @@ class Option:
         """
         if self.choices:
             if not isinstance(value, str) or value not in self.choices:
-                choices = ", ".join(map(str, self.choices))
-                raise ReproduceError(f"{flag} {value!r} is unknown: give one of {choices}")
+                choices = " or ".join(self.choices)
+                raise ReproduceError(f"{flag} must be {choices}, not {value!r}")
             return
         kind = {int: numbers.Integral, str: str}.get(self.type, numbers.Real)
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -122,16 +140,20 @@ class Option:
             raise ReproduceError(f"{flag} must be {words}, not {value!r}")
         if kind is str:
             return
+        most = LARGEST_INTEGER if self.type is int else LARGEST_RATE
+        if self.most is not None:
+            most = self.most
+        least = -LARGEST_RATE if self.least is None else self.least
         limits = [
-            (self.least, lambda value, limit: value >= limit, "at least"),
-            (self.above, lambda value, limit: value > limit, "greater than"),
-            (self.most, lambda value, limit: value <= limit, "at most"),
-            (self.below, lambda value, limit: value < limit, "less than"),
+            (math.isfinite(value), "finite"),
+            (self.above is None or value > self.above, f"greater than {self.above}"),
+            (value >= least, f"at least {least}"),
+            (self.below is None or value < self.below, f"less than {self.below}"),
+            (value <= most, f"at most {most}"),
         ]
-        limits = [entry for entry in limits if entry[0] is not None]
-        if not math.isfinite(value) or not all(fits(value, limit) for limit, fits, _ in limits):
-            words = " and ".join(f"{name} {limit}" for limit, _, name in limits) or "finite"
-            raise ReproduceError(f"{flag} must be {words}, not {value}")
+        for holds, words in limits:
+            if not holds:
+                raise ReproduceError(f"{flag} must be {words}, not {value}")
 
 
 def option(default, help, /, **values):
@@ -196,10 +218,10 @@ class Settings:
         0,
         "of the weights, the order of the data, and the structures or dropped units",
         least=0,
-        below=2**63,
+        most=LARGEST_SEED,
     )
     samples: int | None = option(
-        None, "structures of an iteration, lambda", type=int, least=1, method="sno"
+        None, "structures of an iteration, lambda", type=int, least=1, method="sno", size=True
     )
     eta_factor: float | None = option(
         None,
@@ -235,6 +257,7 @@ class Settings:
         least=0,
         method="sno",
         without=0,
+        size=True,
     )
     lr: float = option(0.01, "initial learning rate of the weights", above=0)
     momentum: float = option(0.9, "of Nesterov's momentum", least=0, below=1)
@@ -291,9 +314,11 @@ class Settings:
     def _complete(cls, values):
         """Return the values of every setting, checked."""
         options = cls.options()
-        for name in values:
+        for name, value in values.items():
             if name not in options:
                 raise TypeError(f"{cls.__name__} has no setting {name!r}")
+            if value is not None:
+                options[name].check(flag(name), value)
         stated = {field.name: field.default for field in dataclasses.fields(cls)}
         given = {**stated, **values}
         options["method"].check("--method", given["method"])
@@ -301,16 +326,22 @@ class Settings:
             if given[name] is None:
                 given[name] = value
         for name, each in options.items():
+            if given[name] is not None:
+                each.check(flag(name), given[name])
             if each.method not in (None, given["method"]):
                 given[name] = each.without
-            elif given[name] is not None:
-                each.check(flag(name), given[name])
-                if each.reading and given[name] == each.choices[0]:
-                    given[name] = None
+            elif each.reading and given[name] == each.choices[0]:
+                given[name] = None
         cls.check(given)
         if given["method"] == "sno" and given["eta_factor"] is None:
             raised = min(1 / float(_fraction(cls, given)), cls.count_bits(given) / SMALLEST_STEPS)
             given["eta_factor"] = max(1.0, raised)
+        largest = LARGEST_ETA * cls.count_bits(given)
+        if given["eta_factor"] is not None and given["eta_factor"] > largest:
+            raise ReproduceError(
+                f"--eta-factor must be at most {largest}, {LARGEST_ETA} times the "
+                f"bits of a structure, not {given['eta_factor']}"
+            )
         return given
 
     @classmethod
@@ -328,13 +359,24 @@ class Settings:
             value, most = values[name], getattr(dataset, name)
             if value is not None and value > most:
                 raise ReproduceError(
-                    f"{flag(name)} {value} is more than the {most} of {dataset.name}"
+                    f"{flag(name)} must be at most {most}, which is all that {dataset.name} has, "
+                    f"not {value}"
                 )
         examples = values["examples"] or dataset.examples
         if values["batch_size"] > examples:
             raise ReproduceError(
-                f"--batch-size {values['batch_size']} is more than the {examples} training examples"
+                f"--batch-size must be at most the {examples} training examples, not "
+                f"{values['batch_size']}"
             )
+        iterations = values["epochs"] * examples // values["batch_size"]
+        if iterations > MOST_ITERATIONS:
+            raise ReproduceError(
+                f"--epochs {values['epochs']} is {iterations} iterations, and a training has at "
+                f"most {MOST_ITERATIONS}: give fewer epochs"
+            )
+        if cls.least_memory(values) > MOST_MEMORY:
+            supported = f"{MOST_MEMORY / 2**30:.4g} GiB are supported"
+            raise ReproduceError(cls._too_large(values, supported))
 
     @classmethod
     def count_bits(cls, values):
@@ -344,6 +386,43 @@ class Settings:
             values (dict): of the settings.
         """
         raise NotImplementedError
+
+    @classmethod
+    def count_weights(cls, values):
+        """Return a number of weights that the network reaches or exceeds; 0 where none is known."""
+        return 0
+
+    @classmethod
+    def least_memory(cls, values):
+        """Return the bytes that a training cannot do without: of the network and of structures."""
+        # Weights, gradients and velocities in float32; of each structure the random numbers.
+        structures = max(values["samples"] or 0, values["stochastic_samples"])
+        drawn = structures * cls.count_bits(values) if values["method"] == "sno" else 0
+        return 12 * cls.count_weights(values) + 8 * drawn
+
+    def check_memory(self):
+        """Check that this machine can hold the training, as far as that is known before it.
+
+        Raises:
+            ReproduceError: its memory is too small.
+        """
+        try:
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError, ValueError):  # the system does not say
+            return
+        if self.least_memory(vars(self)) > memory:
+            has = f"this machine has {memory / 2**30:.1f} GiB"
+            raise ReproduceError(self._too_large(vars(self), has))
+
+    @classmethod
+    def _too_large(cls, values, reason):
+        sizes = [name for name, each in cls.options().items() if each.size and values[name]]
+        sizes.sort(key=lambda name: name in Settings.options())  # those of the network first
+        smaller = ", ".join(f"{flag(name)} {values[name]}" for name in sizes)
+        return (
+            f"the training needs at least {cls.least_memory(values) / 2**30:.4g} GiB of memory, "
+            f"and {reason}: give smaller numbers than {smaller}"
+        )
 
     @classmethod
     def at(cls, schedule, **values):
@@ -366,8 +445,8 @@ class Settings:
         divisor = int(part[1]) if part else SCHEDULES.get(schedule)
         if divisor is None or divisor > paper.epochs:
             raise ReproduceError(
-                f"--schedule {schedule!r} is unknown: give {', '.join(SCHEDULES)}, or a part such "
-                f"as 1/60, at least 1/{paper.epochs}"
+                f"--schedule must be {', '.join(SCHEDULES)} or a part of the paper's epochs from "
+                f"1/1 to 1/{paper.epochs}, such as 1/60, not {schedule[:60]!r}"
             )
         return cls(**{"epochs": paper.epochs // divisor, **values})
 
@@ -386,7 +465,7 @@ class Settings:
         values = dict(values)
         own = values.pop("experiment", None) == cls.experiment
         if not own or not set(values) <= set(cls.options()):
-            raise ReproduceError(f"these are not settings of {cls.experiment}")
+            raise ReproduceError(f"these are not the settings of a training of {cls.experiment}")
         return cls(**values)
 
     def as_arguments(self):

@@ -123,7 +123,9 @@ def known_runs(out):
     """
     out = Path(out)
     if not out.is_dir():
-        raise ReproduceError(f"there is no directory {str(out)!r}: give the --out of the runs")
+        raise ReproduceError(
+            f"there is no directory {str(out)!r}: give the directory of the runs as --out"
+        )
     found = [
         run for path in sorted((out / PLANS).glob("*.json")) for run in _read(path).get("runs", ())
     ]

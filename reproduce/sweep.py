@@ -21,6 +21,7 @@ import rich.text
 from reproduce import ROOT, Locked, ReproduceError, data, marks, status
 from reproduce.experiments import from_dict
 from reproduce.files import make_writable
+from reproduce.settings import flag
 from reproduce.signals import listening
 
 #: Seconds between looks at the processes.
@@ -46,7 +47,11 @@ def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
     Returns:
         list of Settings: in the order in which to train them.
     """
-    kind, grid_of = experiment.settings, experiment.grid(values)
+    kind = experiment.settings
+    for name, value in values.items():
+        if value is not None:
+            kind.options()[name].check(flag(name), value)
+    grid_of = experiment.grid(values)
     for name, chosen in (varied or {}).items():
         grid_of[kind.varied()[name]] = [{name: value} for value in chosen]
     return [
@@ -220,7 +225,7 @@ def run_all(
         raise ReproduceError(f"--threads must be at least 1, not {threads}")
     if threads > 1 and not all(run.THREADED for run in runs):
         raise ReproduceError(
-            f"--threads {threads} is for connection selection: give more --jobs instead"
+            f"--threads must be 1 for unit selection, not {threads}: give more --jobs instead"
         )
     out = make_writable(out).resolve()
     status.write_plan(out, runs)
@@ -232,6 +237,8 @@ def run_all(
             **failures,
             **_on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads),
         }
+    for run in waiting:
+        run.check_memory()
     _warn_of_cores(jobs, threads)
     for dataset in {run.dataset for run in waiting}:
         data.load(dataset, data_dir)

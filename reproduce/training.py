@@ -74,7 +74,8 @@ def _fail_without_a_number(trainer):
     loss = float(trainer.observation.get("main/loss", 0))
     if not math.isfinite(loss):
         raise ReproduceError(
-            f"the loss of iteration {trainer.updater.iteration} is {loss}: lower the learning rate"
+            f"the training has diverged: the loss of iteration {trainer.updater.iteration} is "
+            f"{loss}: give a smaller --lr"
         )
 
 
@@ -133,23 +134,35 @@ class Training:
         """Return which code trains on a device."""
         return "plain" if plain else cls.CPU_PATH if device.xp is numpy else "captured"
 
+    @classmethod
+    def check_threads(cls, settings, threads, path):
+        """Check that a training can have so many threads.
+
+        Raises:
+            ReproduceError: it cannot.
+        """
+        if threads < 1:
+            raise ReproduceError(f"--threads must be at least 1, not {threads}")
+        if threads > 1 and not (settings.THREADED and path == cls.CPU_PATH):
+            raise ReproduceError(
+                f"--threads must be 1 here, not {threads}: only connection selection on a CPU "
+                "without --plain has several; train several settings at a time instead"
+            )
+
     def __init__(self, settings, dataset, device, directory, plain=False, threads=1):
         self.settings = settings
         self.path = self.path_of(device, plain)
         self.threads = threads
-        if threads < 1:
-            raise ReproduceError(f"--threads must be at least 1, not {threads}")
-        if threads > 1 and not (settings.THREADED and self.path == self.CPU_PATH):
-            raise ReproduceError(
-                f"--threads {threads} is for connection selection on a CPU without --plain: other "
-                "trainings have one thread, so give --threads 1 and train several at a time"
-            )
+        self.check_threads(settings, threads, self.path)
         limits = settings.examples, settings.test_examples
         dataset = [tuple(array[:limit] for array in part) for part, limit in zip(dataset, limits)]
         examples = len(dataset[0][0])
         self.iterations = settings.iterations(examples)
         if self.iterations < 1 or settings.batch_size > examples:
-            raise ReproduceError(f"batch size {settings.batch_size} is more than the data")
+            raise ReproduceError(
+                f"--batch-size must be at most the {examples} training examples, not "
+                f"{settings.batch_size}"
+            )
         train, test = (tuple(device.send(array) for array in part) for part in dataset)
         iterator, test_iterator = self.make_iterators(train, test)
         initialW = chainer.initializers.HeNormal(rng=generator((settings.seed, Stream.WEIGHTS, 0)))
@@ -169,9 +182,7 @@ class Training:
         try:
             updater = self.make_updater(iterator, optimizer)
         except ValueError as error:
-            # What the path of a CPU cannot do depends on these two, that of a GPU on neither.
-            lower = "lower the learning rate or the weight decay, or " * (self.path == "fast")
-            raise ReproduceError(f"{error}: {lower}train with --plain") from error
+            raise ReproduceError(f"{error} (--plain trains with the plain updater)") from error
         self.stop_trigger = StopTrigger(self.iterations)
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
         self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)

@@ -44,7 +44,10 @@ def definitions(link: Any, image_shape: tuple[int, int], dtype: Any) -> dict[str
     first = link.stem.W.shape[0]
     widths = [image_shape[1] // 2**i for i in range(len(link.blocks))]
     if widths[0] > _STRIPS * _STRIP:
-        raise ValueError(f"the GPU's kernels take images up to {_STRIPS * _STRIP} pixels wide")
+        raise ValueError(
+            f"the GPU's kernels support images of at most {_STRIPS * _STRIP} pixels in width: "
+            "use the plain updater"
+        )
     tile = max(_tile(width)[1] for width in widths)
     size = numpy.dtype(dtype).itemsize
     group, outputs = _weight_group(dtype), max(first, link.growth_rate)
@@ -56,7 +59,7 @@ def definitions(link: Any, image_shape: tuple[int, int], dtype: Any) -> dict[str
     if needed > _SHARED:
         raise ValueError(
             f"the GPU's kernels would need {needed} bytes of shared memory for this growth rate, "
-            f"first convolution and image width, of {_SHARED}"
+            f"first convolution and image width, and have {_SHARED}: use the plain updater"
         )
     return {
         "GROWTH": link.growth_rate,
@@ -178,7 +181,9 @@ class DenseNetwork:
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
         if link.classes > MAX_CLASSES:
-            raise ValueError(f"the GPU's kernels take at most {MAX_CLASSES} classes")
+            raise ValueError(
+                f"the GPU's kernels support at most {MAX_CLASSES} classes: use the plain updater"
+            )
         self.link, self.samples, self.images = link, samples, batch_size
         self.rates = DeviceRates(optimizer, xp, dtype)
         self._group = _weight_group(dtype)

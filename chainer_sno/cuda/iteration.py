@@ -50,10 +50,14 @@ class Iteration:
     def __init__(self, kernels: Any, iterator: Any, network: Any, bernoulli: Any = None) -> None:
         xp = kernels.xp
         if network.samples > MAX_SAMPLES:
-            raise ValueError(f"the GPU's kernels take at most {MAX_SAMPLES} structures")
+            raise ValueError(
+                f"the GPU's kernels support at most {MAX_SAMPLES} structures, not "
+                f"{network.samples}: use the plain updater"
+            )
         if bernoulli is not None and bernoulli.theta.dtype != numpy.float64:
             raise ValueError(
-                f"the GPU's kernels take theta in float64, not {bernoulli.theta.dtype}"
+                f"the GPU's kernels support theta in float64, not {bernoulli.theta.dtype}: use the "
+                "plain updater"
             )
         self.iterator, self.network, self.bernoulli = iterator, network, bernoulli
         self.kernels = kernels

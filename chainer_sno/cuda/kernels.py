@@ -82,7 +82,7 @@ class Kernels:
     ) -> None:
         self.dtype = numpy.dtype(dtype)
         if self.dtype not in (numpy.float32, numpy.float64):
-            raise TypeError(f"the kernels are for float32 and float64, not {self.dtype}")
+            raise TypeError(f"the GPU's kernels support float32 and float64, not {self.dtype}")
         self.source = source(*names)
         self.signatures = signatures(self.source)
         values = {

@@ -65,7 +65,9 @@ class MLPNetwork:
         # Pairs (out, in).
         self.shapes = [layer.W.shape for layer in layers]
         if self.shapes[-1][0] > MAX_CLASSES:
-            raise ValueError(f"the GPU's kernels take at most {MAX_CLASSES} classes")
+            raise ValueError(
+                f"the GPU's kernels support at most {MAX_CLASSES} classes: use the plain updater"
+            )
         self.rows = samples * batch_size
         hidden = sum(out for out, _ in self.shapes[:-1])
         self.x = xp.zeros((batch_size, self.shapes[0][1]), dtype)

@@ -99,7 +99,10 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
         elif isinstance(link, links.MaskedMLP):
             kernels, network = _mlp(link.fast_layers(), *arguments)
         else:
-            raise ValueError("the GPU's fast path is for a MaskedMLP or a DenseNet")
+            raise ValueError(
+                "the GPU's fast path trains a MaskedMLP or a DenseNet, not "
+                f"{type(link).__name__}: use the plain updater"
+            )
         self.captured = Iteration(kernels, iterator, network, bernoulli)
 
 
@@ -132,5 +135,8 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
             layers = link.fast_layers()
             kernels, network = _mlp(layers, *arguments, selected=False, dropout=dropout)
         else:
-            raise ValueError("the GPU's fast path is for an MLP or a fixed DenseNet")
+            raise ValueError(
+                "the GPU's fast path trains an MLP or a fixed DenseNet, not "
+                f"{type(link).__name__}: use the plain updater"
+            )
         self.captured = Iteration(kernels, iterator, network)

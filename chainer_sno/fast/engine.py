@@ -69,7 +69,10 @@ class _Basis:
         gap = total**2 - 4 * pull
         fast_loss = (total + math.sqrt(max(gap, 0))) / 2
         if gap <= 0 or fast_loss >= 1:
-            raise ValueError(f"no two positive modes at lr={lr}, {momentum=}, {decay=}")
+            raise ValueError(
+                f"the fast path cannot train with lr={lr}, {momentum=} and {decay=}: lower the "
+                "learning rate or the weight decay, or use the plain updater"
+            )
         slow_loss = pull / fast_loss
         self.log_slow, self.log_fast = math.log1p(-slow_loss), math.log1p(-fast_loss)
         self.slow_v = (pull * span - slow_loss) / momentum**3
@@ -125,7 +128,10 @@ class Engine:
         bias_decay: float | None = None,
     ) -> None:
         if not 0 < momentum < 1:
-            raise ValueError("momentum must lie strictly between 0 and 1")
+            raise ValueError(
+                f"the fast path needs a momentum between 0 and 1, both excluded, not {momentum}: "
+                "use the plain updater"
+            )
         self.dtype = numpy.asarray(weights[0]).dtype
         if self.dtype not in (numpy.float32, numpy.float64):
             raise TypeError(f"weights must be float32 or float64, not {self.dtype}")
@@ -334,7 +340,8 @@ class Engine:
         hidden = self._hidden.tolist()
         if x.shape[1] != self._shapes[0][1] or len(t) != n:
             raise ValueError(
-                f"x {x.shape} and t {numpy.shape(t)} do not fit the network or each other"
+                f"x of shape {x.shape} and t of shape {numpy.shape(t)} must have the shapes (N, "
+                f"{self._shapes[0][1]}) and (N,)"
             )
         if structures is None:
             lam = 1
@@ -344,12 +351,16 @@ class Engine:
             structures = numpy.ascontiguousarray(structures, numpy.bool_)
             lam = len(structures)
             if structures.shape != (lam, hidden[-1]):
-                raise ValueError(f"structures {structures.shape} do not fit the network")
+                raise ValueError(
+                    f"structures must have the shape (lambda, {hidden[-1]}), not {structures.shape}"
+                )
             units = self._units(structures)
         drop = None
         if dropout is not None:
             if numpy.shape(dropout) != (n, hidden[-1]):
-                raise ValueError(f"dropout {numpy.shape(dropout)} does not fit x or the network")
+                raise ValueError(
+                    f"dropout must have the shape ({n}, {hidden[-1]}), not {numpy.shape(dropout)}"
+                )
             drop = self._buffer("dropout", hidden[-1], n)
             drop[...] = numpy.transpose(dropout)
             drop = [drop[a:b] for a, b in pairwise(hidden)]

@@ -215,7 +215,9 @@ def softmax_cross_entropy(z, start, bias, t, scale):
     total, count = 0.0, 0
     for sample in range(len(t)):
         if not -1 <= t[sample] < z.shape[0]:
-            raise ValueError("a class number is out of range")
+            raise ValueError(
+                "t holds a class that the network does not have: its outputs give the classes"
+            )
         count += t[sample] != IGNORED
     if count < len(t):
         scale *= z.dtype.type(len(t) / max(count, 1))

@@ -34,10 +34,15 @@ class _Binding:
 
     def __init__(self, layers: Sequence[Any], optimizer: Any) -> None:
         if optimizer.target.xp is not numpy:
-            raise ValueError("the fast path is for the CPU: use the plain updater on a GPU")
+            raise ValueError(
+                "this fast path runs on the CPU only: use the captured updaters on a GPU"
+            )
         for layer in layers:
             if type(layer) is not chainer.links.Linear or layer.b is None:
-                raise ValueError(f"the fast path is for Linear with a bias, not for {layer!r}")
+                raise ValueError(
+                    f"the fast path supports Linear with a bias, not {layer!r}: use the plain "
+                    "updater"
+                )
         self.layers = layers
         self.optimizer = optimizer
         self._weights = [layer.W for layer in layers]
@@ -73,7 +78,7 @@ class _Binding:
             if len(found) > 1:
                 raise ValueError(
                     "the fast path has one weight decay for all weights and one for all biases, "
-                    f"not {sorted(found)}"
+                    f"not several: {sorted(found)}; use the plain updater"
                 )
             own += found
         return optimizer.momentum, both + own[0], both + own[1]
@@ -112,8 +117,8 @@ class _Binding:
             return
         if not self._is_as_known():
             raise ValueError(
-                "the network's parameters were changed while the fast path was training it: call "
-                "synchronise() before, or what was changed would be lost"
+                "the network's parameters were changed while the fast path was training it, and "
+                "the change would be lost: call synchronise() before you change them"
             )
         found = self.engine.parameters()
         for k, layer in enumerate(self.layers):
@@ -177,12 +182,17 @@ class FastStructureUpdater(StructureUpdater):
         super().__init__(iterator, optimizer, bernoulli, samples, **kwargs)
         link = optimizer.target
         if not isinstance(link, links.MaskedMLP):
-            raise ValueError("the fast path is for a MaskedMLP")
+            raise ValueError(
+                f"the fast path trains a MaskedMLP, not {type(link).__name__}: use the plain "
+                "updater"
+            )
         _check_forward(link, links.MaskedMLP)
         for layer in link.hidden:
             _check_forward(layer, links.MaskedLinear)
         if self.loss_func is not chainer.functions.softmax_cross_entropy:
-            raise ValueError("the fast path is for the softmax cross entropy")
+            raise ValueError(
+                "the fast path computes the softmax cross entropy only: use the plain updater"
+            )
         self._binding = _Binding(link.fast_layers(), optimizer)
 
     def step(self, x: Array, t: Array, structures: Array) -> Array:
@@ -234,7 +244,9 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer, converter)
         link = optimizer.target
         if not isinstance(link, links.MLP):
-            raise ValueError("the fast path is for an MLP")
+            raise ValueError(
+                f"the fast path trains an MLP, not {type(link).__name__}: use the plain updater"
+            )
         _check_forward(link, links.MLP)
         self._binding = _Binding(link.fast_layers(), optimizer)
 

@@ -107,7 +107,7 @@ class DenseBlockFunction(chainer.FunctionNode):
     def backward(self, indexes, grad_outputs):
         """Return the gradients of the feature maps and of the parameters."""
         if chainer.config.enable_backprop:
-            raise RuntimeError("the fast DenseNet has no second derivative; use PlainDenseNet")
+            raise RuntimeError("the fast DenseNet has no second derivative: use PlainDenseNet")
         gys, xp, dtype = grad_outputs[0].array, self.xp, self.dtype
         self.ggammas = [xp.zeros_like(gamma) for gamma in self.gammas]
         self.gbetas = [xp.zeros_like(beta) for beta in self.betas]

@@ -85,7 +85,7 @@ class DenseNetFunction(chainer.FunctionNode):
     def backward(self, indexes: Any, grad_outputs: Any) -> Any:
         """Return the gradients of the inputs."""
         if chainer.config.enable_backprop:
-            raise RuntimeError("the fast DenseNet has no second derivative; use PlainDenseNet")
+            raise RuntimeError("the fast DenseNet has no second derivative: use PlainDenseNet")
         gx, gstem, blocks = self._passes.backward(grad_outputs[0].array, 0 in indexes)
         grads = [gx, gstem]
         for plan, (ggamma, gbeta, gW, gT) in zip(self._plans, blocks):

@@ -59,8 +59,8 @@ class _Consumer(chainer.Chain):
         wanted = [i for i in numbers if i in self.sources] + [ONES] * self.ones
         if list(inputs) != wanted or not inputs:
             raise ValueError(
-                f"a consumer takes some of the feature maps {numbers} in their order and, last, "
-                f"{ONES!r} or not, but not {inputs!r}"
+                f"the inputs of a consumer must be some of the feature maps {numbers} in ascending "
+                f"order, followed by {ONES!r} or nothing, not {inputs!r}"
             )
         self.channels = sum(widths[i] for i in self.sources)
         if self.channels:
@@ -240,7 +240,9 @@ class CompactDenseNet(chainer.Chain):
         """
         factor = 2 ** (len(self.blocks) - 1)
         if any(n % factor for n in x.shape[2:]):
-            raise ValueError(f"H and W must be multiples of {factor}, not {x.shape[2:]}")
+            raise ValueError(
+                f"height and width of the images must be multiples of {factor}, not {x.shape[2:]}"
+            )
         h = self.stem(x)
         for block in self.blocks:
             features = [h]

@@ -115,7 +115,7 @@ class DenseNet(PlainDenseNet):
     @staticmethod
     def _refuse(link: Any, why: str = "") -> None:
         raise ValueError(
-            f"DenseNet has compiled code for its own links only, not for {link!r}{why}: "
+            f"DenseNet has compiled code for its own links only, and not for {link!r}{why}: "
             "use PlainDenseNet"
         )
 

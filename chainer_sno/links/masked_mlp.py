@@ -117,9 +117,13 @@ class MaskedMLP(chainer.Chain):
             ValueError: the inputs are under selection, or the activation is not ReLU.
         """
         if self.select_inputs:
-            raise ValueError("the fast path is for a MaskedMLP without selection of inputs")
+            raise ValueError(
+                "the fast path does not support the selection of inputs: use the plain updater"
+            )
         if any(layer.activation is not chainer.functions.relu for layer in self.hidden):
-            raise ValueError("the fast path is for ReLU")
+            raise ValueError(
+                "the fast path supports the activation ReLU only: use the plain updater"
+            )
         return [*(layer.linear for layer in self.hidden), self.output]
 
     def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
@@ -194,7 +198,10 @@ class MaskedMLP(chainer.Chain):
             kept.insert(0, numpy.arange(self.widths[0]))
         kept.append(numpy.arange(self.widths[-1]))
         if not all(len(units) for units in kept):
-            raise ValueError("a layer keeps no unit: the outputs do not depend on the inputs")
+            raise ValueError(
+                "this structure cannot be compacted: a layer keeps no unit, so the outputs do "
+                "not depend on the inputs"
+            )
         widths = [len(units) for units in kept]
         source = [layer.linear for layer in self.hidden] + [self.output]
         with chainer.using_config("dtype", self.output.W.dtype):

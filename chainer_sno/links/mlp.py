@@ -82,7 +82,10 @@ class MLP(chainer.Chain):
         self.dropout_ratio = dropout_ratio
         if isinstance(activation, str):
             if activation not in ACTIVATIONS:
-                raise ValueError(f"activation {activation!r} is none of {', '.join(ACTIVATIONS)}")
+                raise ValueError(
+                    f"activation must be one of {', '.join(ACTIVATIONS)} or a function, not "
+                    f"{activation!r}"
+                )
             activation = ACTIVATIONS[activation]
         self.activation = activation
         self.columns = in_size if columns is None else columns
@@ -91,7 +94,9 @@ class MLP(chainer.Chain):
             if columns is None:
                 self.columns = int(inputs.max(initial=-1)) + 1
             if inputs.shape != (in_size,) or not ((inputs >= 0) & (inputs < self.columns)).all():
-                raise ValueError(f"inputs must be {in_size} of {self.columns} columns")
+                raise ValueError(
+                    f"inputs must be the numbers of {in_size} of the {self.columns} columns"
+                )
             self.add_persistent("inputs", inputs)
         self.uniforms = Uniforms(sum(self.widths[1:-1]), seed, Stream.DROPOUT, numpy.float32)
         initialW = initialW or chainer.initializers.HeNormal()
@@ -113,8 +118,8 @@ class MLP(chainer.Chain):
         names = [name for name, function in ACTIVATIONS.items() if function is self.activation]
         if not names:
             raise ValueError(
-                f"the activation {self.activation!r} has no name; those that have one are "
-                f"{', '.join(ACTIVATIONS)}"
+                f"the activation {self.activation!r} cannot be saved: give one of "
+                f"{', '.join(ACTIVATIONS)} by its name"
             )
         inputs = self.inputs
         return {
@@ -156,9 +161,13 @@ class MLP(chainer.Chain):
             ValueError: the network looks at some inputs only, or the activation is not ReLU.
         """
         if self.inputs is not None:
-            raise ValueError("the fast path is for an MLP that looks at all inputs")
+            raise ValueError(
+                "the fast path needs an MLP that takes all inputs: use the plain updater"
+            )
         if self.activation is not chainer.functions.relu:
-            raise ValueError("the fast path is for ReLU")
+            raise ValueError(
+                "the fast path supports the activation ReLU only: use the plain updater"
+            )
         return list(self.layers)
 
     def forward(self, x: Any) -> Any:

@@ -107,7 +107,8 @@ class DenseBlock(chainer.Chain):
                 numbers[i + 1] = len(found)
         if not reached[-1]:
             raise ValueError(
-                "no path leads through every block: the outputs do not depend on the images"
+                "this structure cannot be compacted: no path leads through every block, so the "
+                "outputs do not depend on the images"
             )
         return found
 
@@ -171,7 +172,8 @@ class PlainDenseNet(chainer.Chain):
         layers, rest = divmod(depth - 4, blocks)
         if layers < 1 or rest:
             raise ValueError(
-                f"depth must be 4 + a positive multiple of the {blocks} blocks, not {depth}"
+                f"depth must be 4 plus a positive multiple of {blocks}, the number of blocks, not "
+                f"{depth}"
             )
         self.in_channels, self.growth_rate, self.classes = in_channels, growth_rate, classes
         starts = [first_channels + i * layers * growth_rate for i in range(blocks + 1)]
@@ -232,7 +234,7 @@ class PlainDenseNet(chainer.Chain):
         """
         if x_shape is None:
             if criterion == "flops":
-                raise ValueError("FLOPs depend on the size of the images: give x")
+                raise ValueError("the FLOPs depend on the size of the images: give examples as x")
             x_shape = self.in_channels, 1, 1
         found = numpy.empty(len(self.costs))
         for i, (block, group) in enumerate(zip(self.blocks, self.groups.values())):

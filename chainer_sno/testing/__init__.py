@@ -83,9 +83,11 @@ def check_searchable(
     names = [name for name in CHECKS if name != "costs"]
     unknown = sorted({*skip} - {*names})
     if unknown:
-        raise ValueError(f"skip cannot have {', '.join(unknown)}: give some of {', '.join(names)}")
+        raise ValueError(f"skip must name some of {', '.join(names)}, not {', '.join(unknown)}")
     if not len(x) or bits < 1:
-        raise ValueError("x needs one example at least, and bits must be at least 1")
+        raise ValueError(
+            f"x must hold at least 1 example, not {len(x)}, and bits must be at least 1, not {bits}"
+        )
     state = numpy.random.get_state()
     try:
         report = _check(link, x, {*skip}, bits, seed)
@@ -100,7 +102,7 @@ def check_searchable(
 def _check(link: Any, x: Array, skip: set[str], bits: int, seed: int) -> Report:
     name = type(link).__name__
     if not isinstance(link, chainer.Link):
-        message = f"a {name} is no chainer.Link: derive it from chainer.Chain"
+        message = f"{name} is not a chainer.Link: derive it from chainer.Chain"
         return Report(name, (Finding("link", message),))
     subject = Subject(link, x, bits, seed)
     findings: list[Finding] = []

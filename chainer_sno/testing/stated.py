@@ -23,7 +23,7 @@ def costs(subject: Subject) -> Iterator[str]:
         yield "the link has no costs: set self.costs to the complexity coefficients, shape (d,)"
         return
     except (TypeError, ValueError) as error:
-        yield f"costs are no array of numbers ({error}): give one of shape (d,)"
+        yield f"costs are not an array of numbers ({error}): give one of shape (d,)"
         return
     if values.ndim != 1 or not values.size:
         yield f"costs have the shape {values.shape}: give one coefficient a bit, shape (d,)"

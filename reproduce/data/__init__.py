@@ -64,7 +64,10 @@ def fetch(name, directory=None, source=None, say=print):
         except SourceError as error:
             failures.append(str(error))
     else:
-        raise ReproduceError(f"{name} is to be had from no source: {'; '.join(failures)}")
+        raise ReproduceError(
+            f"no source has {name} ({'; '.join(failures)}): get its files in another way and give "
+            "their directory as --from"
+        )
     dataset.write(arrays, directory)
     say(f"{name} is in {directory}, from {origin}, verified")
     return arrays

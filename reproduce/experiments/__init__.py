@@ -90,5 +90,6 @@ def from_dict(values):
     try:
         experiment = get(values["experiment"])
     except (KeyError, TypeError) as error:
-        raise ReproduceError("these are not settings of an experiment") from error
+        known = " or ".join(all_experiments())
+        raise ReproduceError(f"these are not the settings of a training of {known}") from error
     return experiment.settings.from_dict(values)

@@ -36,8 +36,8 @@ class ConnectionSelection(Settings):
     usage_rate: float | None = option(
         None, "of the structure", type=float, above=0, most=1, method="random", varied=True
     )
-    depth: int = option(40, "of the DenseNet: 4 + a multiple of 3", least=7)
-    growth_rate: int = option(12, "output channels of a layer", least=1)
+    depth: int = option(40, "of the DenseNet: 4 + a multiple of 3", least=7, size=True)
+    growth_rate: int = option(12, "output channels of a layer", least=1, size=True)
     reestimate: int = option(
         100,
         "training mini-batches for batch statistics estimated anew, as a second result; 0 for none",
@@ -64,7 +64,8 @@ class ConnectionSelection(Settings):
         """Check what the range of one setting cannot say."""
         if values["depth"] % 3 != 1:
             raise ReproduceError(
-                f"--depth must be 4 + a multiple of the 3 blocks, such as 40, not {values['depth']}"
+                f"--depth must be 4 plus a multiple of 3, the number of blocks, such as 7, 10 or "
+                f"40, not {values['depth']}"
             )
         super().check(values)
 
@@ -73,6 +74,12 @@ class ConnectionSelection(Settings):
         """Return the number of bits d of a structure: 1 + 2 + ... for the consumers of a block."""
         consumers = cls._block_layers(values["depth"]) + 1
         return cls.BLOCKS * consumers * (consumers + 1) // 2
+
+    @classmethod
+    def count_weights(cls, values):
+        """Return the number of weights of the blocks, the first inputs of a layer left out."""
+        layers = cls._block_layers(values["depth"])
+        return cls.BLOCKS * 9 * values["growth_rate"] ** 2 * layers * (layers - 1) // 2
 
     @classmethod
     def _block_layers(cls, depth):

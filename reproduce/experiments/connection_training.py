@@ -134,7 +134,7 @@ class ConnectionTraining(Training):
         try:
             return complexity.random_structure(costs, settings.usage_rate, rng, accept=alive)
         except ValueError as error:
-            raise ReproduceError(f"{error}: choose another --usage-rate") from error
+            raise ReproduceError(f"--usage-rate: {error}") from error
 
     def _batches(self):
         """Return mini-batches of the training set, not augmented, for an estimate anew."""

@@ -5,6 +5,7 @@ import dataclasses
 import numpy
 
 from reproduce import ReproduceError, experiments
+from reproduce.datasets import DATASETS
 from reproduce.experiments.base import PROPOSED, Experiment, Method
 from reproduce.settings import Settings, option, parse_epsilon0
 
@@ -28,8 +29,8 @@ class UnitSelection(Settings):
     width: int | None = option(
         None, "units in each hidden layer", type=int, least=1, method="fixed", varied=True
     )
-    units: int = option(784, "units in each hidden layer of the full network", least=2)
-    layers: int = option(3, "hidden layers", least=1)
+    units: int = option(784, "units in each hidden layer of the full network", least=2, size=True)
+    layers: int = option(3, "hidden layers", least=1, size=True)
     dropout_ratio: float | None = option(
         None, "fraction of units that is dropped", type=float, least=0, below=1, method="dropout"
     )
@@ -58,14 +59,21 @@ class UnitSelection(Settings):
         super().check(values)
         if values["width"] is not None and values["width"] > values["units"]:
             raise ReproduceError(
-                f"--width {values['width']} is more than the {values['units']} units of the full "
-                "network: give a smaller --width or a larger --units"
+                f"--width must be at most the {values['units']} units of a layer of the full "
+                f"network, not {values['width']}"
             )
 
     @classmethod
     def count_bits(cls, values):
         """Return the number of bits d of a structure: one for each hidden unit."""
         return values["units"] * values["layers"]
+
+    @classmethod
+    def count_weights(cls, values):
+        """Return the number of weights of the hidden layers."""
+        width = values["width"] or values["units"]
+        (inputs,) = DATASETS[values["dataset"]].shape
+        return inputs * width + (values["layers"] - 1) * width**2
 
     @property
     def widths(self):
@@ -136,8 +144,9 @@ The paper's schedule for one setting, resumed when interrupted:
         """Return what an exported network takes, in words."""
         if settings.inputs is not None:
             raise ReproduceError(
-                f"{settings.name!r} was trained on inputs that are {settings.inputs}, which a file "
-                "of the network alone would not say: it cannot be exported"
+                f"{settings.name!r} cannot be exported: it was trained with --inputs "
+                f"{settings.inputs}, and a file of the network does not say how to prepare the "
+                "inputs"
             )
         return "the pixels of an image, row by row, from 0 to 1"
 

@@ -35,7 +35,9 @@ def _check_one_schedule(records):
     found = by_schedule(records)
     if len(found) != 1:
         names = "; ".join(f"{group.title}, {group.schedule}" for group in found)
-        raise ReproduceError(f"a figure shows runs of one schedule, not of {len(found)}: {names}")
+        raise ReproduceError(
+            f"a figure shows runs of one schedule, and these are of {len(found)}: {names or 'none'}"
+        )
 
 
 def _note(record):

@@ -62,7 +62,9 @@ def draw_all(records, directory, every_record=False):
     by_name = {}
     for record in records:
         if by_name.setdefault(record["name"], record) != record:
-            raise ReproduceError(f"there are two different records of {record['name']!r}")
+            raise ReproduceError(
+                f"there are two different records of {record['name']!r}: leave one of them out"
+            )
     directory = make_writable(directory)
     drawn, seen = [], set()
 

@@ -69,7 +69,9 @@ def theta_histogram(record):
     """
     columns = _columns(record, _BIN)
     if not columns:
-        raise ReproduceError(f"the record {record['name']!r} has no histogram of theta in its log")
+        raise ReproduceError(
+            f"the log of {record['name']!r} has no histogram of theta: only --method sno has one"
+        )
     counts = numpy.ma.masked_equal(list(columns.values()), 0)
     epochs = record["log"]["epoch"]
     figure, axes = new_figure(3.6)
@@ -123,7 +125,9 @@ def structure_over_training(record):
     """
     groups = _groups(record)
     if not groups:
-        raise ReproduceError(f"the record {record['name']!r} has no structure in its log")
+        raise ReproduceError(
+            f"the log of {record['name']!r} has no structure: only --method sno has one"
+        )
     settings = experiments.from_dict(record["settings"])
     kind = experiments.of(settings)
     tables = published()

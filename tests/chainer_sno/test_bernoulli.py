@@ -164,17 +164,17 @@ def test_a_loaded_distribution_draws_what_the_saved_one_would():
 
 def test_a_snapshot_of_another_seed_is_refused():
     file = save(Bernoulli(numpy.ones(4), seed=1))
-    with pytest.raises(ValueError, match="random numbers are those of seed"):
+    with pytest.raises(ValueError, match="saved random numbers have the seed"):
         chainer.serializers.load_npz(file, Bernoulli(numpy.ones(4), seed=2))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"costs": [1]}, "at least 2 bits"),
+        ({"costs": [1]}, "at least 2 entries"),
         ({"costs": [[1, 2]]}, "shape"),
         ({"costs": [0, 0]}, "positive"),
-        ({"costs": [1, -1]}, "none negative"),
+        ({"costs": [1, -1]}, "not negative"),
         ({"costs": [1, numpy.nan]}, "finite"),
         ({"costs": [1, 1], "epsilon0": numpy.inf}, "epsilon0"),
         ({"costs": [1, 1], "eta": 0}, "eta"),
@@ -191,7 +191,7 @@ def test_update_refuses_other_shapes():
     bernoulli = Bernoulli(numpy.ones(4))
     with pytest.raises(ValueError, match="structures must have the shape"):
         bernoulli.update(numpy.ones((2, 3)), numpy.ones(2))
-    with pytest.raises(ValueError, match="as many utilities"):
+    with pytest.raises(ValueError, match="one for each structure"):
         bernoulli.update(numpy.ones((2, 4)), numpy.ones(3))
 
 
@@ -227,8 +227,8 @@ def saved(bernoulli):
         ({"epsilon0": -0.5}, "epsilon0 = 0.5"),
         ({"epsilon0": 0.0}, "epsilon0 = 0.5"),
         ({"eta": 0.1}, "eta = 0.2"),
-        ({"costs": [1, 1, 1, 2]}, "other costs"),
-        ({"costs": [1, 1, 1]}, "other costs: 4"),
+        ({"costs": [1, 1, 1, 2]}, "costs with the sum"),
+        ({"costs": [1, 1, 1]}, "has 4 costs"),
         ({"dtype": "float32"}, "float64"),
         ({"seed": 1}, "seed"),
     ],

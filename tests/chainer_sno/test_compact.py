@@ -131,7 +131,7 @@ def test_a_dead_dense_net_is_refused_with_one_line(block, position, rng):
     blocks = [[[0], [1], [2], [3]]] * 3
     compact(network, structure_of(*blocks))
     blocks[position] = block
-    with pytest.raises(ValueError, match=r"^no path leads through every block: .*images$"):
+    with pytest.raises(ValueError, match=r"no path leads through every block, .*images$"):
         compact(network, structure_of(*blocks))
     x = rng.standard_normal((2, 3, 8, 8)).astype("f")
     y = network(x, structure_of(*blocks)[None]).array[0]
@@ -140,7 +140,7 @@ def test_a_dead_dense_net_is_refused_with_one_line(block, position, rng):
 
 def test_structures_and_images_of_other_sizes_are_refused(rng):
     network = make_dense_net(rng)
-    with pytest.raises(ValueError, match="30 bits of the link, not"):
+    with pytest.raises(ValueError, match=r"shape \(30,\), one entry for each bit"):
         compact(network, numpy.ones(29, dtype=bool))
     small = compact(network, numpy.ones(30, dtype=bool))
     with pytest.raises(ValueError, match="multiples of 4"):
@@ -164,7 +164,7 @@ def test_structures_and_images_of_other_sizes_are_refused(rng):
     ],
 )
 def test_a_geometry_that_is_none_is_refused(inputs, channels):
-    with pytest.raises(ValueError, match="takes"):
+    with pytest.raises(ValueError, match="takes|inputs of a consumer must be"):
         links.CompactDenseNet(inputs, channels, growth_rate=3, classes=5)
 
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_compacted_is_refused(rng):
         costs = numpy.ones(3)
 
     for link in (chainer.links.Linear(2, 3), links.FixedStructure(Searchable(), [1, 0, 1])):
-        with pytest.raises(TypeError, match="does not say what remains of it"):
+        with pytest.raises(TypeError, match="cannot be compacted"):
             compact(link)
 
 

@@ -69,16 +69,16 @@ def test_goes_on_from_a_snapshot():
         assert (second.epoch, second.is_new_epoch) == (first.epoch, first.is_new_epoch)
         assert take(second, 12 - count) == expected[count:]
         file.seek(0)
-        with pytest.raises(ValueError, match="mini-batches are those of seed"):
+        with pytest.raises(ValueError, match="saved iterator has the seed"):
             chainer.serializers.load_npz(file, ArrayIterator((numpy.arange(10),), 4, seed=4))
 
 
 @pytest.mark.parametrize(
     ("arrays", "batch_size", "message"),
     [
-        ((numpy.zeros(3), numpy.zeros(4)), 2, "of one length"),
-        ((numpy.zeros(3),), 4, "batch_size must lie in 1..3"),
-        ((numpy.zeros(3),), 0, "batch_size must lie in 1..3"),
+        ((numpy.zeros(3), numpy.zeros(4)), 2, "the same length"),
+        ((numpy.zeros(3),), 4, "batch_size must be between 1 and the 3 examples"),
+        ((numpy.zeros(3),), 0, "batch_size must be between 1 and the 3 examples"),
     ],
 )
 def test_bad_arguments_are_named(arrays, batch_size, message):

@@ -82,7 +82,7 @@ def test_it_is_what_the_evaluator_reports(setup):
 
 @pytest.mark.parametrize("ks", [(), (0, 1), (-2,)])
 def test_numbers_of_structures_are_checked(setup, ks):
-    with pytest.raises(ValueError, match="numbers of structures from 1 on"):
+    with pytest.raises(ValueError, match="numbers of structures, each at least 1"):
         prediction.error_against_samples(setup.link, setup.bernoulli, setup.iterator(), ks)
 
 
@@ -95,7 +95,7 @@ def test_examples_without_a_class_are_left_out(rng):
     assert loss == pytest.approx(float(functions.softmax_cross_entropy(log_p, t).array))
     assert error == pytest.approx(1 - float(functions.accuracy(log_p, t, ignore_label=-1).array))
     empty = ArrayIterator((log_p, numpy.full(6, -1, "i")), 4, repeat=False)
-    with pytest.raises(ValueError, match="no example with a class"):
+    with pytest.raises(ValueError, match="no example to evaluate"):
         prediction.measure(lambda x: {"": x}, empty)
 
 

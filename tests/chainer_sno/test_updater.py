@@ -188,7 +188,7 @@ def test_bad_arguments_are_named(rng):
     with pytest.raises(ValueError, match="samples must be at least 1"):
         make_updater(rng, samples=0)
     updater = make_updater(rng)
-    with pytest.raises(ValueError, match="the link has 9 bits, the distribution 4"):
+    with pytest.raises(ValueError, match="the link has 9 bits and the distribution has 4"):
         StructureUpdater(
             updater.get_iterator("main"), updater.get_optimizer("main"), Bernoulli(numpy.ones(4))
         )

@@ -96,6 +96,8 @@ def test_a_resumed_training_ends_with_the_same_bits(case, on_the_host, tmp_path)
 @needs_compiler
 def test_theta_in_float32_is_for_the_plain_path(on_the_host, tmp_path):
     settings = dataclasses.replace(UNITS, theta_dtype="float32")
-    with pytest.raises(ReproduceError, match="theta in float64, not float32: train with --plain"):
+    with pytest.raises(
+        ReproduceError, match="theta in float64, not float32: use the plain updater"
+    ):
         make(settings, tmp_path)
     assert make(settings, tmp_path, plain=True).bernoulli.theta.dtype == numpy.float32

@@ -61,7 +61,9 @@ def test_a_damaged_published_file_is_named(place, value):
     for key in place[:-1]:
         part = part[key]
     part[place[-1]] = value
-    with pytest.raises(ReproduceError, match="'published.json' has another form.* at " + place[0]):
+    with pytest.raises(
+        ReproduceError, match="'published.json' does not have the expected form at " + place[0]
+    ):
         schemas.check(found, schemas.PUBLISHED, "published.json")
 
 
@@ -304,7 +306,7 @@ def test_records_that_are_none_are_named_and_left_out(tmp_path, capsys):
 
 def test_a_directory_that_is_not_there_is_named(tmp_path, capsys):
     assert cli.main(["compare", "--runs", str(tmp_path / "none")]) == 2
-    assert "is no directory: --runs" in capsys.readouterr().err
+    assert "--runs: there is no directory" in capsys.readouterr().err
 
 
 def test_rows_follow_the_papers_order():

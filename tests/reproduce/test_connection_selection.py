@@ -139,7 +139,7 @@ def test_random_structures_without_a_path_are_drawn_again(dataset, tmp_path):
         assert abs(result["usage_rate"] - 0.158) <= 0.005
         draws.append(result["dead_draws"])
     assert max(draws) > 0
-    with pytest.raises(ReproduceError, match="choose another --usage-rate"):
+    with pytest.raises(ReproduceError, match="--usage-rate: none of .* give another usage rate"):
         build(dataset, tmp_path, method="random", usage_rate=0.0123)
 
 

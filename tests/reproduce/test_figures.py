@@ -304,7 +304,7 @@ def drawn(tmp_path_factory):
 def test_short_and_paper_runs_are_never_in_one_figure(drawn):
     records = make_records()
     for draw in (figures.usage_rate_against_error, figures.error_against_seconds):
-        with pytest.raises(ReproduceError, match="runs of one schedule, not of 3"):
+        with pytest.raises(ReproduceError, match="runs of one schedule, and these are of 3"):
             draw(records, "a title")
     captions = {name: caption for name, caption, *_ in drawn}
     shared = [name for name in captions if "figure-1" in name]
@@ -359,7 +359,7 @@ def test_two_records_of_one_name_must_be_the_same(tmp_path):
         ("result", "test_error", 0.25, "last epoch"),
         ("result", "iterations", 7, "iterations"),
         ("times", "seconds", float("inf"), "is inf"),
-        ("log", "validation/main/error", [0.5], "as many numbers as its 2 epochs"),
+        ("log", "validation/main/error", [0.5], "has 2 epochs, and a column of its log"),
         ("log", "validation/main/error", [0.5, "half"], "not a finite number"),
         ("log", "validation/main/error", [0.5, float("nan")], "not a finite number"),
         ("log", "epoch", None, "at log/epoch"),
@@ -496,7 +496,7 @@ def test_the_command_draws_named_records(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--runs", "nowhere"), "'nowhere' is no directory: --runs"),
+        (("--runs", "nowhere"), "--runs: there is no directory 'nowhere'"),
         (("nowhere.json",), "'nowhere.json' is not a record of a run"),
         (("lame.json",), "at result: 'test_error' is a required"),
         (("good.json", "--out", "/dev/null/x"), "cannot write into '/dev/null/x'"),

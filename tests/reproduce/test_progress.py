@@ -91,10 +91,10 @@ def test_the_command(out, tmp_path, capsys):
     assert cli.main(["progress", f"--out={out}", f"--to={target}"]) == 0
     assert "random usage-rate=0.6, seed 0" in capsys.readouterr().out
     assert cli.main(["progress", f"--out={tmp_path / 'none'}", f"--to={target}"]) == 2
-    assert "is no directory" in capsys.readouterr().err
+    assert "--out: there is no directory" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    assert cli.main(["progress", f"--out={tmp_path / 'empty'}", f"--to={target}"]) == 0
-    assert "no unfinished run" in capsys.readouterr().out
+    assert cli.main(["progress", f"--out={tmp_path / 'empty'}", f"--to={target}"]) == 2
+    assert "holds no runs: give the directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [{"unfinished": False}, {"usage_rate": 2}, {"iteration": "5"}])
@@ -102,7 +102,7 @@ def test_a_file_of_another_form_is_refused(change, out, tmp_path):
     target = tmp_path / "progress"
     path = progress.write(out, target)[0]
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ReproduceError, match="another form"):
+    with pytest.raises(ReproduceError, match="does not have the expected form"):
         progress.read_all(target)
     path.write_text("{")
     with pytest.raises(ReproduceError, match="cannot be read"):

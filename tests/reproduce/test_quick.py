@@ -43,6 +43,9 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsy
     assert quick.run("unit-selection", tmp_path, tmp_path) == 1
     captured = capsys.readouterr()
     assert "lr=1e+30" in captured.err
-    assert "failed: the loss of iteration 937 is nan: lower the learning rate" in captured.err
+    assert (
+        "failed: the training has diverged: the loss of iteration 937 is nan: give a smaller --lr"
+        in captured.err
+    )
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert "epsilon0 = 2^-1" in captured.out

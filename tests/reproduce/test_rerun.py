@@ -169,8 +169,8 @@ def test_interrupted_it_goes_on(records, here, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--epochs", "0"], "--epochs must lie in [1, 4], not 0"),
-        (["--epochs", "5"], "--epochs must lie in [1, 4], not 5"),
+        (["--epochs", "0"], "--epochs must be between 1 and the record's 4, not 0"),
+        (["--epochs", "5"], "--epochs must be between 1 and the record's 4, not 5"),
         (["--device", "0"], "was trained on a CPU"),
     ],
 )
@@ -184,7 +184,7 @@ def test_what_cannot_be_is_refused(options, told, records, capsys):
 def test_a_record_of_a_gpu_needs_one(records, here, capsys):
     path = changed(records["fast"], here, lambda c: c["machine"].update(gpu="A GPU"))
     assert cli.main(["rerun", str(path), "--device", "-1"]) == 2
-    assert "was trained on a GPU: give --device 0" in capsys.readouterr().err
+    assert "was trained on a GPU, and" in capsys.readouterr().err
 
 
 def test_the_record_itself_is_not_written_over(records, here, capsys):

@@ -46,7 +46,7 @@ def test_more_threads_than_cores_are_told(jobs, tmp_path, monkeypatch, capsys):
 
 
 def test_threads_are_for_connection_selection(tmp_path):
-    with pytest.raises(ReproduceError, match="--threads 2 is for connection selection"):
+    with pytest.raises(ReproduceError, match="--threads must be 1 for unit selection, not 2"):
         sweep.run_all(small_runs(), tmp_path, threads=2)
     with pytest.raises(ReproduceError, match="at least 1"):
         sweep.run_all(small_runs(), tmp_path, threads=0)

@@ -392,7 +392,7 @@ def test_examples_that_do_not_fit_are_refused(platform):
 
 
 def test_images_too_wide_for_the_kernels_are_refused():
-    with pytest.raises(ValueError, match="256 pixels wide"):
+    with pytest.raises(ValueError, match="256 pixels in width"):
         definitions(links.PlainDenseNet(), (32, 512), "f")
     with pytest.raises(ValueError, match="shared memory"):
         definitions(links.PlainDenseNet(growth_rate=64), (32, 32), "f")

@@ -1,0 +1,130 @@
+"""Types of the command line's values: each returns the value, or says in one line what is wrong.
+
+A value is checked here as far as it can be without the other values; the settings check the rest.
+"""
+
+import argparse
+import math
+import os
+
+#: Characters of a value that a message repeats.
+_SHOWN = 200
+
+
+def _clipped(text):
+    """Return a value without an endless rest."""
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _shown(text):
+    """Return a value as messages repeat it: in quotes, on one line and not endless."""
+    return repr(_clipped(text))
+
+
+def whole(least=None, most=None):
+    """Return the type of a whole number.
+
+    Args:
+        least (int): the smallest that is accepted; None for no limit.
+        most (int): the largest that is accepted; None for no limit.
+
+    Returns:
+        callable: from a text to an int.
+    """
+
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not a whole number") from None
+        if (least is not None and value < least) or (most is not None and value > most):
+            limits = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise argparse.ArgumentTypeError(f"must be {limits}, not {_clipped(text)}")
+        return value
+
+    return convert
+
+
+def number(least=-math.inf):
+    """Return the type of a finite number.
+
+    Args:
+        least (float): the smallest that is accepted.
+
+    Returns:
+        callable: from a text to a float.
+    """
+
+    def convert(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not a finite number")
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least:g}, not {_clipped(text)}")
+        return value
+
+    return convert
+
+
+def directory(text):
+    """Return the path of a directory that exists or can be created."""
+    _check_not_empty(text, "a directory")
+    place = os.path.abspath(text)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        which = "is a file" if place == os.path.abspath(text) else f"lies below the file {place!r}"
+        raise argparse.ArgumentTypeError(f"{_shown(text)} {which}: give a directory")
+    return text
+
+
+def existing_directory(text):
+    """Return the path of a directory that exists."""
+    directory(text)
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"there is no directory {_shown(text)}")
+    return text
+
+
+def existing_file(text):
+    """Return the path of a file that exists."""
+    _check_not_empty(text, "a file")
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
+    if not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"there is no file {_shown(text)}")
+    return text
+
+
+def new_file(text):
+    """Return the path of a file that can be created, in a directory that exists."""
+    _check_not_empty(text, "a file")
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
+    existing_directory(os.path.dirname(text) or os.curdir)
+    return text
+
+
+def names(text):
+    """Return names with commas between them as a list."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} has an empty name: give names with commas between them"
+        )
+    return found
+
+
+def address(text):
+    """Return the address of a server."""
+    _check_not_empty(text, "an address")
+    return text
+
+
+def _check_not_empty(text, kind):
+    """Refuse a text that an unset variable of a shell leaves behind."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is empty: give {kind}")
