@@ -7,15 +7,17 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 
 import contextlib
 import json
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import threadpoolctl
 
 from chainer_sno._import_chainer import chainer
 from reproduce import Interrupted, ReproduceError, data, marks, record, snapshot
 from reproduce.connection_selection import ConnectionTraining
-from reproduce.files import make_writable, remove_unfinished, write_json
+from reproduce.files import check_name, make_writable, remove_unfinished, write_json
 from reproduce.signals import listening
 from reproduce.unit_selection import UnitTraining
 
@@ -188,11 +190,22 @@ class Watch(chainer.training.Extension):
         self.training.stop_trigger.enough = self.judge(self.training.log.log)
 
 
+def _warn(text):
+    """Print a line that is no part of the answer."""
+    print(f"reproduce: {text}", file=sys.stderr, flush=True)
+
+
 def _finished(path, directory, say):
     """Return the record of a finished run, whose snapshots nobody needs any more."""
-    found = record.read(path)
+    try:
+        found = record.read(path)
+    except ReproduceError as error:
+        raise ReproduceError(
+            f"{error}: delete it, and the same command trains the run", again=True
+        ) from error
     for old in [*snapshot.snapshots(directory), directory / marks.PROGRESS]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another user's, who shares the directory
+            old.unlink(missing_ok=True)
     say(f"{found['name']} is finished: {path}")
     return found
 
@@ -238,15 +251,17 @@ def run(
     """
     if interval is not None and interval < 1:
         raise ReproduceError(f"--snapshot-interval must be at least 1, not {interval}")
-    out = make_writable(out)
-    path = out / f"{settings.name}.json"
-    if path.exists():
-        return _finished(path, out / settings.name, say)
+    path = Path(out) / f"{settings.name}.json"
+    with contextlib.suppress(OSError):  # a name that is too long; see below
+        if path.exists():
+            return _finished(path, path.with_name(settings.name), say)
+    out = make_writable(out, "--out")
+    check_name(path)
     use_one_thread()
     device = get_device(device)
     dataset = data.load(settings.dataset, data_dir, say)
     directory = make_writable(out / settings.name)
-    with marks.locked(directory, wait), chainer.using_device(device):
+    with marks.locked(directory, wait, _warn), chainer.using_device(device):
         if path.exists():
             return _finished(path, directory, say)
         remove_unfinished(directory)
@@ -275,10 +290,10 @@ def run(
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "
                 "before is whole; mend it and give the same command"
             )
-            marks.write_failure(directory, settings, message, again=False)
-            raise ReproduceError(message) from error
+            marks.write_failure(directory, settings, message, again=True)
+            raise ReproduceError(message, again=True) from error
         except ReproduceError as error:
-            marks.write_failure(directory, settings, str(error), again=False)
+            marks.write_failure(directory, settings, str(error), error.again)
             raise
         return _finished(path, directory, say)
 

@@ -24,6 +24,8 @@ THETA_DTYPES = ("float64", "float32")
 #: What may be varied where the paper leaves a reading open, the reading's value first.
 GRADIENTS, DECAYED = ("mean", "sum"), ("all", "weights")
 INPUTS = ("unit-interval", "mean-image", "standardised")
+#: Seeds are below this, as in :data:`chainer_sno.uniforms.SEEDS`: snapshots hold them as int64.
+SEEDS = 2**63
 #: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
 SMALLEST_STEPS = 10
 #: By what a schedule divides the paper's epochs.
@@ -177,6 +179,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ReproduceError(f"{_option(name)} must be at least {least}, not {value}")
+        if self.seed >= SEEDS:
+            raise ReproduceError(f"--seed must be less than 2^63 = {SEEDS}, not {self.seed}")
         for name, sizes in (("examples", EXAMPLES), ("test_examples", TEST_EXAMPLES)):
             value, most = getattr(self, name), sizes[self.dataset]
             if value is not None and value > most:
