@@ -1,10 +1,12 @@
 """The main jobs: sections 4.1 and 4.2 as short runs, on the desk in minutes."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from reproduce import compare, record, sweep
+from reproduce.files import make_writable
 from reproduce.settings import from_dict
 
 _EXPLANATION_UNITS = """\
@@ -57,7 +59,10 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     Raises:
         ReproduceError: the data is not to be had, or ``out`` cannot be written.
     """
+    import reproduce.figures  # noqa: F401  (matplotlib is missed before the trainings, not after)
+
     runs = sweep.quick_settings(experiment, seed)
+    make_writable(figures, "--out" if figures == out else "--figures")
     begun = time.perf_counter()
     failures = sweep.run_all(runs, out, jobs, data_dir, (device,))
     seconds = time.perf_counter() - begun
@@ -65,11 +70,13 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     records = [record.read(path) for path in paths if path.exists()]
     if records:
         title, table, number, explanation = _WORDS[experiment]
+        # They end with a command, which is to work as it stands.
+        options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
         print(f"\n{title}, a short run, beside {table} (its medians of five trials)")
         print(compare.table(experiment, records))
         schedules = compare.descriptions(records)
         print()
-        print(explanation.format(table=table, schedules=";\n  ".join(schedules)))
+        print(explanation.format(table=table, schedules=";\n  ".join(schedules)) + options)
         for name, written in _draw(experiment, records, Path(figures), title, seed, number):
             print(f"{name} of this short run: {', '.join(map(str, written))}")
         print(f"{len(records)} trainings; this call took {seconds:.0f} s.")
