@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from reproduce import Interrupted, ReproduceError
+from reproduce import Interrupted, ReproduceError, streams
 from reproduce.settings import (
     DECAYED,
     EXPERIMENTS,
@@ -240,6 +240,8 @@ def _status(arguments):
 
     states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
     print("\n".join(status.lines(states)))
+    for line in status.damaged(arguments.out):
+        print(f"reproduce: left out: {line}", file=sys.stderr)
 
 
 def _add_progress(commands):
@@ -554,7 +556,36 @@ def parse(arguments):
     Raises:
         ReproduceError: there is no such command or option, or a value is not as it should be.
     """
-    return make_parser().parse_args(_negative_values(arguments))
+    return _expanded(make_parser().parse_args(_negative_values(arguments)))
+
+
+#: The options and arguments that name files and directories.
+_PATHS = ("baselines", "data_dir", "figures", "out", "record", "records", "runs", "source", "to")
+
+
+def _expanded(parsed):
+    """Write out the home directory, which no shell does in ``--out=~/runs``.
+
+    Raises:
+        ReproduceError: there is no such home directory.
+    """
+
+    def expand(path):
+        found = os.path.expanduser(path)
+        if found.startswith("~"):
+            raise ReproduceError(
+                f"{path!r} names a home directory that is not known: write it out, or ./{path} for "
+                "a name that begins like this"
+            )
+        return found
+
+    for name in _PATHS:
+        value = getattr(parsed, name, None)
+        if isinstance(value, str):
+            setattr(parsed, name, expand(value))
+        elif isinstance(value, list):
+            setattr(parsed, name, [expand(path) for path in value])
+    return parsed
 
 
 def main(arguments=None):
@@ -567,6 +598,18 @@ def main(arguments=None):
         int: the exit code: 0, 1 where a command says so, 2 for what the user can mend, and 128
         plus the signal's number after a signal.
     """
+    try:
+        with streams.checked() as printed:
+            code = _call(arguments)
+    except SystemExit:  # of --help
+        if printed.failed:
+            return ReproduceError.exit_code
+        raise
+    return code or (ReproduceError.exit_code if printed.failed else 0)
+
+
+def _call(arguments):
+    """Run a command; return its exit code."""
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
         code = parsed.call(parsed) or 0
@@ -584,5 +627,9 @@ def main(arguments=None):
     except BrokenPipeError:
         # Whoever read what is printed has ended, as ``head`` does; what is still to be written when
         # the interpreter ends goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.to_nowhere(sys.stdout)
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        named = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        print(f"reproduce: {named}{error.strerror or error}", file=sys.stderr)
+        return ReproduceError.exit_code
