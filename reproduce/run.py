@@ -7,6 +7,7 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 
 import contextlib
 import json
+import os
 import sys
 import time
 import warnings
@@ -200,6 +201,12 @@ def _finished(path, directory, say):
     try:
         found = record.read(path)
     except ReproduceError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise ReproduceError(
+                f"the run is finished, but its record {str(path)!r} is another user's and may not "
+                "be read: ask for the right to, or give another --out",
+                again=True,
+            ) from error
         raise ReproduceError(
             f"{error}: delete it, and the same command trains the run", again=True
         ) from error
@@ -252,9 +259,8 @@ def run(
     if interval is not None and interval < 1:
         raise ReproduceError(f"--snapshot-interval must be at least 1, not {interval}")
     path = Path(out) / f"{settings.name}.json"
-    with contextlib.suppress(OSError):  # a name that is too long; see below
-        if path.exists():
-            return _finished(path, path.with_name(settings.name), say)
+    if os.path.exists(path):  # which, unlike Path.exists, says no of a name that is too long
+        return _finished(path, path.with_name(settings.name), say)
     out = make_writable(out, "--out")
     check_name(path)
     use_one_thread()
@@ -262,7 +268,7 @@ def run(
     dataset = data.load(settings.dataset, data_dir, say)
     directory = make_writable(out / settings.name)
     with marks.locked(directory, wait, _warn), chainer.using_device(device):
-        if path.exists():
+        if os.path.exists(path):
             return _finished(path, directory, say)
         remove_unfinished(directory)
         remove_unfinished(out, path.name)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -111,10 +112,13 @@ def state(out, settings):
         if rate is not None and updated:
             left = max(0.0, (iterations - iteration) * rate - max(0.0, time.time() - updated))
         return State(settings, "running", iteration, iterations, rate, left)
-    if _exists(path):
-        reason = (
-            f"its record {str(path)!r} is damaged: delete it, and the same command trains the run"
-        )
+    if os.path.exists(path):
+        reason = f"its record {str(path)!r} is another user's and may not be read"
+        if os.access(path, os.R_OK):
+            reason = (
+                f"its record {str(path)!r} is damaged: delete it, and the same command trains the "
+                "run"
+            )
         return State(settings, "failed", iteration, iterations, rate, reason=reason, again=True)
     failed = _read(directory / marks.FAILED)
     if failed:
@@ -150,9 +154,11 @@ def write_plan(out, runs):
         with contextlib.suppress(FileNotFoundError):
             write_json(path, {"runs": plan})
     except (OSError, ReproduceError) as error:
+        refused = error.__cause__ or error
+        reason = getattr(refused, "strerror", None) or refused
         print(
-            f"reproduce: the plan of this sweep is not written ({error}): status will not know of "
-            "the runs that have not begun",
+            f"reproduce: {str(path)!r}, the plan of this sweep, is not written ({reason}): status "
+            "will not know of the runs that have not begun",
             file=sys.stderr,
         )
 
@@ -170,14 +176,6 @@ def _settings(values):
     except (ReproduceError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise ValueError(str(error)) from error
     return run
-
-
-def _exists(path):
-    """Return whether there is a file; there is none of a name that is too long."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def damaged(out):

@@ -164,7 +164,7 @@ class _Process:
         last = said[-1].removeprefix("reproduce: ") if said else "it said nothing"
         if code < 0:
             last = f"it was killed by {signal.Signals(-code).name}"
-        if not (self.directory / marks.FAILED).exists():
+        if not os.path.exists(self.directory / marks.FAILED):
             # The training could not leave a word itself.  A kill, a signal and what the user can
             # mend, such as a full disk, are no fault of its settings, so the same command takes it
             # again.
@@ -239,7 +239,7 @@ class _View:
 
 def _announce(view, run, failure):
     """Print that a run has ended, and how many are finished."""
-    finished = sum((view.out / f"{other.name}.json").exists() for other in view.runs)
+    finished = sum(os.path.exists(view.out / f"{other.name}.json") for other in view.runs)
     said = "is finished" if failure is None else f"failed: {failure}"
     view.say(f"{run.name} {said} ({finished} of {len(view.runs)} finished)")
 

@@ -2,10 +2,11 @@
 
 import errno
 import json
+import os
 
 import pytest
 
-from reproduce import ReproduceError, cli, marks, run, status
+from reproduce import ReproduceError, cli, marks, run, status, sweep
 from reproduce.settings import UnitSelection
 from tests.reproduce import synthetic
 
@@ -111,7 +112,10 @@ def test_a_plan_that_cannot_be_written_stops_no_sweep(tmp_path, capsys, monkeypa
     status.write_plan(tmp_path, [RUN])  # it is there
     assert capsys.readouterr().err == ""
     status.write_plan(tmp_path, [RUN, RUN])
-    assert "the plan of this sweep is not written" in capsys.readouterr().err
+    assert (
+        "the plan of this sweep, is not written (Operation not permitted)"
+        in capsys.readouterr().err
+    )
     assert list((tmp_path / status.PLANS).iterdir()) == before
 
 
@@ -129,3 +133,17 @@ def test_a_finished_run_of_another_user(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run.Path, "unlink", refused)
     assert run.run(settings, tmp_path) == RECORD
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_directory_of_a_run_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    """Path.exists raises there; a run of a sweep that ends so is a failure like any other."""
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sweep.sys, "executable", "/bin/false")
+    job = sweep._Process(RUN, tmp_path, None, -1)
+    job.process.wait()
+    monkeypatch.setattr(os, "stat", refused)
+    assert job.failure() == "it said nothing"
+    assert status.state(tmp_path, RUN).kind == "waiting"
