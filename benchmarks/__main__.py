@@ -303,7 +303,11 @@ def main():
     """Time, print, and with ``--check`` say by the exit code whether a figure was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)} (all)")
-    parser.add_argument("--peers", help="the Python of an environment with torch and jax")
+    parser.add_argument(
+        "--peers",
+        type=os.path.expanduser,
+        help="the Python of an environment with torch and jax",
+    )
     parser.add_argument("--rounds", type=int, help="how often each case is timed (5 and 3)")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a figure is missed")
     parser.add_argument("--device", type=int, default=-1, help="a GPU (the CPU)")

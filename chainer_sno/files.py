@@ -1,9 +1,10 @@
 """Files that are whole or absent: written beside their target, then renamed."""
 
 import contextlib
+import errno
 import io
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,18 @@ from chainer_sno._types import Array
 
 #: The ending of a file that is being written; a killed process may leave one behind.
 UNFINISHED = ".unfinished"
+#: What a file system says that cannot wait until a file is on the disk.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def unfinished(path: str | Path) -> Path:
+    """Return a new name beside a file, for its content until that is whole.
+
+    Args:
+        path (pathlib.Path): the file.
+    """
+    path = Path(path)
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
 
 
 @contextlib.contextmanager
@@ -30,20 +43,30 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Any]:
     Yields:
         file: open for writing.
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=UNFINISHED, dir=path.parent)
+    name = unfinished(path)
+    # A plain open, and no chmod: the mode follows the umask, or the directory's own rules, and some
+    # network file systems refuse chmod.
+    file = open(name, "xb")
     try:
-        with open(handle, "wb") as file:
+        with file:
             yield file
             file.flush()
             if durable:
-                os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+                _wait_for_disk(file.fileno())
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def _wait_for_disk(handle: int) -> None:
+    """Wait until a file is on the disk, where the file system knows how to."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def write_bytes(path: str | Path, content: bytes, durable: bool = True) -> None:

@@ -8,7 +8,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.uniforms import Stream, generator
+from chainer_sno.uniforms import Stream, check_seed, generator
 
 
 class ArrayIterator(chainer.dataset.Iterator):
@@ -26,7 +26,7 @@ class ArrayIterator(chainer.dataset.Iterator):
         batch_size (int): examples a mini-batch, between 1 and n.
         repeat (bool): go on for ever; otherwise stop after one epoch.
         shuffle (bool): a new order every epoch; otherwise the order of the arrays.
-        seed (int): the seed of the orders.
+        seed (int): the seed of the orders, from 0 to 2**63 - 1.
         divisor (float): of the first array, which is then converted to Chainer's dtype, 255 for
             bytes that are to lie in [0, 1]; by default it is handed out as it is.
 
@@ -35,7 +35,8 @@ class ArrayIterator(chainer.dataset.Iterator):
         is_new_epoch (bool): the last mini-batch finished an epoch.
 
     Raises:
-        ValueError: the arrays differ in length, or a mini-batch does not fit.
+        ValueError: the arrays differ in length, a mini-batch does not fit, or the seed is out of
+            range.
     """
 
     #: The random numbers of an augmentation that kernels draw; a subclass may have some.
@@ -58,6 +59,7 @@ class ArrayIterator(chainer.dataset.Iterator):
             raise ValueError(
                 f"batch_size must be between 1 and the {self.size} examples, not {batch_size}"
             )
+        check_seed(seed)
         self.arrays = tuple(arrays)
         self.batch_size = batch_size
         self.repeat = repeat

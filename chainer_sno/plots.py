@@ -1,5 +1,6 @@
 """Figures of a distribution, for notebooks; they need matplotlib, imported when one is drawn."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -35,6 +36,7 @@ def theta_by_group(link: Any, bernoulli: Any, figure: Any = None) -> "Figure":
     Raises:
         ImportError: matplotlib is not installed.
     """
+    importlib.import_module("chainer_sno._import_matplotlib")  # before what follows imports it
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -53,14 +53,31 @@ def generator(key: Sequence[int]) -> Any:
     return numpy.random.default_rng(numpy.random.SeedSequence(key))
 
 
+#: Seeds are below this, because snapshots hold them as int64.
+SEEDS = 2**63
+
+
+def check_seed(seed: int) -> None:
+    """Check a seed; one that is too large would only fail when the first snapshot is saved.
+
+    Raises:
+        ValueError: the seed is not in [0, 2**63).
+    """
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed must lie in [0, 2**63), not {seed}")
+
+
 class Uniforms(chainer.DeviceResident):
     """Rows of independent uniform numbers in [0, 1), drawn on the device.
 
     Args:
         size (int): numbers a row.
-        seed (int): the seed, at least 0.
+        seed (int): the seed, from 0 to 2**63 - 1.
         stream (Stream): what the numbers are for.
         dtype (numpy.dtype): float32 or float64.
+
+    Raises:
+        ValueError: the seed is out of range.
 
     Attributes:
         position (int): rows taken so far; with the seed, the whole state.
@@ -74,6 +91,7 @@ class Uniforms(chainer.DeviceResident):
         dtype: DTypeLike = numpy.float64,
     ) -> None:
         super().__init__()
+        check_seed(seed)
         self.size = size
         self.seed = seed
         self.stream = stream

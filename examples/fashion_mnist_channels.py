@@ -11,15 +11,19 @@ Given again after an interruption, the command goes on from its last snapshot.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import numpy
 import threadpoolctl
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# The figure is only saved; the backend of a notebook that starts this may be missing here.
+os.environ["MPLBACKEND"] = "agg"
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import chainer_sno
 from chainer_sno._import_chainer import chainer
@@ -188,8 +192,9 @@ def main(arguments=None):
     add("--criterion", choices=chainer_sno.complexity.CRITERIA, default="flops")
     add("--epochs", type=int, default=8)
     add("--seed", type=int, default=0)
-    add("--out", help="gets snapshots and the figure (runs/fashion-mnist-channels_...)")
-    add("--data-dir", help="where Fashion-MNIST lies, by default the cache directory")
+    folder = {"type": os.path.expanduser}
+    add("--out", **folder, help="gets snapshots and the figure (runs/fashion-mnist-channels_...)")
+    add("--data-dir", **folder, help="where Fashion-MNIST lies, by default the cache directory")
     add("--quick", action="store_true", help="one short epoch of a smaller network")
     options = parser.parse_args(arguments)
     channels = (6, 8, 8) if options.quick else (24, 48, 48)

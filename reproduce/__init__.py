@@ -19,10 +19,19 @@ class Interrupted(Exception):
 
 
 class ReproduceError(Exception):
-    """Something that the user can mend; the message is one line that says what to do."""
+    """Something that the user can mend; the message is one line that says what to do.
+
+    Attributes:
+        again (bool): whether the same command may then succeed, because the fault is not in its
+            settings: a full disk, say.
+    """
 
     #: What the command line exits with.
     exit_code = 2
+
+    def __init__(self, message, again=False):
+        super().__init__(message)
+        self.again = again
 
 
 class Locked(ReproduceError):

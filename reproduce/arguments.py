@@ -71,7 +71,7 @@ def number(least=-math.inf):
 
 def directory(text):
     """Return the path of a directory that exists or can be created."""
-    _check_not_empty(text, "a directory")
+    text = _path(text, "a directory")
     place = os.path.abspath(text)
     while not os.path.lexists(place):
         place = os.path.dirname(place)
@@ -83,7 +83,7 @@ def directory(text):
 
 def existing_directory(text):
     """Return the path of a directory that exists."""
-    directory(text)
+    text = directory(text)
     if not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"there is no directory {_shown(text)}")
     return text
@@ -91,7 +91,7 @@ def existing_directory(text):
 
 def existing_file(text):
     """Return the path of a file that exists."""
-    _check_not_empty(text, "a file")
+    text = _path(text, "a file")
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
     if not os.path.exists(text):
@@ -101,7 +101,7 @@ def existing_file(text):
 
 def new_file(text):
     """Return the path of a file that can be created, in a directory that exists."""
-    _check_not_empty(text, "a file")
+    text = _path(text, "a file")
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
     existing_directory(os.path.dirname(text) or os.curdir)
@@ -122,6 +122,18 @@ def address(text):
     """Return the address of a server."""
     _check_not_empty(text, "an address")
     return text
+
+
+def _path(text, kind):
+    """Return a path with the home directory written out, which no shell does in ``--out=~/runs``."""
+    _check_not_empty(text, kind)
+    found = os.path.expanduser(text)
+    if found.startswith("~"):
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} names a home directory that is not known: write it out, or "
+            f"./{_clipped(text)} for a name that begins like this"
+        )
+    return found
 
 
 def _check_not_empty(text, kind):

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from reproduce import Interrupted, ReproduceError, experiments
+from reproduce import Interrupted, ReproduceError, experiments, streams
 from reproduce.arguments import (
     address,
     directory,
@@ -325,6 +325,8 @@ def _status(arguments):
     if not states:
         raise ReproduceError(_no_runs(arguments.out))
     print("\n".join(status.lines(states)))
+    for line in status.damaged(arguments.out):
+        print(f"reproduce: left out: {line}", file=sys.stderr)
 
 
 def _check_directory(option, directory, of):
@@ -710,6 +712,18 @@ def main(arguments=None):
         plus the signal's number after a signal.
     """
     try:
+        with streams.checked() as printed:
+            code = _call(arguments)
+    except SystemExit:  # of --help
+        if printed.failed:
+            return ReproduceError.exit_code
+        raise
+    return code or (ReproduceError.exit_code if printed.failed else 0)
+
+
+def _call(arguments):
+    """Run a command; return its exit code."""
+    try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
         code = parsed.call(parsed) or 0
         sys.stdout.flush()
@@ -726,5 +740,9 @@ def main(arguments=None):
     except BrokenPipeError:
         # Whoever read what is printed has ended, as ``head`` does; what is still to be written when
         # the interpreter ends goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.to_nowhere(sys.stdout)
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        named = f"{str(error.filename)!r}: " if error.filename is not None else ""
+        print(f"reproduce: {named}{error.strerror or error}", file=sys.stderr)
+        return ReproduceError.exit_code

@@ -1,10 +1,16 @@
 """JSON files that are whole or absent, and directories to write into."""
 
+import contextlib
+import errno
 import json
-import tempfile
+import secrets
 from pathlib import Path
 
 from reproduce import ReproduceError
+
+#: The ending of what is half written, as :data:`chainer_sno.files.UNFINISHED`, which would take
+#: Chainer along.
+_UNFINISHED = ".unfinished"
 
 
 def write_json(path, value, durable=True):
@@ -23,18 +29,22 @@ def remove_unfinished(directory, name=""):
         directory (pathlib.Path): where to look.
         name (str): how the names of the targets begin; by default all.
     """
-    from chainer_sno.files import UNFINISHED
-
-    for path in Path(directory).glob("*" + UNFINISHED):
+    for path in Path(directory).glob("*" + _UNFINISHED):
         if path.name.startswith(name):
-            path.unlink(missing_ok=True)
+            # Another user's, in a directory that two share, is in nobody's way.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
-def make_writable(directory):
-    """Create a directory and see that files can be written in it.
+def make_writable(directory, option=None):
+    """Create a directory and rehearse in it all that is done to a file later.
+
+    What a file system refuses, such as to rename a file over another, is found before a training
+    and not at its first snapshot.
 
     Args:
         directory (str or pathlib.Path): to be created with its parents.
+        option (str): of the command line, which names another directory.
 
     Returns:
         pathlib.Path: the same.
@@ -45,12 +55,71 @@ def make_writable(directory):
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        _rehearse(directory)
     except OSError as error:
         # Of a file in the directory's place, the system says "File exists".
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or error
         raise ReproduceError(
-            f"cannot write into {str(directory)!r} ({reason}): name another directory"
+            f"cannot write into {str(directory)!r} ({_reason(error, directory)}): name another "
+            f"directory{f' with {option}' * bool(option)}"
         ) from error
     return directory
+
+
+def check_name(path):
+    """Check that the file system takes the name of a file that is written much later.
+
+    Args:
+        path (pathlib.Path): the file, in a directory that :func:`make_writable` returned.
+
+    Raises:
+        ReproduceError: the name is too long, or refused for another reason.
+    """
+    from chainer_sno.files import unfinished
+
+    name = unfinished(path)
+    try:
+        with open(name, "xb"):
+            pass
+        name.unlink()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise ReproduceError(
+                f"cannot write {path.name!r} into {str(path.parent)!r} "
+                f"({error.strerror or error}): name another directory"
+            ) from error
+        raise ReproduceError(
+            f"the name {path.name!r} of {len(path.name)} characters is too long for the files in "
+            f"{str(path.parent)!r}: every option that is not the paper's makes it longer, so "
+            "leave some out, or give their values fewer digits"
+        ) from error
+
+
+def _rehearse(directory):
+    """Write a small file twice, the second time over the first, and delete it.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    from chainer_sno.files import write_bytes
+
+    # Those of killed processes go first.  A process that rehearses now loses its file too, and
+    # takes that for what it is.
+    name = "rehearsal."
+    remove_unfinished(directory, name)
+    path = directory / f"{name}{secrets.token_hex(4)}{_UNFINISHED}"
+    try:
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError):
+                write_bytes(path, bytes(1024))
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _reason(error, directory):
+    """Return why a directory cannot be written into."""
+    for path in (directory, *directory.parents):
+        if path.exists() and not path.is_dir():
+            return f"{str(path)!r} is a file"
+    return error.strerror or error

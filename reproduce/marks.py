@@ -2,10 +2,8 @@
 
 import contextlib
 import datetime
-import fcntl
-import time
 
-from reproduce import Locked
+from reproduce import locks
 from reproduce.files import write_json
 
 #: Held while a process trains the run.
@@ -22,33 +20,28 @@ def now():
 
 
 @contextlib.contextmanager
-def locked(directory, wait):
-    """Hold a lock on a run; the system drops it when the process ends, however it ends."""
-    with open(directory / LOCK, "a") as file:
-        until = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= until:
-                    raise Locked(
-                        f"another process is training {directory.name}: wait for it, or stop it"
-                    ) from error
-            time.sleep(0.05)
+def locked(directory, wait, warn):
+    """Hold a lock on a run; the system drops it when the process ends, however it ends.
+
+    Args:
+        directory (pathlib.Path): of the run.
+        wait (float): for how many seconds to wait for another process.
+        warn (callable): takes a line where the file system has no locks, and the run goes on.
+
+    Raises:
+        Locked: another process holds it.
+        ReproduceError: the lock cannot be opened.
+    """
+    file, holds = locks.hold(directory / LOCK, wait, directory.name)
+    with file:
+        if not holds:
+            warn(locks.warning(directory))
         yield
 
 
 def is_locked(directory):
-    """Return whether a process trains the run of a directory."""
-    try:
-        with open(directory / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    """Return whether a process trains the run of a directory; None where nobody can tell."""
+    return locks.is_held(directory / LOCK)
 
 
 def write_failure(directory, settings, reason, again):

@@ -97,7 +97,7 @@ def write(out, directory=PROGRESS):
     Returns:
         list of pathlib.Path: the files written.
     """
-    out, directory = Path(out), make_writable(directory)
+    out, directory = Path(out), make_writable(directory, "--to")
     written = []
     for run in sorted(path for path in out.glob("*/") if path.is_dir()):
         target = directory / f"{run.name}.json"

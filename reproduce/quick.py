@@ -1,5 +1,6 @@
 """The main jobs: sections 4.1 and 4.2 as short runs, on the desk in minutes."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -27,9 +28,12 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     Raises:
         ReproduceError: the data cannot be loaded, or a directory cannot be written.
     """
+    import reproduce.figures  # noqa: F401  (matplotlib is missed before the trainings, not after)
+
     kind = experiments.get(experiment)
     runs = kind.quick(seed)
-    make_writable(figures)  # before the trainings, which take minutes
+    # Before the trainings, which take minutes.
+    make_writable(figures, "--out" if figures == out else "--figures")
     begun = time.perf_counter()
     failures = sweep.run_all(runs, out, jobs, data_dir, (device,))
     seconds = time.perf_counter() - begun
@@ -37,13 +41,15 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     records = [record.read(path) for path in paths if path.exists()]
     if records:
         title = f"{kind.title} on {runs[0].data.title}"
+        # The explanation ends with a command, which is to work as it stands.
+        options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
         beside = f", beside {kind.table} (its medians of five trials)" * bool(kind.table)
         print(f"\n{title}, a short run{beside}")
         print(compare.table(experiment, records))
         schedules = compare.descriptions(records)
         print()
         told = {"table": kind.table, "schedules": ";\n  ".join(schedules)}
-        print(kind.quick_explanation.format(**told))
+        print(kind.quick_explanation.format(**told) + options)
         for name, written in _draw(kind, records, Path(figures), title, seed):
             print(f"{name} of this short run: {', '.join(map(str, written))}")
         print(f"{len(records)} trainings; this call took {seconds:.0f} s.")

@@ -22,6 +22,7 @@ probability of 9e-5.
 import dataclasses
 import json
 import math
+import shlex
 import statistics
 import tempfile
 from pathlib import Path
@@ -296,12 +297,13 @@ def band(values):
     return mean - half, mean + half
 
 
-def read(name, directory):
+def read(name, directory, data_dir=None):
     """Read a baseline.
 
     Args:
         name (str): of the case.
         directory (pathlib.Path): of the baselines.
+        data_dir (str or pathlib.Path): where the data lies, for the command in a message.
 
     Returns:
         dict: the baseline, its numbers as arrays of float64.
@@ -312,6 +314,10 @@ def read(name, directory):
     """
     path = Path(directory) / f"{name}.json"
     mend = f"python -m reproduce regress --update --cases {name}"
+    if Path(directory) != BASELINES:
+        mend += f" --baselines {shlex.quote(str(directory))}"
+    if data_dir is not None and name in RUNS:
+        mend += f" --data-dir {shlex.quote(str(data_dir))}"
     try:
         content = json.loads(path.read_text())
         if content["schema"] != SCHEMA:
@@ -581,14 +587,14 @@ def regress(directory=BASELINES, names=None, traces=False, update=False, jobs=2,
             f"leave --traces out, or give some of {', '.join(TRACES)}"
         )
     if update:
-        make_writable(directory)  # before the trainings, which take minutes
+        make_writable(directory, "--baselines")  # before the trainings, which take minutes
         if trace_names:
             _update_traces(trace_names, directory)
         if run_names:
             _update_runs(run_names, directory, jobs, data_dir)
         return 0
     # All of them before the first training.
-    baselines = {name: read(name, directory) for name in [*trace_names, *run_names]}
+    baselines = {name: read(name, directory, data_dir) for name in [*trace_names, *run_names]}
     drift = {}
     if trace_names:
         drift |= _hold_traces({name: baselines[name] for name in trace_names})

@@ -8,6 +8,8 @@ A run owns the directory ``NAME`` in the output directory: ``lock``, held while 
 import contextlib
 import dataclasses
 import json
+import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +19,7 @@ import threadpoolctl
 
 from chainer_sno._import_chainer import chainer
 from reproduce import Interrupted, ReproduceError, data, experiments, marks, record, snapshot
-from reproduce.files import make_writable, remove_unfinished, write_json
+from reproduce.files import check_name, make_writable, remove_unfinished, write_json
 from reproduce.signals import listening
 
 #: Seconds between snapshots where the user names no interval.
@@ -189,11 +191,28 @@ class Watch(chainer.training.Extension):
         self.training.stop_trigger.enough = self.judge(self.training.log.log)
 
 
+def _warn(text):
+    """Print a line that is no part of the answer."""
+    print(f"reproduce: {text}", file=sys.stderr, flush=True)
+
+
 def _finished(path, directory, say):
     """Return the record of a finished run, whose snapshots nobody needs any more."""
-    found = record.read(path)
+    try:
+        found = record.read(path)
+    except ReproduceError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise ReproduceError(
+                f"the run is finished, but its record {str(path)!r} is another user's and may not "
+                "be read: ask for the right to, or give another --out",
+                again=True,
+            ) from error
+        raise ReproduceError(
+            f"{error}: delete it, and the same command trains the run", again=True
+        ) from error
     for old in [*snapshot.snapshots(directory), directory / marks.PROGRESS]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another user's, who shares the directory
+            old.unlink(missing_ok=True)
     say(f"{found['name']} is finished: {path}")
     return found
 
@@ -247,10 +266,11 @@ def run(settings, out, options=Options()):
     say = options.say
     if options.interval is not None and options.interval < 1:
         raise ReproduceError(f"--snapshot-interval must be at least 1, not {options.interval}")
-    out = make_writable(out)
-    path = out / f"{settings.name}.json"
-    if path.exists():
-        return _finished(path, out / settings.name, say)
+    path = Path(out) / f"{settings.name}.json"
+    if os.path.exists(path):  # which, unlike Path.exists, says no of a name that is too long
+        return _finished(path, path.with_name(settings.name), say)
+    out = make_writable(out, "--out")
+    check_name(path)
     settings.check_memory()
     use_one_thread()
     device = get_device(options.device)
@@ -258,8 +278,8 @@ def run(settings, out, options=Options()):
     kind.check_threads(settings, options.threads, kind.path_of(device, options.plain))
     dataset = data.load(settings.dataset, options.data_dir, say)
     directory = make_writable(out / settings.name)
-    with marks.locked(directory, options.wait), chainer.using_device(device):
-        if path.exists():
+    with marks.locked(directory, options.wait, _warn), chainer.using_device(device):
+        if os.path.exists(path):
             return _finished(path, directory, say)
         remove_unfinished(directory)
         remove_unfinished(out, path.name)
@@ -275,8 +295,8 @@ def run(settings, out, options=Options()):
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "
                 "before is whole; mend it and give the same command"
             )
-            marks.write_failure(directory, settings, message, again=False)
-            raise ReproduceError(message) from error
+            marks.write_failure(directory, settings, message, again=True)
+            raise ReproduceError(message, again=True) from error
         except MemoryError as error:
             reason = " ".join(str(error).split()) or "no reason was given"
             message = (
@@ -286,7 +306,7 @@ def run(settings, out, options=Options()):
             marks.write_failure(directory, settings, message, again=False)
             raise ReproduceError(message) from error
         except ReproduceError as error:
-            marks.write_failure(directory, settings, str(error), again=False)
+            marks.write_failure(directory, settings, str(error), error.again)
             raise
         return _finished(path, directory, say)
 

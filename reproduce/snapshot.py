@@ -90,7 +90,8 @@ def resume(trainer, directory, identity, say=print):
             raise ReproduceError(
                 f"{str(path)!r} is a snapshot of another configuration ({name} is "
                 f"{saved.get(name)} there and {identity.get(name)} here): move it away, or give "
-                "another --out"
+                "another --out",
+                again=True,
             )
         # A newer one that is damaged would be in the way of the one to be written in its place.
         for damaged in found[:number]:

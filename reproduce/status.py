@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import json
+import math
+import os
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,8 @@ from reproduce.settings import Settings
 
 #: The directory of the plans in an output directory; out of the way of the records.
 PLANS = ".plans"
+#: A run whose lock tells nothing is taken to run while its progress is no older, in seconds.
+RECENT = 120
 
 
 @dataclass
@@ -42,13 +47,39 @@ class State:
     again: bool = False
 
 
+def _content(path):
+    """Return what a JSON file of a run holds, a dictionary.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError, ValueError, RecursionError: it cannot be read, or is damaged.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} is in it, not an object")
+    return content
+
+
 def _read(path):
     """Return the content of a JSON file, an empty dictionary where it cannot be read."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return _content(path)
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def _part(content, name):
+    """Return an object in a file, an empty dictionary where it is something else."""
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _number(content, name, otherwise=None):
+    """Return a number in a file that is finite and not negative; ``otherwise`` without one."""
+    found = content.get(name)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return otherwise
+    return found if 0 <= found < math.inf else otherwise
 
 
 def state(out, settings):
@@ -63,21 +94,33 @@ def state(out, settings):
     """
     out = Path(out)
     iterations = settings.iterations()
-    found = _read(out / f"{settings.name}.json")
+    path = out / f"{settings.name}.json"
+    found = _read(path)
     if found:
-        seconds = found.get("times", {}).get("seconds", 0)
-        done = found.get("result", {}).get("iterations", iterations)
-        return State(settings, "finished", done, done, seconds / done)
+        seconds = _number(_part(found, "times"), "seconds")
+        done = _number(_part(found, "result"), "iterations") or iterations
+        return State(settings, "finished", done, done, seconds and seconds / done)
     directory = out / settings.name
     progress = _read(directory / marks.PROGRESS)
-    iteration = progress.get("iteration", 0)
-    rate = progress.get("seconds_per_iteration")
-    if marks.is_locked(directory):
+    iteration = min(_number(progress, "iteration", 0), iterations)
+    rate = _number(progress, "seconds_per_iteration")
+    updated = _number(progress, "updated", 0)
+    running = marks.is_locked(directory)
+    if running is None:  # another user's lock, or a file system without locks
+        running = iteration < iterations and time.time() - updated < RECENT
+    if running:
         left = None
-        if rate is not None:
-            since = time.time() - progress["updated"]
-            left = max(0.0, (iterations - iteration) * rate - since)
+        if rate is not None and updated:
+            left = max(0.0, (iterations - iteration) * rate - max(0.0, time.time() - updated))
         return State(settings, "running", iteration, iterations, rate, left)
+    if os.path.exists(path):
+        reason = f"its record {str(path)!r} is another user's and may not be read"
+        if os.access(path, os.R_OK):
+            reason = (
+                f"its record {str(path)!r} is damaged: delete it, and the same command trains the "
+                "run"
+            )
+        return State(settings, "failed", iteration, iterations, rate, reason=reason, again=True)
     failed = _read(directory / marks.FAILED)
     if failed:
         return State(
@@ -86,8 +129,8 @@ def state(out, settings):
             iteration,
             iterations,
             rate,
-            reason=failed.get("reason", "for no known reason"),
-            again=failed.get("again", False),
+            reason=str(failed.get("reason", "for no known reason")),
+            again=failed.get("again") is True,
         )
     kind = "interrupted" if progress else "waiting"
     return State(settings, kind, iteration, iterations, rate)
@@ -102,11 +145,88 @@ def write_plan(out, runs):
     """
     plan = [run.as_dict() for run in runs]
     digest = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]
-    path = make_writable(Path(out) / PLANS) / f"{digest}.json"
-    remove_unfinished(path.parent, path.name)
-    # Where the same sweep begins at this moment, it removes this file and writes the same.
-    with contextlib.suppress(FileNotFoundError):
-        write_json(path, {"runs": plan})
+    path = Path(out) / PLANS / f"{digest}.json"
+    if _read(path).get("runs") == plan:
+        return  # also another user's, which cannot be replaced
+    try:
+        make_writable(path.parent)
+        remove_unfinished(path.parent, path.name)
+        # Where the same sweep begins at this moment, it removes this file and writes the same.
+        with contextlib.suppress(FileNotFoundError):
+            write_json(path, {"runs": plan})
+    except (OSError, ReproduceError) as error:
+        refused = error.__cause__ or error
+        reason = getattr(refused, "strerror", None) or refused
+        print(
+            f"reproduce: {str(path)!r}, the plan of this sweep, is not written ({reason}): status "
+            "will not know of the runs that have not begun",
+            file=sys.stderr,
+        )
+
+
+def _settings(values):
+    """Return the settings in a file.
+
+    Raises:
+        ValueError: there are none, also where names are right and values of another type.
+    """
+    try:
+        run = from_dict(values or {})
+        if not (run.name and run.iterations() >= 1):
+            raise ValueError("a training without iterations")
+    except (ReproduceError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(str(error)) from error
+    return run
+
+
+def damaged(out):
+    """Return a line for each file of runs that cannot be read.
+
+    Args:
+        out (pathlib.Path): the output directory.
+
+    Returns:
+        list of str: the file and what is wrong with it.
+    """
+    out = Path(out)
+    paths = [*(out / PLANS).glob("*.json"), *out.glob("*.json")]
+    paths += [path for name in (marks.PROGRESS, marks.FAILED) for path in out.glob(f"*/{name}")]
+    told = []
+    for path in sorted(paths):
+        try:
+            _check(path, _content(path))
+        except FileNotFoundError:
+            continue  # deleted meanwhile, as by a run that ends
+        except (OSError, ValueError, RecursionError) as error:
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+            told.append(f"{str(path)!r} is damaged or no file of a run ({reason})")
+    return told
+
+
+def _check(path, content):
+    """Check what is read from a file in the directory of the runs.
+
+    Raises:
+        ValueError: it has another form; the message says where.
+    """
+    numbers = {}
+    if path.parent.name == PLANS:
+        if not isinstance(content.get("runs"), list):
+            raise ValueError("it holds no list of runs")
+        for values in content["runs"]:
+            _settings(values)
+        return
+    _settings(content.get("settings"))
+    if path.name == marks.PROGRESS:
+        numbers = {"iteration": content, "iterations": content, "updated": content}
+        if content.get("seconds_per_iteration") is not None:
+            numbers["seconds_per_iteration"] = content
+    elif path.name != marks.FAILED:
+        times, result = _part(content, "times"), _part(content, "result")
+        numbers = {"seconds": times, "iterations": result}
+    for name, part in numbers.items():
+        if _number(part, name) is None:
+            raise ValueError(f"its {name} is no number")
 
 
 def known_runs(out):
@@ -126,19 +246,18 @@ def known_runs(out):
         raise ReproduceError(
             f"there is no directory {str(out)!r}: give the directory of the runs as --out"
         )
-    found = [
-        run for path in sorted((out / PLANS).glob("*.json")) for run in _read(path).get("runs", ())
-    ]
+    found = []
+    for path in sorted((out / PLANS).glob("*.json")):
+        runs = _read(path).get("runs")
+        found += runs if isinstance(runs, list) else []
     found += [_read(path).get("settings") for path in sorted(out.glob("*.json"))]
     for name in (marks.PROGRESS, marks.FAILED):
         found += [_read(path).get("settings") for path in sorted(out.glob(f"*/{name}"))]
     runs = {}
     for settings in found:
-        try:
-            run = from_dict(settings or {})
-        except (ReproduceError, TypeError):
-            continue
-        runs.setdefault(run.name, run)
+        with contextlib.suppress(ValueError):
+            run = _settings(settings)
+            runs.setdefault(run.name, run)
     return list(runs.values())
 
 

@@ -5,7 +5,10 @@ and what a run needs to go on is in its own directory.  The lock of a run, not t
 that no two processes train the same one.
 """
 
+import asyncio
+import concurrent.futures
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -18,9 +21,9 @@ import rich.console
 import rich.live
 import rich.text
 
-from reproduce import ROOT, Locked, ReproduceError, data, marks, status
+from reproduce import ROOT, Locked, ReproduceError, data, locks, marks, status
 from reproduce.experiments import from_dict
-from reproduce.files import make_writable
+from reproduce.files import check_name, make_writable
 from reproduce.settings import flag
 from reproduce.signals import listening
 
@@ -30,6 +33,8 @@ POLL = 0.5
 WAIT = 60
 #: How many workers of a cluster may die over a run.
 ATTEMPTS = 20
+#: Seconds for which a scheduler may take to answer.
+ANSWER = 20
 
 
 def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
@@ -72,6 +77,14 @@ def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
     return [sys.executable, "-m", "reproduce", "run", *run.as_arguments(), "--quiet", *options]
 
 
+def _temporary_file(directory):
+    """Return a file that is deleted when closed; in a directory only where nothing else will do."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # the system's directory is full, or not to be written into
+        return tempfile.TemporaryFile(dir=directory)
+
+
 class _Process:
     """A training in a process of its own, which ends when this one does."""
 
@@ -79,7 +92,7 @@ class _Process:
         self.run = run
         self.directory = out / run.name
         self.device = device
-        self.errors = tempfile.TemporaryFile()
+        self.errors = _temporary_file(out)
         # The package is found from any working directory, that of a cluster's worker for one.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
@@ -111,10 +124,14 @@ class _Process:
         last = said[-1].removeprefix("reproduce: ") if said else "it said nothing"
         if code < 0:
             last = f"it was killed by {signal.Signals(-code).name}"
-        if not (self.directory / marks.FAILED).exists():
-            # The training could not leave a word itself; a kill or a signal is no fault of its
-            # settings, so the same command takes it again.
-            marks.write_failure(self.directory, self.run, last, again=code < 0 or code > 128)
+        if not os.path.exists(self.directory / marks.FAILED):
+            # The training could not leave a word itself.  A kill, a signal and what the user can
+            # mend, such as a full disk, are no fault of its settings, so the same command takes it
+            # again.
+            mendable = code == ReproduceError.exit_code
+            marks.write_failure(
+                self.directory, self.run, last, again=code < 0 or code > 128 or mendable
+            )
         return last
 
 
@@ -143,21 +160,23 @@ class _View:
         self.out = out
         self.runs = runs
         self.jobs = jobs
+        self.told = set()
         self.console = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self):
-        if self.console.is_terminal:
+        if self.is_live:
             self.live.start()
         return self
 
     def __exit__(self, *error):
-        if self.console.is_terminal:
+        if self.is_live:
             self.live.stop()
 
     def refresh(self):
         """Show how the runs stand."""
-        if self.console.is_terminal:
+        if self.is_live:
             states = [status.state(self.out, run) for run in self.runs]
             text = "\n".join(status.lines(states, self.jobs))
             self.live.update(rich.text.Text(text), refresh=True)
@@ -166,10 +185,21 @@ class _View:
         """Print a line that stays."""
         self.console.print(rich.text.Text(text))
 
+    def say_waiting(self, runs):
+        """Print which runs are waited for, where that is not yet told."""
+        names = [run.name for run in runs if run.name not in self.told]
+        if names:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self.say(
+                f"waiting for other processes, which train {names[0]}{others}: stop them, or stop "
+                "this sweep, if that is not wanted"
+            )
+        self.told.update(names)
+
 
 def _announce(view, run, failure):
     """Print that a run has ended, and how many are finished."""
-    finished = sum((view.out / f"{other.name}.json").exists() for other in view.runs)
+    finished = sum(os.path.exists(view.out / f"{other.name}.json") for other in view.runs)
     said = "is finished" if failure is None else f"failed: {failure}"
     view.say(f"{run.name} {said} ({finished} of {len(view.runs)} finished)")
 
@@ -227,11 +257,14 @@ def run_all(
         raise ReproduceError(
             f"--threads must be 1 for unit selection, not {threads}: give more --jobs instead"
         )
-    out = make_writable(out).resolve()
+    out = make_writable(out, "--out").resolve()
     status.write_plan(out, runs)
     waiting, failures = _to_train(out, runs, retry_failed)
     if not waiting:
         return failures
+    check_name(out / f"{max((run.name for run in waiting), key=len)}.json")
+    if locks.are_missing(out):
+        _warn(locks.warning(out))
     if scheduler is not None:
         return {
             **failures,
@@ -246,14 +279,18 @@ def run_all(
     return {**failures, **found}
 
 
+def _warn(text):
+    """Print a line that is no part of the answer."""
+    print(f"reproduce: {text}", file=sys.stderr)
+
+
 def _warn_of_cores(jobs, threads):
     """Warn where more threads would compute at once than there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if jobs * threads > cores:
-        print(
-            f"reproduce: {jobs} jobs of {threads} thread{'s' * (threads > 1)} are more than the "
-            f"{cores} core{'s' * (cores > 1)} of this machine: each will be slower",
-            file=sys.stderr,
+        _warn(
+            f"{jobs} jobs of {threads} thread{'s' * (threads > 1)} are more than the "
+            f"{cores} core{'s' * (cores > 1)} of this machine: each will be slower"
         )
 
 
@@ -282,6 +319,8 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
                 if failure is not None:
                     failures[job.run.name] = failure
                 _announce(view, job.run, failure)
+            if not running:
+                view.say_waiting(waiting)
             view.refresh()
     return failures
 
@@ -317,16 +356,61 @@ def train_on_worker(settings, out, data_dir, device, stop, threads=1):
     return job.failure()
 
 
+def _ask(scheduler):
+    """Ask a scheduler who it is; a client would wait for ever for what is another service.
+
+    Raises:
+        OSError, ValueError: it does not answer in time, or is something else.
+    """
+    import distributed
+
+    async def identity():
+        arguments = distributed.security.Security().get_connection_args("client")
+        remote = distributed.rpc(scheduler, timeout=ANSWER, connection_args=arguments)
+        async with remote:
+            return await remote.identity()
+
+    async def in_time():
+        # Not wait_for, which would wait for the end of what does not listen.
+        task = asyncio.ensure_future(identity())
+        done, _ = await asyncio.wait([task], timeout=ANSWER)
+        if not done:
+            task.cancel()
+            raise TimeoutError(f"nothing that it understands in {ANSWER} s")
+        return task.result()
+
+    kind = asyncio.run(in_time()).get("type")
+    if kind != "Scheduler":
+        raise ValueError(f"a {kind} answers there")
+
+
+def _wait_until_released(out, runs):
+    """Wait until no process trains one of some runs; return whether that is so."""
+    until = time.monotonic() + WAIT
+    while time.monotonic() < until:
+        time.sleep(2 * POLL)  # for which a worker may take to see that it is to stop
+        if not any(marks.is_locked(out / run.name) for run in runs):
+            return True
+    return False
+
+
 def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
     """Train runs on a dask.distributed cluster; return the failures by name."""
     try:
         import distributed
     except ImportError as error:
         raise ReproduceError("--scheduler needs dask: pip install distributed") from error
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL)  # what it has to say, this sweep says in a line
     try:
-        client = distributed.Client(scheduler, timeout=20)
-    except (OSError, ValueError) as error:
-        raise ReproduceError(f"no scheduler answers at {scheduler!r} ({error})") from error
+        _ask(scheduler)
+        client = distributed.Client(scheduler, timeout=ANSWER)
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ReproduceError(
+            f"no scheduler answers at {scheduler!r} ({reason}): start one with dask scheduler, and "
+            "give the address that it prints"
+        ) from error
 
     def submit(run, device):
         return client.submit(
@@ -342,21 +426,26 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
         )
 
     # A directory is what this process and the workers share; a file in it reaches all of them.
-    stop = out / status.PLANS / f"stop-{uuid.uuid4().hex}"
+    stop = out / f".stop-{uuid.uuid4().hex}"
     failures, attempts = {}, {}
     with client, _View(out, runs, None) as view, _stopping(()):
         tasks = {
             submit(run, devices[i % len(devices)]): (run, devices[i % len(devices)])
             for i, run in enumerate(waiting)
         }
+        if not client.scheduler_info()["workers"]:
+            view.say(f"waiting for workers, of which {scheduler} has none: dask worker {scheduler}")
         try:
             while tasks:
                 time.sleep(POLL)
+                if client.status != "running":
+                    raise concurrent.futures.CancelledError
                 for task in [task for task in tasks if task.done()]:
                     run, device = tasks.pop(task)
                     try:
                         failure = task.result()
                     except Locked:
+                        view.say_waiting([run])
                         tasks[submit(run, device)] = run, device
                         continue
                     except distributed.scheduler.KilledWorker as error:
@@ -372,8 +461,20 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
                 view.refresh()
         except KeyboardInterrupt:
             stop.touch()
-            distributed.wait(list(tasks))
+            with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+                distributed.wait(list(tasks), timeout=WAIT)
             raise
+        except (OSError, concurrent.futures.CancelledError) as error:
+            # The workers cannot be reached either, but they look for the file.
+            stop.touch()
+            if _wait_until_released(out, waiting):
+                told = "the trainings are stopped"
+            else:
+                told = "trainings that go on end with their workers"
+            raise ReproduceError(
+                f"the scheduler at {scheduler!r} is lost; {told}: start it and its workers again, "
+                "and give the same command, which goes on from the snapshots"
+            ) from error
         finally:
             stop.unlink(missing_ok=True)
     return failures

@@ -14,6 +14,7 @@ from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
 from reproduce.settings import THETA_DTYPES
+from reproduce.streams import is_live
 
 #: The backend of :func:`chainer_sno.make_updater` of each path.  The engine of ``winograd`` is in
 #: the network itself.
@@ -288,16 +289,17 @@ class Training:
         trainer.extend(self.log)
         trainer.extend(_fail_without_a_number, name="finite", trigger=every_epoch)
 
-    def show(self, stream=sys.stdout):
+    def show(self, stream=None):
         """Print a line an epoch and, on a terminal, a progress bar with the time left.
 
         Args:
-            stream (file): where to print.
+            stream (file): where to print, by default stdout.
         """
+        stream = stream or sys.stdout
         entries = ["epoch", "main/loss", "validation/main/error"]
         if self.bernoulli is not None:
             entries += ["structure/usage_rate", "structure/weight_ratio", "theta/mean"]
-        terminal = stream.isatty()
+        terminal = is_live(stream)
         self.trainer.extend(
             chainer.training.extensions.PrintReport(
                 [*entries, "elapsed_time"], out=stream if terminal else _Plain(stream)

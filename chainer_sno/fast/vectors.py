@@ -10,9 +10,11 @@ Arrays are passed whole, with offsets in numbers (not bytes), because numba woul
 for every view.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -363,17 +365,25 @@ class _Cache(caching.FunctionCache):
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Load what was compiled; nothing where it cannot be read."""
+        """Load what was compiled; nothing where it cannot be read or is damaged."""
         try:
             return super().load_overload(sig, target_context)
         except OSError:
+            return None
+        except Exception:  # a file that a full disk cut short is a pickle that can raise anything
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save what was compiled; a full disk, or one that is not to be written to, is no error."""
         try:
             super().save_overload(sig, data)
-        except OSError:
+        except (
+            OSError,
+            EOFError,
+            pickle.UnpicklingError,
+        ):  # or a damaged one that cannot be mended
             _warn_without_cache()
 
 

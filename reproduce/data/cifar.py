@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import pickle
 import tarfile
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,9 @@ import PIL.Image
 from chainer_sno.files import write_bytes
 from reproduce import ReproduceError
 from reproduce.data.base import (
+    UNREADABLE,
     ArrayUnpickler,
+    DamagedError,
     DataSet,
     Part,
     SourceError,
@@ -91,7 +92,7 @@ class CifarDataSet(DataSet):
         for part, path in paths.items():
             try:
                 arrays[part] = numpy.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+            except UNREADABLE as error:
                 raise self.damaged(path, error) from error
             self.verify(part, arrays[part], repr(str(path)))
         return arrays
@@ -104,7 +105,7 @@ class CifarDataSet(DataSet):
                     for names in self.files
                     for name in names
                 }
-        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        except UNREADABLE as error:
             raise self.damaged(origin, error) from error
         return self._from_pickles(contents.__getitem__, origin)
 
@@ -124,7 +125,7 @@ class CifarDataSet(DataSet):
                 labels = [numpy.asarray(batch[self.label], dtype=numpy.uint8) for batch in batches]
                 arrays[f"{kind}_images"] = numpy.concatenate(images).reshape(-1, 3, 32, 32)
                 arrays[f"{kind}_labels"] = numpy.concatenate(labels)
-            except (pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
+            except UNREADABLE as error:
                 raise self.damaged(origin, error) from error
         for part, array in arrays.items():
             if not self.pickles:
@@ -134,7 +135,11 @@ class CifarDataSet(DataSet):
     def read_mirror(self):
         """Download the archive and read it."""
         url = self.mirror + self.archive
-        return self._from_archive(download(url), url)
+        content = download(url)
+        try:
+            return self._from_archive(content, url)
+        except DamagedError as error:
+            raise SourceError(str(error)) from error
 
     def write(self, arrays, directory):
         """Write the parts as NumPy files, with their digests where those are not published."""

@@ -1,5 +1,6 @@
 """Figures from records: the paper's, and three that it lacks."""
 
+import chainer_sno._import_matplotlib  # noqa: F401  (before what follows imports it)
 from reproduce.figures.errors import error_against_seconds, usage_rate_against_error
 from reproduce.figures.gallery import Drawn, draw_all
 from reproduce.figures.network import densenet

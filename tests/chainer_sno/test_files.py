@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy
 import pytest
 
@@ -51,3 +54,43 @@ def test_damage_of_any_byte_is_seen_or_does_no_harm(tmp_path, rng):
         path.write_bytes(content)
         with pytest.raises(DAMAGE):
             read_npz(path)
+
+
+@pytest.fixture
+def umask():
+    """Set the mask of new files' modes; it is set back."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_files_have_the_mode_that_the_umask_says(tmp_path, umask, mask):
+    umask(mask)
+    write_bytes(tmp_path / "file", b"")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_file_system_that_refuses_chmod(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refused)
+    monkeypatch.setattr(os, "fchmod", refused)
+    write_npz(tmp_path / "file", {"a": numpy.arange(3)})
+    assert read_npz(tmp_path / "file")["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_cannot_wait_for_its_disk(tmp_path, monkeypatch, number):
+    def fsync(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            write_bytes(tmp_path / "file", b"content")
+        assert list(tmp_path.iterdir()) == []
+    else:
+        write_bytes(tmp_path / "file", b"content")
+        assert (tmp_path / "file").read_bytes() == b"content"

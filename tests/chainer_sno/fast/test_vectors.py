@@ -1,9 +1,16 @@
 """What the kernels of the dense blocks are made of."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy
 import pytest
 
+import chainer_sno
 from chainer_sno.fast import blocks, vectors, winograd
 from chainer_sno.fast.vectors import Vectors, kernel, registers_of
 
@@ -158,3 +165,57 @@ def test_flipped_kernels(rng):
     expected = kernel_of @ g[::-1, ::-1].ravel()
     found = (kernel_of @ g.ravel())[winograd.FLIPPED] * numpy.kron(factors, factors)
     numpy.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_every_function_is_compiled_so_that_it_needs_no_cache():
+    """numba's own cache=True, and a decorator besides ours, would fail without a directory."""
+    root = Path(chainer_sno.__file__).parent.parent
+    for path in [*(root / "chainer_sno").rglob("*.py"), *(root / "reproduce").rglob("*.py")]:
+        found = re.findall(r"numba\.\w*jit\b|cache=True|import \w*jit\b", path.read_text())
+        assert found == (["numba.njit"] * 2 if path.name == "vectors.py" else []), path
+
+
+#: Nothing but a directory that cannot be made may hold numba's cache.
+NO_CACHE = {
+    "NUMBA_CACHE_DIR": "/dev/null/cache",
+    "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+}
+
+
+def test_an_import_and_a_training_without_a_cache(tmp_path):
+    program = (
+        "import chainer_sno.fast, chainer_sno, numpy\n"
+        "rng = numpy.random.default_rng(0)\n"
+        "iterator = chainer_sno.ArrayIterator(\n"
+        "    (rng.random((32, 5), 'f'), rng.integers(0, 3, 32).astype('i')), 16)\n"
+        "link = chainer_sno.links.MaskedMLP(5, (4,), 3)\n"
+        "optimizer = chainer_sno.NesterovAG().setup(link)\n"
+        "bernoulli = chainer_sno.Bernoulli(link.costs)\n"
+        "kind = chainer_sno.fast.FastStructureUpdater\n"
+        "kind(iterator, optimizer, bernoulli, converter=chainer_sno.pass_arrays).update()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(chainer_sno.__file__).parent.parent,
+        env={**os.environ, **NO_CACHE},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("NUMBA_CACHE_DIR") == 1
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x04K\x01."])
+def test_a_damaged_cache_is_written_anew(tmp_path, monkeypatch, ending, content):
+    def four(x):
+        return 4 * x
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert vectors.compiled(four)(3) == 12
+    (path,) = tmp_path.rglob(f"*.{ending}")
+    path.write_bytes(content)
+    assert vectors.compiled(four)(3) == 12
+    again = vectors.compiled(four)
+    assert again(3) == 12
+    assert sum(again.stats.cache_hits.values()) == 1

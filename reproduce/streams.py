@@ -1,0 +1,122 @@
+"""What a program prints to: streams that may be closed, full or no terminal."""
+
+import contextlib
+import os
+import sys
+import warnings
+
+
+def is_live(stream):
+    """Return whether a stream is a terminal that understands control sequences."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+class _Checked:
+    """A stream that says once that it cannot be written to, and then forgets what it is given.
+
+    A training of days is not lost because the file that gets its lines is on a full disk.
+
+    Args:
+        stream (file): the stream.
+        on_failure (callable): takes the error.
+        to_pipes (bool): whether a reader that has ended is an error like any other; else it is
+            raised.
+    """
+
+    def __init__(self, stream, on_failure, to_pipes):
+        self._stream = stream
+        self._on_failure = on_failure
+        self._to_pipes = to_pipes
+        self.failed = False
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        """Write a text, if that is still possible."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self):
+        """Write what is held back."""
+        self._try(self._stream.flush)
+
+    def _try(self, call, *arguments):
+        try:
+            call(*arguments)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and not self._to_pipes:
+                raise
+            first, self.failed = not self.failed, True
+            to_nowhere(self._stream)
+            if first:
+                self._on_failure(error)
+
+
+def to_nowhere(stream):
+    """Let what a stream still holds, and all that follows, go nowhere.
+
+    The interpreter writes it when it ends, and would complain.
+    """
+    with contextlib.suppress(OSError, ValueError):  # a stream in memory has no number
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def _open_what_is_closed():
+    """Open the three standard streams that whoever started this process has closed.
+
+    The next file that is opened would get the number of one, a snapshot that of what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+
+
+@contextlib.contextmanager
+def checked():
+    """Stand stdout and stderr that cannot fail in the place of the standard ones.
+
+    Yields:
+        file: stdout; its ``failed`` says whether something that was printed is lost.
+    """
+    _open_what_is_closed()
+
+    def complain(error):
+        print(
+            f"reproduce: what is printed is lost ({error.strerror or error}); files are written "
+            "all the same",
+            file=sys.stderr,
+        )
+
+    out, error = sys.stdout, sys.stderr
+    for stream in (out, error):
+        if hasattr(stream, "reconfigure"):  # a letter that the locale lacks is no reason to end
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout = _Checked(out, complain, to_pipes=False)
+    sys.stderr = _Checked(error, lambda _: None, to_pipes=True)
+    try:
+        yield sys.stdout
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            to_nowhere(out)
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = out, error
+
+
+def show_warnings_in_one_line():
+    """Print the warnings of this process in a line each, without the code that they are about."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(f"reproduce: {' '.join(str(message).split())}", file=file or sys.stderr)
+
+    warnings.showwarning = show
