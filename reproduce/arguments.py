@@ -125,7 +125,7 @@ def address(text):
 
 
 def _path(text, kind):
-    """Return a path with the home directory written out, which no shell does in ``--out=~/runs``."""
+    """Return a path with the home directory written out; no shell does so in ``--out=~/runs``."""
     _check_not_empty(text, kind)
     found = os.path.expanduser(text)
     if found.startswith("~"):

@@ -322,10 +322,11 @@ def _status(arguments):
 
     _check_directory("--out", arguments.out, "of the runs")
     states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
-    if not states:
+    damaged = status.damaged(arguments.out)
+    if not states and not damaged:
         raise ReproduceError(_no_runs(arguments.out))
     print("\n".join(status.lines(states)))
-    for line in status.damaged(arguments.out):
+    for line in damaged:
         print(f"reproduce: left out: {line}", file=sys.stderr)
 
 

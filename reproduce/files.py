@@ -57,8 +57,6 @@ def make_writable(directory, option=None):
         directory.mkdir(parents=True, exist_ok=True)
         _rehearse(directory)
     except OSError as error:
-        # Of a file in the directory's place, the system says "File exists".
-        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or error
         raise ReproduceError(
             f"cannot write into {str(directory)!r} ({_reason(error, directory)}): name another "
             f"directory{f' with {option}' * bool(option)}"

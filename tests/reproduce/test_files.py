@@ -7,9 +7,9 @@ import pytest
 
 from chainer_sno.files import write_bytes
 from reproduce import ReproduceError, data
+from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.files import check_name, make_writable, remove_unfinished, write_json
 from reproduce.run import run
-from reproduce.settings import UnitSelection
 from reproduce.sweep import run_all
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from reproduce import Locked, ReproduceError, locks, marks, status, sweep
-from reproduce.settings import UnitSelection
+from reproduce.experiments.unit_selection import UnitSelection
 
 RUN = UnitSelection(units=8, layers=1, epochs=1)
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from reproduce import ReproduceError, cli, marks, run, status, sweep
-from reproduce.settings import UnitSelection
+from reproduce.experiments.unit_selection import UnitSelection
 from tests.reproduce import synthetic
 
 RUN = UnitSelection(units=8, layers=1, epochs=1)

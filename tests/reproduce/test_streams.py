@@ -6,11 +6,11 @@ import sys
 
 import numpy
 import pytest
-from reproduce.unit_selection import UnitTraining
 
 from reproduce import ROOT, streams
+from reproduce.experiments.unit_selection import UnitSelection
+from reproduce.experiments.unit_training import UnitTraining
 from reproduce.run import get_device
-from reproduce.settings import UnitSelection
 
 #: Training's work and words, as short as they can be, and then what its file holds.
 PROGRAM = """
