@@ -66,6 +66,7 @@ class MLPNetwork:
         self.shapes = [layer.W.shape for layer in layers]
         if self.shapes[-1][0] > MAX_CLASSES:
             raise ValueError(f"the GPU's kernels take at most {MAX_CLASSES} classes")
+        self.classes = self.shapes[-1][0]
         self.rows = samples * batch_size
         hidden = sum(out for out, _ in self.shapes[:-1])
         self.x = xp.zeros((batch_size, self.shapes[0][1]), dtype)

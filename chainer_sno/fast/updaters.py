@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -113,9 +113,8 @@ class _HeldState(dict[str, Any]):
 
 
 @functools.cache
-def _held(kind: Hashable) -> Any:
+def _held(kind: Any) -> Any:
     """Return the class of parameters of a class whose values may be in an engine."""
-    assert isinstance(kind, type)
     return type(kind.__name__, (_Held, kind), {"__module__": kind.__module__})
 
 
@@ -225,7 +224,7 @@ class _Binding:
         for parameter in self._parameters:
             if not isinstance(parameter, _Held):
                 parameter._shared_holder = [None]
-                parameter.__class__ = _held(type(parameter))
+                parameter.__class__ = _held(type(parameter))  # type: ignore[arg-type]
             rule = parameter.update_rule
             if not isinstance(rule.state, _HeldState):
                 rule._state = _HeldState(rule.state)

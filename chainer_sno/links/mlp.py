@@ -159,7 +159,7 @@ class MLP(chainer.Chain):
             raise ValueError("the fast path is for an MLP that looks at all inputs")
         if self.activation is not chainer.functions.relu:
             raise ValueError("the fast path is for ReLU")
-        return list(self.layers)
+        return [*self.layers]
 
     def forward(self, x: Any) -> Any:
         """Return the outputs before the softmax.

@@ -522,3 +522,54 @@ def test_examples_without_a_class_are_ignored(ignored, dtype):
         updater.get_iterator("main").arrays[1][:ignored] = -1
     train(updaters, 30)
     compare(*updaters, dtype.name)
+
+
+def every_unit_on(updater):
+    if hasattr(updater, "bernoulli"):
+        updater.bernoulli.theta[...] = 1
+    return updater
+
+
+NETWORKS = {
+    "units": lambda: every_unit_on(structure_updater(FastStructureUpdater)),
+    "fixed": lambda: standard_updater(FastStandardUpdater, 0.0),
+    "dense": lambda: every_unit_on(dense_updater()),
+}
+
+
+def dense_updater():
+    link = links.DenseNet(7, 2, classes=3)
+    rng = numpy.random.default_rng(2)
+    arrays = rng.normal(size=(8, 3, 8, 8)).astype("f"), rng.integers(0, 3, 8).astype("i")
+    return StructureUpdater(
+        ArrayIterator(arrays, 8), optimizer_of(link), Bernoulli(link.costs), converter=pass_arrays
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_is_no_number_is_not_lost(network):
+    """With any one parameter that is NaN, the loss of the next iteration is NaN."""
+    for k, (name, _) in enumerate(target(NETWORKS[network]()).namedparams()):
+        updater = NETWORKS[network]()
+        parameter = list(target(updater).params())[k]
+        parameter.array.reshape(-1)[-1] = numpy.nan
+        observation = {}
+        reporter = chainer.Reporter()
+        reporter.add_observer("main", target(updater))
+        with reporter.scope(observation):
+            updater.update()
+        assert numpy.isnan(observation["main/loss"]), name
+        assert numpy.isnan(parameter.array).any(), name
+
+
+def test_what_is_no_number_survives_a_change_of_the_learning_rate():
+    updater = structure_updater(FastStructureUpdater)
+    for layer in updater._binding.layers:
+        layer.W.array[0, 0] = numpy.nan
+    updater.bernoulli.theta[...] = 0  # no gradient reaches most weights
+    train([updater], 1)
+    updater.get_optimizer("main").lr = 0.01
+    train([updater], 1)
+    for layer in updater._binding.layers:
+        assert numpy.isnan(layer.W.array[0, 0])
+        assert numpy.isnan(layer.W.update_rule.state["v"][0, 0])
