@@ -129,8 +129,9 @@ def _wrapped(dtype: Any, value: Any) -> Any:
     """Return a number in a dtype; an integer that does not fit wraps around."""
     dtype = numpy.dtype(dtype)
     if dtype.kind in "iu" and type(value) is int:
-        bits = 8 * dtype.itemsize
-        return numpy.array(value % 2**bits, f"u{dtype.itemsize}").astype(dtype)[()]
+        size = 2 ** (8 * dtype.itemsize)
+        low = -size // 2 if dtype.kind == "i" else 0
+        return (value - low) % size + low
     return value
 
 
