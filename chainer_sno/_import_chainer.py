@@ -1,6 +1,6 @@
 """Import Chainer 7.8.1, its last release, on a current NumPy and Python.
 
-Chainer needs help to be imported and none to run:
+Chainer needs help to be imported:
 
 * ``chainer.functions.as_strided`` reads ``numpy.sctypes`` while it is imported; NumPy 2.0
   removed it.
@@ -11,10 +11,30 @@ Chainer needs help to be imported and none to run:
 Parts of SciPy, which few of Chainer's functions use, take two fifths of the import's time.  Chainer
 gets modules in their place that import them when they are first used.
 
-This is the only module that patches anything.  All patches are undone when the import ends, so
-other libraries see the NumPy and the SciPy they expect, and a Chainer that somebody imported before
-us is left as it is.  Warnings of the import are silenced because they concern Chainer's own source
-(invalid escape sequences, deprecated aliases) and a user can do nothing about them.
+And some of its functions need help to run.  They get it in Chainer's own modules, nowhere else:
+
+* ``resize_images`` and the backward pass of ``as_strided`` read ``numpy.float`` and
+  ``numpy.sctypes``, which are gone: the two functions see a NumPy that has them.
+* ``distributions.Categorical.log_prob`` adds a list to what ``numpy.meshgrid`` returns, a tuple
+  since NumPy 2.0.
+* Python integers that do not fit an integer dtype wrapped around before NumPy 2.0, and raise
+  OverflowError since: in ``pad_sequence``, ``dataset.concat_examples`` with a padding, and the
+  arithmetic of a variable with a number.
+* The worker processes of ``MultiprocessIterator``, where they do not begin as copies of this
+  process (spawn, forkserver), import Chainer before anything of ours unless the script does it at
+  its top.  They get an initializer that imports this module first.
+
+What stays broken, with or without this module, because it needs other libraries of 2022:
+``links.caffe.CaffeFunction`` (protobuf before 4), ``sparse_matmul`` of float16 (SciPy has no such
+sparse matrices), ``chainer.testing`` and so ``chainer.gradient_check`` where there is no
+``pkg_resources`` (setuptools before 81 has it), and ``chainerx``, which Chainer 7.8.1 has for
+Python up to 3.8 only.
+
+This is the only module that patches anything.  The patches of NumPy and ``sys.modules`` are undone
+when the import ends, so other libraries see the NumPy and the SciPy they expect, and a Chainer that
+somebody imported before us is left as it is.  Warnings of the import are silenced because they
+concern Chainer's own source (invalid escape sequences, deprecated aliases) and a user can do
+nothing about them.
 """
 
 import contextlib
@@ -85,6 +105,98 @@ def _other_modules() -> Iterator[None]:
                 del sys.modules[name]
 
 
+class _NumpyWith(types.ModuleType):
+    """NumPy with more names than it has, for a function of Chainer that reads them."""
+
+    def __init__(self, **names: Any) -> None:
+        super().__init__("numpy")
+        vars(self).update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy, name)
+
+
+def _seeing(function: Any, name: str, numpy_with: Any) -> Any:
+    """Return a function that sees another module under a global name.
+
+    Others of its module go on to see NumPy, which they compare array modules with.
+    """
+    own = {**function.__globals__, name: numpy_with}
+    return types.FunctionType(function.__code__, own, function.__name__, function.__defaults__)
+
+
+def _wrapped(dtype: Any, value: Any) -> Any:
+    """Return a number in a dtype; an integer that does not fit wraps around."""
+    dtype = numpy.dtype(dtype)
+    if dtype.kind in "iu" and type(value) is int:
+        size = 2 ** (8 * dtype.itemsize)
+        low = -size // 2 if dtype.kind == "i" else 0
+        return (value - low) % size + low
+    return value
+
+
+def _fetch_setup(*arguments: Any) -> None:
+    """Begin a worker process of MultiprocessIterator; finding this function imports Chainer."""
+    _original_fetch_setup(*arguments)
+
+
+_original_fetch_setup: Any = None
+
+
+def _patch_functions(chainer: Any) -> None:
+    """Make those functions of Chainer run that are in its way with a current NumPy."""
+    global _original_fetch_setup
+    modules: dict[str, Any] = {
+        name: importlib.import_module(f"chainer.{name}")
+        for name in (
+            "dataset.convert",
+            "distributions.categorical",
+            "functions.array.as_strided",
+            "functions.array.pad_sequence",
+            "functions.array.resize_images",
+            "functions.math.basic_math",
+            "iterators.multiprocess_iterator",
+        )
+    }
+    resize = modules["functions.array.resize_images"]
+    resize.compute_indices_and_weights = _seeing(
+        resize.compute_indices_and_weights, "numpy", _NumpyWith(float=float)
+    )
+    strided = modules["functions.array.as_strided"].AsStridedGrad
+    strided.forward = _seeing(strided.forward, "np", _NumpyWith(sctypes=_SCTYPES))
+
+    def log_prob(self: Any, x: Any) -> Any:
+        grid = numpy.meshgrid(*(range(i) for i in self.batch_shape), indexing="ij")
+        x = x.array if isinstance(x, chainer.Variable) else x
+        index = (*grid, x.astype(numpy.int32))
+        return self.log_p[index]
+
+    modules["distributions.categorical"].Categorical.log_prob = log_prob
+
+    pad = modules["functions.array.pad_sequence"].PadSequence
+    pad_forward = pad.forward
+
+    def forward(self: Any, xs: Any) -> Any:
+        self.padding = _wrapped(xs[0].dtype, self.padding)
+        return pad_forward(self, xs)
+
+    pad.forward = forward
+
+    convert = modules["dataset.convert"]
+    concatenate = convert._concat_arrays_with_padding
+    convert._concat_arrays_with_padding = lambda arrays, padding: concatenate(
+        arrays, _wrapped(arrays[0].dtype, padding)
+    )
+
+    math = modules["functions.math.basic_math"]
+    preprocess = math._preprocess_const
+    math._preprocess_const = lambda x, value: preprocess(x, _wrapped(x.dtype, value))
+
+    iterator = modules["iterators.multiprocess_iterator"]
+    _original_fetch_setup = iterator._fetch_setup
+    iterator._fetch_setup = _fetch_setup
+
+
 def import_chainer() -> Any:
     """Return the module ``chainer``, imported with the patches if it is not there yet.
 
@@ -104,6 +216,7 @@ def import_chainer() -> Any:
                 "chainer_sno needs Chainer 7.8.1: pip install 'setuptools<81' wheel && "
                 "pip install --no-build-isolation chainer==7.8.1"
             ) from error
+        _patch_functions(chainer)
     return chainer
 
 

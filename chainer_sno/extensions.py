@@ -320,7 +320,8 @@ class Synchronise(chainer.training.Extension):
     """Synchronise an updater of the fast paths before the extensions that look at the network.
 
     Extend the trainer with it at the trigger of the evaluation.  On a CPU the engine's parameters
-    are written into the network; on a GPU the mean loss since the last time is reported.
+    are written into the network; on a GPU the mean loss since the last time is reported.  With the
+    plain updaters there is nothing to do.
     """
 
     trigger = 1, "epoch"
@@ -329,4 +330,5 @@ class Synchronise(chainer.training.Extension):
 
     def __call__(self, trainer: Any) -> None:
         """Synchronise the updater's network."""
-        trainer.updater.synchronise()
+        if hasattr(trainer.updater, "synchronise"):
+            trainer.updater.synchronise()

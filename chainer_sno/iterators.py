@@ -131,7 +131,7 @@ class ArrayIterator(chainer.dataset.Iterator):
 
         Raises:
             ValueError: the arrays are not examples, bytes or numbers of the program's dtype, with
-                int32 targets.
+                targets that are signed integers.
         """
         data, labels = self._pair()
         names = {numpy.dtype(numpy.uint8): "take_bytes", program.kernels.dtype: "take_reals"}
@@ -161,9 +161,10 @@ class ArrayIterator(chainer.dataset.Iterator):
         Raises:
             ValueError: there is something else.
         """
-        if len(self.arrays) != 2 or self.arrays[1].dtype != numpy.int32:
-            raise ValueError("the arrays must be examples and their int32 classes")
-        return self.arrays
+        if len(self.arrays) != 2 or self.arrays[1].ndim != 1 or self.arrays[1].dtype.kind != "i":
+            raise ValueError("the arrays must be examples and their classes, signed integers")
+        data, labels = self.arrays
+        return data, labels.astype(numpy.int32, copy=False)
 
     def __next__(self) -> tuple[Array, ...]:
         """Return the next mini-batch, a tuple of arrays."""

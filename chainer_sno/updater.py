@@ -72,6 +72,8 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
     """
 
     iteration: int
+    # The mean loss as a variable, where the graph that leads to it is to be reported.
+    _graph: Any = None
 
     def __init__(
         self,
@@ -113,7 +115,8 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         x, t = convert(self.converter, iterator.next(), self.input_device)
         structures = self.bernoulli.sample(self.samples)
         losses = self.step(x, t, structures)
-        chainer.report({"loss": losses.mean()}, optimizer.target)
+        graph, self._graph = self._graph, None
+        chainer.report({"loss": losses.mean() if graph is None else graph}, optimizer.target)
         if self.auto_new_epoch and iterator.is_new_epoch:
             optimizer.new_epoch(auto=True)
 
@@ -137,6 +140,8 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
             outputs = chainer.functions.separate(outputs)
         losses = chainer.functions.stack([self.loss_func(y, t) for y in outputs])
         ranked = losses.array.astype("d")
+        if chainer.config.keep_graph_on_report:  # as Chainer's DumpGraph asks for
+            self._graph = chainer.functions.mean(chainer.functions.cast(losses, "d"))
         self.bernoulli.update(structures, ranking_utility(ranked))
         chainer.functions.mean(losses).backward()
         optimizer.update()

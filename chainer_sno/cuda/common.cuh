@@ -7,6 +7,8 @@ typedef unsigned long long wide;
 
 // Threads of a warp.
 #define WARP 32
+// The class of examples that a loss leaves out, Chainer's ignore_label.
+#define IGNORED -1
 
 // Philox4x32 with ten rounds (Salmon et al., 2011): four random words, a function of a counter and
 // a key alone.
@@ -40,9 +42,10 @@ __device__ float short_uniform(word key0, word key1, long long row, word column)
     return (float)(int)(uniform(key0, key1, row, column) * 16777216.0) * (1.0f / 16777216.0f);
 }
 
+// relu(x).  What is no number stays so, as in NumPy: a comparison with it is false.
 __device__ real positive(real x)
 {
-    return x > 0 ? x : 0;
+    return x <= 0 ? 0 : x;
 }
 
 // The sum over the threads of a warp, in its first thread.
@@ -76,11 +79,35 @@ __device__ void nesterov_step(real &W, real &v, real gradient, real lr, real mom
     W += momentum * momentum * v - (1 + momentum) * lr * g;
 }
 
-// The softmax cross entropy of one example, by a block, from logits that all threads see.
+// How many of n examples have a class, at least 1, in the first thread of a warp, by the warp.
+__device__ int labelled(const int *t, int n)
+{
+    int count = 0;
+    for (int j = threadIdx.x % WARP; j < n; j += WARP)
+        count += t[j] != IGNORED;
+    count = warp_sum(count);
+    return count > 1 ? count : 1;
+}
+
+// The scale of the gradients of n examples, where those without a class count nothing.
+__device__ real scale_of(real scale, int n, int labelled)
+{
+    return labelled < n ? scale * (real)((double)n / labelled) : scale;
+}
+
+// The softmax cross entropy of one example, by a block, from logits that all threads see; nothing
+// where the example has no class.
 //   gradient[c] = (p - [c = target]) * scale
 __device__ void softmax_cross_entropy(
     const real *logits, int classes, int target, real scale, double *loss, real *gradient)
 {
+    if (target == IGNORED) {
+        for (int c = threadIdx.x; c < classes; c += blockDim.x)
+            gradient[c] = 0;
+        if (threadIdx.x == 0)
+            *loss = 0;
+        return;
+    }
     real largest = logits[0], total = 0;
     for (int c = 1; c < classes; ++c)
         largest = logits[c] > largest ? logits[c] : largest;

@@ -509,6 +509,7 @@ extern "C" __global__ void classify_pooled(
 {
     const Geometry g = *geometry;
     __shared__ real logits[MAX_CLASSES];
+    __shared__ int examples;
     const int row = blockIdx.x, s = row / g.images, image = row % g.images;
     const int lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
     const int list = s * g.consumers + g.consumers - 1, count = counts[list];
@@ -522,7 +523,13 @@ extern "C" __global__ void classify_pooled(
         if (lane == 0)
             logits[c] = sum + b[c];
     }
+    if (threadIdx.x < WARP) {
+        const int count = labelled(t, g.images);
+        if (threadIdx.x == 0)
+            examples = count;
+    }
     __syncthreads();
+    scale = scale_of(scale, g.images, examples);
     softmax_cross_entropy(
         logits, classes, t[image], scale, row_losses + row, gy + (long long)row * classes);
 }
@@ -579,7 +586,7 @@ struct Deactivation {
         int channel, long long column, real gradient, real &sum, real &sum_centred) const
     {
         const real centred = h.features[channel * h.columns + column] - h.mean[channel];
-        if (!(centred * h.scale(channel) + h.beta[channel] > 0))
+        if (centred * h.scale(channel) + h.beta[channel] <= 0)
             return;
         gfeatures[channel * h.columns + column] += h.scale(channel) * gradient;
         sum += gradient;

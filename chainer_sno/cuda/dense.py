@@ -91,6 +91,12 @@ class _Block:
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
         self.block, self.inputs, self.samples = block, block.widths[0], samples
+        constants = {(norm.decay, norm.eps) for norm in block.norms}
+        if len(constants) > 1:
+            raise ValueError(
+                "the GPU's kernels take one decay and one eps for the batch normalisations of a "
+                f"block, not {sorted(constants)}"
+            )
         self.growth = block.widths[-1]
         self.consumers = len(block.widths)
         self.channels = sum(block.widths)
@@ -185,6 +191,7 @@ class DenseNetwork:
                 f"the GPU's kernels support at most {MAX_CLASSES} classes: use the plain updater"
             )
         self.link, self.samples, self.images = link, samples, batch_size
+        self.classes = link.classes
         self.rates = DeviceRates(optimizer, xp, dtype)
         self._group = _weight_group(dtype)
         self.flat = FlatParameters(list(link.params()), xp)

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy
 
+from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_SAMPLES, Program
 from chainer_sno.utility import cumulative_utilities
 
-# Words of the struct Progress of method.cu.
-_POSITION, _STRUCTURES, _AUGMENTATION, _DROPOUT, _LOSS, _LOSSES = range(6)
+# Words of the struct Progress of method.cu.  Before them are the positions of the iterator and of
+# the streams of structures, of the augmentation and of Dropout.
+_LOSS, _LOSSES = 4, 5
 
 
 class _Stream:
@@ -18,11 +20,24 @@ class _Stream:
         uniforms (chainer_sno.uniforms.Uniforms): whose position a snapshot keeps; None for no
             stream.
         rows (int): that an iteration takes.
-        word (int): where, in Progress, the kernels find the position.
     """
 
-    def __init__(self, uniforms: Any, rows: Any, word: Any) -> None:
-        self.uniforms, self.rows, self.word = uniforms, 0 if uniforms is None else rows, word
+    def __init__(self, uniforms: Any, rows: Any) -> None:
+        self.uniforms, self.rows = uniforms, 0 if uniforms is None else rows
+
+
+def _check_classes(labels: Array, classes: int) -> None:
+    """Check that all labels are classes or -1, which the loss leaves out; waits for the device.
+
+    Raises:
+        ValueError: one is not.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < -1 or high >= classes:
+        raise ValueError(
+            f"class numbers must lie in 0..{classes - 1}, or be -1 for examples that the loss "
+            f"leaves out; these lie in {low}..{high}"
+        )
 
 
 class Iteration:
@@ -35,16 +50,17 @@ class Iteration:
         iterator (chainer_sno.ArrayIterator): over arrays on the device.
         network (object): has ``samples``, :math:`\lambda`; ``structures``, an array of shape
             (lambda, d), which is filled, or None; ``x``, what the mini-batch is written to;
-            ``row_losses``, float64 of shape (lambda, N); ``rates``; ``dropout``, None or the ratio
-            and the random numbers; and adds its kernels with ``add_losses(program, t)`` and
-            ``add_update(program)``.
+            ``row_losses``, float64 of shape (lambda, N); ``classes``; ``rates``;
+            ``dropout``, None or the ratio and the random numbers; and adds its kernels with
+            ``add_losses(program, t)`` and ``add_update(program)``.
         bernoulli (chainer_sno.Bernoulli): the distribution; None for a fixed network.
 
     Attributes:
         losses (array): of each structure in the last iteration, float64, shape (lambda,).
 
     Raises:
-        ValueError: more structures than the kernels have room for, or theta is not float64.
+        ValueError: more structures than the kernels have room for, theta is not float64, or a class
+            number is out of range.
     """
 
     def __init__(self, kernels: Any, iterator: Any, network: Any, bernoulli: Any = None) -> None:
@@ -61,12 +77,13 @@ class Iteration:
             )
         self.iterator, self.network, self.bernoulli = iterator, network, bernoulli
         self.kernels = kernels
+        _check_classes(iterator.arrays[-1], network.classes)
         n, samples = iterator.batch_size, network.samples
         dropout = network.dropout
         drawn = bernoulli and bernoulli.uniforms, iterator.augmentation, dropout and dropout[1]
-        rows, words = (samples, n, n), (_STRUCTURES, _AUGMENTATION, _DROPOUT)
-        self._streams = [_Stream(*stream) for stream in zip(drawn, rows, words)]
+        self._streams = [_Stream(*stream) for stream in zip(drawn, (samples, n, n))]
         self._progress = xp.zeros(6, numpy.int64)
+        self._known_positions = [0] * 4
         self._orders = xp.zeros((2, iterator.size), numpy.int32)
         # The epoch whose order each row of orders holds.
         self._held: list[int | None] = [None, None]
@@ -100,6 +117,7 @@ class Iteration:
             max(d, 1),
             self._progress,
             network.row_losses,
+            t,
             samples,
             n,
             factors,
@@ -123,11 +141,25 @@ class Iteration:
                 self._orders[e % 2] = self.kernels.xp.asarray(self.iterator.order(e))
                 self._held[e % 2] = e
         self.network.rates.refresh()
+        if self._positions() != self._known_positions:  # somebody has drawn from a stream
+            self._set_positions()
         self.program()
         self.iterator.skip()
         for stream in self._streams:
             if stream.uniforms is not None:
                 stream.uniforms.position += stream.rows
+        self._known_positions = self._positions()
+
+    def _positions(self) -> list[int]:
+        """Return where the iterator and the streams of random numbers stand, as in Progress."""
+        streams = (stream.uniforms for stream in self._streams)
+        return [self.iterator.position, *(0 if s is None else s.position for s in streams)]
+
+    def _set_positions(self) -> None:
+        """Bring to the device where the iterator and the streams stand."""
+        self._known_positions = self._positions()
+        positions = numpy.array(self._known_positions)
+        self._progress[: len(positions)] = self.kernels.xp.asarray(positions)
 
     def take_loss(self) -> float:
         """Return the mean loss since the last call, and start anew; waits for the device.
@@ -151,9 +183,6 @@ class Iteration:
         numbers, so load those first.
         """
         progress = numpy.array(serializer("progress", self._host_progress()))
-        progress[_POSITION] = self.iterator.position
-        for stream in self._streams:
-            if stream.uniforms is not None:
-                progress[stream.word] = stream.uniforms.position
         self._progress[...] = self.kernels.xp.asarray(progress)
+        self._set_positions()
         self._held = [None, None]

@@ -155,18 +155,23 @@ extern "C" __global__ void update_theta(
 // The end of the method's part of an iteration: the mean loss of each structure, the ranking,
 // equation (7), and where the training stands.  The structures that an iteration draws are taken
 // from their stream here, when all is done with them; so are its examples.
-//   row_losses: of each structure's examples, (samples, n)
+//   row_losses: of each structure's examples, (samples, n); 0 of those without a class in t, which
+//   the means leave out
 extern "C" __global__ void selection(
-    Progress *progress, const double *row_losses, int samples, int n, const real *structures, int d,
+    Progress *progress, const double *row_losses, const int *t, int samples, int n,
+    const real *structures, int d,
     const double *penalty, double eta, const double *cumulative, int structure_rows,
     int augmentation_rows, int dropout_rows, double *losses, double *theta)
 {
     __shared__ double means[MAX_SAMPLES], utilities[MAX_SAMPLES];
     for (int s = threadIdx.x; s < samples; s += blockDim.x) {
         double sum = 0;
-        for (int j = 0; j < n; ++j)
+        int count = 0;
+        for (int j = 0; j < n; ++j) {
             sum += row_losses[s * n + j];
-        means[s] = sum / n;
+            count += t[j] != IGNORED;
+        }
+        means[s] = sum / (count > 1 ? count : 1);
     }
     __syncthreads();
     for (int s = threadIdx.x; s < samples; s += blockDim.x)

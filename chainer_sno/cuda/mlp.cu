@@ -144,7 +144,7 @@ struct StoreGradient {
     __device__ void operator()(int i, int j, real value) const
     {
         const long long at = (long long)i * width + j;
-        dz[at] = h[at] > 0 ? value * factors(i, j) : 0;
+        dz[at] = h[at] <= 0 ? 0 : value * factors(i, j);
     }
 };
 
@@ -166,6 +166,7 @@ extern "C" __global__ void classify(
     const int *t, real scale, double *row_losses, real *dz)
 {
     __shared__ real logits[MAX_CLASSES];
+    __shared__ int examples;
     const int row = blockIdx.x, lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
     below += (long long)(row % period) * in;
     for (int c = threadIdx.x / WARP; c < classes; c += warps) {
@@ -177,7 +178,13 @@ extern "C" __global__ void classify(
         if (lane == 0)
             logits[c] = sum + b[c];
     }
+    if (threadIdx.x < WARP) {
+        const int count = labelled(t, n);
+        if (threadIdx.x == 0)
+            examples = count;
+    }
     __syncthreads();
+    scale = scale_of(scale, n, examples);
     softmax_cross_entropy(
         logits, classes, t[row % n], scale, row_losses + row, dz + (long long)row * classes);
 }

@@ -68,6 +68,7 @@ class MLPNetwork:
             raise ValueError(
                 f"the GPU's kernels support at most {MAX_CLASSES} classes: use the plain updater"
             )
+        self.classes = self.shapes[-1][0]
         self.rows = samples * batch_size
         hidden = sum(out for out, _ in self.shapes[:-1])
         self.x = xp.zeros((batch_size, self.shapes[0][1]), dtype)

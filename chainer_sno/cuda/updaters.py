@@ -1,10 +1,18 @@
 """Updaters of Chainer's trainer whose iteration is one launch of a CUDA graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
+from chainer_sno.accelerated import (
+    Accelerated,
+    check_forward,
+    check_hooks,
+    check_layers,
+    check_loss,
+    check_masked,
+)
 from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.iteration import Iteration
 from chainer_sno.cuda.kernels import Kernels
@@ -14,6 +22,7 @@ from chainer_sno.updater import StructureUpdater
 def _mlp(
     layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
 ) -> Any:
+    check_layers(layers)
     dtype = layers[0].W.dtype
     kernels = make_kernels(("method", "mlp"), dtype, mlp.definitions(dtype))
     network = mlp.MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
@@ -29,28 +38,125 @@ def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples:
     return kernels, network
 
 
-class _Captured:
+def _check_dense(link: Any) -> None:
+    """Check that a DenseNet computes what the kernels do.
+
+    Raises:
+        ValueError: it has a forward pass of its own.
+    """
+    check_forward(link, links.DenseNet if isinstance(link, links.DenseNet) else links.PlainDenseNet)
+
+
+class _Watched:
+    """Something that is part of a captured iteration, and that somebody could replace or change.
+
+    Args:
+        name (str): what it is.
+        find (callable): returns it as it is now: an object, or a number.
+    """
+
+    def __init__(self, name: str, find: Callable[[], Any]) -> None:
+        self.name, self.find = name, find
+        self.captured = find()
+
+    def check(self) -> None:
+        """Check that it is what it was.
+
+        Raises:
+            ValueError: it is another.
+        """
+        found, captured = self.find(), self.captured
+        if found is captured:
+            return
+        if not isinstance(found, (int, float)) or not isinstance(captured, (int, float)):
+            raise ValueError(
+                f"{self.name} was replaced, and the captured iteration has the former one: make a "
+                "new updater"
+            )
+        if found != captured:
+            raise ValueError(
+                f"{self.name} is {found} now and {captured} in the captured iteration: make a new "
+                "updater after changing it"
+            )
+
+
+def _watched(owner: Any, prefix: str, *names: str) -> Iterator[_Watched]:
+    for name in names:
+        yield _Watched(f"{prefix}{name}", lambda name=name: getattr(owner, name))  # type: ignore[misc]
+
+
+def _watched_network(optimizer: Any) -> Iterator[_Watched]:
+    """Yield what an iteration has of a network and its optimizer."""
+    yield from _watched(optimizer, "the optimizer's ", "target")
+    target = optimizer.target
+    for name, link in target.namedlinks():
+        if isinstance(link, chainer.links.BatchNormalization):
+            yield from _watched(link, f"{name}: ", "decay", "eps", "avg_mean", "avg_var")
+        if isinstance(link, links.MLP):
+            yield from _watched(link, f"{name}: ", "dropout_ratio", "uniforms")
+        if isinstance(link, links.FixedStructure):
+            yield from _watched(link, f"{name}: ", "link")
+    for name, parameter in target.namedparams():
+        rule = parameter.update_rule
+        yield from _watched(parameter, f"{name}: ", "array")
+        yield _Watched(f"{name}: the velocity", lambda rule=rule: (rule.state or {}).get("v"))  # type: ignore[misc]
+
+
+class _Captured(Accelerated):
     """What the two updaters share: they run an iteration, and look at it when they are asked to."""
 
     captured: Iteration
     auto_new_epoch: bool
     get_iterator: Callable[[str], Any]
-    get_optimizer: Callable[[str], Any]
+    _watched: list[_Watched]
+    _parameters: list[Any]
+
+    def _check_link(self, link: Any) -> None:
+        """Check that the kernels compute what a link does, as it is now."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        """Keep what the iteration was captured with."""
+        optimizer, iterator = self.get_optimizer("main"), self.get_iterator("main")
+        names = "arrays", "batch_size", "divisor", "seed", "shuffle"
+        self._watched = [
+            *_watched_network(optimizer),
+            *_watched(iterator, "the iterator's ", *names),
+        ]
+        self._parameters = [*optimizer.target.params()]
+
+    def _check(self) -> None:
+        """Check that all that is captured is as it was.
+
+        Raises:
+            ValueError: something was replaced or changed.
+        """
+        self.check_trainer()
+        for watched in self._watched:
+            watched.check()
+        target = self.get_optimizer("main").target
+        self._check_link(target)
+        check_hooks(target)
+        parameters = [*target.params()]
+        if len(parameters) != len(self._parameters) or any(
+            a is not b for a, b in zip(parameters, self._parameters)
+        ):
+            raise ValueError("the network has other parameters now: make a new updater")
 
     def update_core(self) -> None:
         """Do one iteration; nothing waits for it."""
+        self._check()
         optimizer = self.get_optimizer("main")
         self.captured.run()
         optimizer.t += 1
+        for parameter in self._parameters:
+            parameter.update_rule.t = optimizer.t
         if self.auto_new_epoch and self.get_iterator("main").is_new_epoch:
             optimizer.new_epoch(auto=True)
 
     def synchronise(self) -> None:
         """Wait for the device, and report ``loss``, the mean since the last time."""
-        optimizer = self.get_optimizer("main")
-        for parameter in optimizer.target.params():
-            parameter.update_rule.t = optimizer.t
-        chainer.report({"loss": self.captured.take_loss()}, optimizer.target)
+        chainer.report({"loss": self.captured.take_loss()}, self.get_optimizer("main").target)
 
     def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
@@ -70,7 +176,7 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
     Chainer's NesterovAG and WeightDecay, up to rounding.
 
     Args:
-        iterator (chainer_sno.ArrayIterator): over examples and int32 classes on the device.
+        iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
         optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay; its target
             is a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs are not under
             selection, or a :class:`chainer_sno.links.PlainDenseNet`, on the device.
@@ -94,16 +200,30 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
         super().__init__(iterator, optimizer, bernoulli, samples)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels, samples
+        self._check_link(link)
         if isinstance(link, links.PlainDenseNet):
             kernels, network = _dense(link, *arguments)
-        elif isinstance(link, links.MaskedMLP):
+        else:
             kernels, network = _mlp(link.fast_layers(), *arguments)
+        self.captured = Iteration(kernels, iterator, network, bernoulli)
+        self._watch()
+        self._watched += [
+            *_watched(bernoulli, "the distribution's ", "theta", "epsilon0", "eta", "uniforms"),
+            *_watched(self, "the updater's ", "samples", "bernoulli"),
+        ]
+
+    def _check_link(self, link: Any) -> None:
+        if isinstance(link, links.PlainDenseNet):
+            _check_dense(link)
+        elif isinstance(link, links.MaskedMLP):
+            check_masked(link)
+            link.fast_layers()
         else:
             raise ValueError(
                 "the GPU's fast path trains a MaskedMLP or a DenseNet, not "
                 f"{type(link).__name__}: use the plain updater"
             )
-        self.captured = Iteration(kernels, iterator, network, bernoulli)
+        check_loss(self.loss_func)
 
 
 class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
@@ -112,7 +232,7 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
     See :class:`CapturedStructureUpdater`.
 
     Args:
-        iterator (chainer_sno.ArrayIterator): over examples and int32 classes on the device.
+        iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
         optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`
             with ReLU, with or without Dropout, or a :class:`chainer_sno.links.FixedStructure` of a
             DenseNet, on the device.
@@ -127,16 +247,32 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
-        if isinstance(link, links.FixedStructure) and isinstance(link.link, links.PlainDenseNet):
+        self._check_link(link)
+        if isinstance(link, links.FixedStructure):
             kernels, network = _dense(link.link, *arguments)
-            network.structures[...] = link.xp.asarray(link.structure)[None]
-        elif isinstance(link, links.MLP):
+        else:
             dropout = (link.dropout_ratio, link.uniforms) if link.dropout_ratio else None
             layers = link.fast_layers()
             kernels, network = _mlp(layers, *arguments, selected=False, dropout=dropout)
+        self.captured = Iteration(kernels, iterator, network)
+        self._watch()
+
+    def _check_link(self, link: Any) -> None:
+        if isinstance(link, links.FixedStructure) and isinstance(link.link, links.PlainDenseNet):
+            check_forward(link, links.FixedStructure)
+            _check_dense(link.link)
+        elif isinstance(link, links.MLP):
+            check_forward(link, links.MLP)
+            link.fast_layers()
         else:
             raise ValueError(
                 "the GPU's fast path trains an MLP or a fixed DenseNet, not "
                 f"{type(link).__name__}: use the plain updater"
             )
-        self.captured = Iteration(kernels, iterator, network)
+
+    def update_core(self) -> None:
+        """Do one iteration; nothing waits for it."""
+        target = self.get_optimizer("main").target
+        if isinstance(target, links.FixedStructure):
+            self.captured.network.structures[...] = target.structure
+        super().update_core()

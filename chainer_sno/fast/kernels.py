@@ -138,7 +138,7 @@ def rebase(S, F, ss, sf, fs, ff):
         s, f = numpy.float64(S[i]), numpy.float64(F[i])
         new = fs * s + ff * f
         S[i] = ss * s + sf * f
-        F[i] = new if abs(new) >= NEGLIGIBLE else 0.0
+        F[i] = 0.0 if abs(new) < NEGLIGIBLE else new
 
 
 @compiled
@@ -189,7 +189,7 @@ def deactivate(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, dz):
         above = dh[h_rows[k], h_start : h_start + n]
         target = dz[z_rows[k], z_start : z_start + n]
         for j in range(n):
-            target[j] += above[j] if source[j] + add > 0 else 0
+            target[j] += 0 if source[j] + add <= 0 else above[j]
 
 
 @compiled
@@ -202,7 +202,7 @@ def deactivate_dropout(z, z_rows, z_start, bias, units, dh, h_rows, h_start, n, 
         target = dz[z_rows[k], z_start : z_start + n]
         factor = dropout[units[k]]
         for j in range(n):
-            target[j] += above[j] * factor[j] if source[j] + add > 0 else 0
+            target[j] += 0 if source[j] + add <= 0 else above[j] * factor[j]
 
 
 @compiled

@@ -1,5 +1,7 @@
 """Updaters of Chainer's trainer that train with the engine."""
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +10,14 @@ import numpy
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+from chainer_sno.accelerated import (
+    Accelerated,
+    check_forward,
+    check_hooks,
+    check_layers,
+    check_loss,
+    check_masked,
+)
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
 from chainer_sno.iterators import convert
@@ -16,38 +26,146 @@ from chainer_sno.updater import StructureUpdater, check_samples
 from chainer_sno.utility import ranking_utility
 
 
+class _Held:
+    """A mixin of parameters whose newest values may be in an engine: who reads it gets those.
+
+    Everything that reads a parameter, such as a serializer, ``copy`` or ``to_gpu``, reads
+    ``_data``.  An array that somebody has taken out of the parameter before is out of reach: it
+    gets the newest values when the parameter is read the next time.
+
+    Attributes:
+        holder (_Binding): that has the newest values, None where the parameter has them.  Copies
+            that share the array share it.
+    """
+
+    _shared_holder: list[Any]
+
+    @property
+    def holder(self) -> Any:
+        return self._shared_holder[0]
+
+    @property
+    def _data(self) -> Any:
+        if self.holder is not None:
+            self.holder.synchronise()
+        return vars(self)["_data"]
+
+    @_data.setter
+    def _data(self, value: Any) -> None:
+        if self.holder is not None:
+            self.holder.synchronise()
+        vars(self)["_data"] = value
+
+    # What does not depend on the values, without a look at them.
+    shape = property(lambda self: stored(self).shape)
+    dtype = property(lambda self: stored(self).dtype)
+    size = property(lambda self: stored(self).size)
+    ndim = property(lambda self: stored(self).ndim)
+
+    def __copy__(self) -> Any:
+        """Return a parameter that shares the array, and so the holder."""
+        found = super().__copy__()  # type: ignore[misc]
+        found.__class__ = type(self)
+        return found
+
+
+class _HeldState(dict[str, Any]):
+    """The state of an update rule, the velocity, of which the same is true.
+
+    Attributes:
+        holder (_Binding): that has the newest values, None where the state has them.
+    """
+
+    holder: Any = None
+
+    def _up_to_date(self) -> None:
+        if self.holder is not None:
+            self.holder.synchronise()
+
+    def __getitem__(self, key: str) -> Any:
+        self._up_to_date()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return an array."""
+        self._up_to_date()
+        return super().get(key, default)
+
+    def items(self) -> Any:
+        """Return the names and the arrays."""
+        self._up_to_date()
+        return super().items()
+
+    def values(self) -> Any:
+        """Return the arrays."""
+        self._up_to_date()
+        return super().values()
+
+    def copy(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return dict(self.items())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copy and pickle it as a plain dictionary."""
+        return dict, (self.copy(),)
+
+    __copy__ = copy
+
+
+@functools.cache
+def _held(kind: Any) -> Any:
+    """Return the class of parameters of a class whose values may be in an engine."""
+    return type(kind.__name__, (_Held, kind), {"__module__": kind.__module__})
+
+
+def stored(parameter: Any) -> Array:
+    """Return the array of a parameter as it is, whoever holds its newest values."""
+    found: Array = vars(parameter)["_data"][0]
+    return found
+
+
 class _Binding:
     """An engine and the network and optimizer that it stands for.
 
-    The engine holds the parameters and their velocities while it trains; :meth:`synchronise` writes
-    them into the network and the optimizer.  What somebody changes in either between two steps is
-    respected or refused, as far as it can be seen: rates, hooks and frozen parameters always,
-    weights when the network was synchronised.
+    The engine holds the parameters and their velocities while it trains.  Who reads them, be it a
+    serializer, gets the newest values: reading calls :meth:`synchronise`.  What somebody changes in
+    the network or the optimizer between two steps is respected or refused.
 
     Args:
-        layers (list of chainer.links.Linear): of the network, inputs first.
+        find_layers (callable): returns the layers of the network as they are, a list of
+            chainer.links.Linear, inputs first.
         optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay.
 
     Raises:
         ValueError: the optimizer or a layer is another, or the network is not on the CPU.
     """
 
-    def __init__(self, layers: Sequence[Any], optimizer: Any) -> None:
+    def __init__(self, find_layers: Callable[[], Sequence[Any]], optimizer: Any) -> None:
         if optimizer.target.xp is not numpy:
             raise ValueError(
                 "this fast path runs on the CPU only: use the captured updaters on a GPU"
             )
-        for layer in layers:
-            if type(layer) is not chainer.links.Linear or layer.b is None:
-                raise ValueError(
-                    f"the fast path supports Linear with a bias, not {layer!r}: use the plain "
-                    "updater"
-                )
-        self.layers = layers
+        self._find_layers = find_layers
+        self.layers = find_layers()
+        check_layers(self.layers)
+        check_hooks(optimizer.target)
         self.optimizer = optimizer
-        self._weights = [layer.W for layer in layers]
-        self._biases = [layer.b for layer in layers]
+        self.target = optimizer.target
+        self._weights = [layer.W for layer in self.layers]
+        self._biases = [layer.b for layer in self.layers]
         self._build()
+
+    @property
+    def _parameters(self) -> list[Any]:
+        return [*self._weights, *self._biases]
+
+    def _hold(self, holder: Any) -> None:
+        """Say who has the newest values."""
+        for parameter in self._parameters:
+            parameter._shared_holder[0] = parameter.update_rule.state.holder = holder
+
+    def _is_held(self) -> bool:
+        return any(parameter.holder is self for parameter in self._parameters)
 
     def _build(self) -> None:
         """Make the engine from the network and the optimizer as they are."""
@@ -62,7 +180,6 @@ class _Binding:
             ([velocity(W) for W in self._weights], [velocity(b) for b in self._biases]),
             bias_decay,
         )
-        self._synchronised = True
         self._remember()
 
     def _current_rates(self) -> tuple[float, float, float]:
@@ -83,87 +200,147 @@ class _Binding:
             own += found
         return optimizer.momentum, both + own[0], both + own[1]
 
+    def _check_network(self) -> None:
+        """Check that the network is the one that the engine was made of.
+
+        Raises:
+            ValueError: the optimizer has another target, or the network other layers or hooks, or
+                it is no longer on the CPU.
+        """
+        if self.optimizer.target is not self.target:
+            raise ValueError("the optimizer has another target now: make a new updater")
+        layers = self._find_layers()
+        parameters = [layer.W for layer in layers], [layer.b for layer in layers]
+        same = [
+            len(a) == len(b) and all(x is y for x, y in zip(a, b))
+            for a, b in zip((layers, *parameters), (self.layers, self._weights, self._biases))
+        ]
+        if not all(same):
+            raise ValueError("the network has other layers now: make a new updater")
+        if self.target.xp is not numpy:
+            raise ValueError("the network is no longer on the CPU: make a new updater")
+        check_hooks(self.target)
+
     def _remember(self) -> None:
         """Keep what the network has, to see whether somebody changes it."""
-        self._known = [p.array.copy() for p in (*self._weights, *self._biases)]
+        for parameter in self._parameters:
+            if not isinstance(parameter, _Held):
+                parameter._shared_holder = [None]
+                parameter.__class__ = _held(type(parameter))  # type: ignore[arg-type]
+            rule = parameter.update_rule
+            if not isinstance(rule.state, _HeldState):
+                rule._state = _HeldState(rule.state)
+        self._known = [[array.copy() for array in pair] for pair in self._stored()]
+
+    def _stored(self) -> Any:
+        """Yield what the network has: the values and the velocity of each parameter."""
+        for parameter in self._parameters:
+            state = parameter.update_rule.state
+            yield stored(parameter), dict.__getitem__(state, "v")
 
     def _is_as_known(self) -> bool:
-        parameters = (*self._weights, *self._biases)
-        return all(numpy.array_equal(p.array, k) for p, k in zip(parameters, self._known))
+        """Return whether nobody has changed what the network has."""
+        if not all(isinstance(p.update_rule.state, _HeldState) for p in self._parameters):
+            return False
+        return all(
+            numpy.array_equal(array, known, equal_nan=True)
+            for pair, known_pair in zip(self._stored(), self._known)
+            for array, known in zip(pair, known_pair)
+        )
 
     def step(
         self, x: Array, t: Array, structures: Array | None = None, dropout: Array | None = None
     ) -> Array:
         """Do one iteration at the optimizer's learning rate."""
+        self._check_network()
         rates = self._current_rates()
-        if self._synchronised and not self._is_as_known():
-            self._build()  # weights were loaded, or set
-        elif rates != self._rates:
+        if not self._is_held():
+            for parameter in self._parameters:
+                if parameter.holder is not None:  # another updater of the same network
+                    parameter.holder.synchronise()
+            if not self._is_as_known():
+                self._build()  # weights were loaded, or set
+        elif not all(isinstance(p.update_rule.state, _HeldState) for p in self._parameters):
+            raise ValueError(
+                "the optimizer was set up anew while the fast path was training: make a new updater"
+            )
+        if rates != self._rates:
             self.synchronise()
             self._build()
         self.engine.lr = self.optimizer.lr
         losses = self.engine.step(x, t, structures, dropout)
         self.optimizer.t += 1
-        self._synchronised = False
+        self._hold(self)
+        for parameter in self._parameters:
+            parameter.update_rule.t = self.optimizer.t
         return losses
 
     def synchronise(self) -> None:
         """Write the parameters and velocities into the network and the optimizer.
 
         Raises:
-            ValueError: somebody has changed the network's parameters while the engine trained.
+            ValueError: somebody has changed, by an array taken before, the network's parameters
+                while the engine trained.
         """
-        if self._synchronised:
+        if not self._is_held():
             return
         if not self._is_as_known():
             raise ValueError(
-                "the network's parameters were changed while the fast path was training it, and "
-                "the change would be lost: call synchronise() before you change them"
+                "the network's parameters were changed while the fast path was training it: read "
+                "them anew (parameter.array) before changing them, or what was changed is lost"
             )
+        self._hold(None)
         found = self.engine.parameters()
         for k, layer in enumerate(self.layers):
             for parameter, kind in ((layer.W, "weight"), (layer.b, "bias")):
                 values = found["weights" if kind == "weight" else "biases"]
-                parameter.array[...] = values[k]
+                stored(parameter)[...] = values[k]
                 velocity(parameter)[...] = found[f"{kind}_velocities"][k]
-                parameter.update_rule.t = self.optimizer.t
-        self._synchronised = True
         self._remember()
 
-    def serialize(self, serializer: Any) -> None:
-        """Save or load the engine, to the bit; the network follows from it."""
+    def serialize(self, serializer: Any, epoch: int) -> None:
+        """Save or load the engine, to the bit; the network follows from it.
+
+        The learning rate is not loaded, as Chainer's optimizers do not load it: it is that of the
+        constructor or of an extension.
+
+        Args:
+            serializer (chainer.AbstractSerializer): that of the updater.
+            epoch (int): of the optimizer, where a snapshot is older than its saving.
+        """
         serializer = serializer["engine"]
+        loads = not isinstance(serializer, chainer.Serializer)
+        if loads:
+            self.synchronise()
         state = {name: serializer(name, value) for name, value in self.engine.state().items()}
         self.optimizer.t = int(serializer("t", self.optimizer.t))
-        self.optimizer.lr = float(serializer("optimizer_lr", self.optimizer.lr))
-        if not isinstance(serializer, chainer.Serializer):
-            self.engine.set_state(state)
-            self._synchronised = False
-            self._remember()
-            self.synchronise()
+        serializer("optimizer_lr", self.optimizer.lr)
+        if not loads:
+            serializer("epoch", self.optimizer.epoch)
+            return
+        found = None
+        with contextlib.suppress(KeyError):
+            found = serializer("epoch", None)
+        self.optimizer.epoch = epoch if found is None else int(found)
+        self.engine.set_state(state)
+        self._remember()
+        self._hold(self)
+        for parameter in self._parameters:
+            parameter.update_rule.t = self.optimizer.t
+        self.synchronise()
 
 
-def _check_forward(link: Any, kind: Any) -> None:
-    """Check that a subclass computes what its base class computes.
-
-    Raises:
-        ValueError: it has a forward pass of its own.
-    """
-    for name in ("forward", "__call__"):
-        if getattr(type(link), name) is not getattr(kind, name):
-            raise ValueError(
-                f"the fast path computes what {kind.__name__} does, and {type(link).__name__} has "
-                f"its own {name}: use the plain updater"
-            )
-
-
-class FastStructureUpdater(StructureUpdater):
+class FastStructureUpdater(Accelerated, StructureUpdater):
     r"""Algorithm 1 for the masked fully connected network on a CPU.
 
     It takes the arguments of :class:`chainer_sno.StructureUpdater` and gives its numbers, up to
     rounding; the random numbers are the same.  It computes the softmax cross entropy.  While it
-    trains, the parameters live in the engine: extend the trainer with :class:`Synchronise`, or call
-    :meth:`synchronise`, before the network is looked at.
+    trains, the parameters live in the engine, and whoever reads the network or the optimizer gets
+    them from there.  Only an array that was taken out of a parameter before is out of reach:
+    :meth:`synchronise`, which :class:`Synchronise` calls, brings it up to date.
+
+    Parameters get no gradients, and the loss no computational graph: extensions that need them,
+    such as DumpGraph, are refused before the first iteration.
 
     Raises:
         ValueError: the link is not a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs
@@ -186,14 +363,19 @@ class FastStructureUpdater(StructureUpdater):
                 f"the fast path trains a MaskedMLP, not {type(link).__name__}: use the plain "
                 "updater"
             )
-        _check_forward(link, links.MaskedMLP)
-        for layer in link.hidden:
-            _check_forward(layer, links.MaskedLinear)
-        if self.loss_func is not chainer.functions.softmax_cross_entropy:
-            raise ValueError(
-                "the fast path computes the softmax cross entropy only: use the plain updater"
-            )
-        self._binding = _Binding(link.fast_layers(), optimizer)
+
+        def find_layers() -> Sequence[Any]:
+            check_masked(link)
+            check_loss(self.loss_func)
+            found: Sequence[Any] = link.fast_layers()
+            return found
+
+        self._binding = _Binding(find_layers, optimizer)
+
+    def update_core(self) -> None:
+        """Do one iteration of Algorithm 1."""
+        self.check_trainer()
+        super().update_core()
 
     def step(self, x: Array, t: Array, structures: Array) -> Array:
         """Update the weights and theta, both from the same losses (reading R9).
@@ -214,10 +396,10 @@ class FastStructureUpdater(StructureUpdater):
         self.get_iterator("main").serialize(serializer["iterator:main"])
         self.bernoulli.serialize(serializer["bernoulli"])
         self.iteration = int(serializer("iteration", self.iteration))
-        self._binding.serialize(serializer)
+        self._binding.serialize(serializer, self.get_iterator("main").epoch)
 
 
-class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
+class FastStandardUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
     """Train a plain fully connected network, with or without Dropout, on a CPU.
 
     It gives the numbers of Chainer's StandardUpdater with the softmax cross entropy, up to
@@ -247,11 +429,17 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
             raise ValueError(
                 f"the fast path trains an MLP, not {type(link).__name__}: use the plain updater"
             )
-        _check_forward(link, links.MLP)
-        self._binding = _Binding(link.fast_layers(), optimizer)
+
+        def find_layers() -> Sequence[Any]:
+            check_forward(link, links.MLP)
+            found: Sequence[Any] = link.fast_layers()
+            return found
+
+        self._binding = _Binding(find_layers, optimizer)
 
     def update_core(self) -> None:
         """Do one iteration."""
+        self.check_trainer()
         iterator = self.get_iterator("main")
         link = self.get_optimizer("main").target
         x, t = convert(self.converter, iterator.next(), self.input_device)
@@ -270,4 +458,4 @@ class FastStandardUpdater(chainer.training.updaters.StandardUpdater):
         self.get_iterator("main").serialize(serializer["iterator:main"])
         self.get_optimizer("main").target.uniforms.serialize(serializer["uniforms"])
         self.iteration = int(serializer("iteration", self.iteration))
-        self._binding.serialize(serializer)
+        self._binding.serialize(serializer, self.get_iterator("main").epoch)

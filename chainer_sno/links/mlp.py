@@ -168,7 +168,7 @@ class MLP(chainer.Chain):
             raise ValueError(
                 "the fast path supports the activation ReLU only: use the plain updater"
             )
-        return list(self.layers)
+        return [*self.layers]
 
     def forward(self, x: Any) -> Any:
         """Return the outputs before the softmax.

@@ -131,6 +131,33 @@ def test_mode_and_usage_rate():
     assert bernoulli.usage_rate() == 0.4
 
 
+def test_initial_theta_is_clamped():
+    theta = Bernoulli(numpy.ones(4), initial_theta=[0, 0.3, 0.7, 1]).theta
+    assert theta.tolist() == [0.25, 0.3, 0.7, 0.75]
+
+
+def test_sample_is_on_below_theta():
+    """At theta it is off: a uniform number of [0, 1) is below theta with its probability."""
+    bernoulli = Bernoulli(numpy.ones(4), initial_theta=[0.25, 0.5, 0.7, 0.75])
+    drawn = numpy.array([[0.25, 0.4, 0.6, 0.8], [0.2, 0.5, 0.75, 0.7]])
+    bernoulli.uniforms.take = lambda samples: drawn[:samples]
+    expected = [[False, True, True, False], [True, False, False, True]]
+    assert bernoulli.sample(2).tolist() == expected
+
+
+def test_utilities_need_not_add_up_to_zero():
+    bernoulli = Bernoulli(numpy.ones(4), eta=0.1)
+    bernoulli.update(numpy.array([[True, True, False, False]]), numpy.array([1.0]))
+    numpy.testing.assert_allclose(bernoulli.theta, [0.55, 0.55, 0.45, 0.45], 1e-14)
+
+
+def test_theta_stops_at_both_ends():
+    bernoulli = Bernoulli(numpy.ones(4), eta=10.0)
+    structures = numpy.array([[True, True, False, False], [False, False, True, True]])
+    bernoulli.update(structures, numpy.array([1.0, -1.0]))
+    assert bernoulli.theta.tolist() == [0.75, 0.75, 0.25, 0.25]
+
+
 def test_defaults_are_the_papers():
     bernoulli = Bernoulli(numpy.ones(2352))
     assert bernoulli.eta == 1 / 2352

@@ -159,3 +159,28 @@ def test_epoch_trigger_fires_at_the_rounded_down_iterations():
         count = 4 * examples // batch_size
         fired = [i for i in range(count + 1) if trigger(At(i))]
         assert fired == [e * examples // batch_size for e in (1, 2, 3, 4)]
+
+
+StepSchedule = extensions.StepSchedule
+
+
+class _Rates:
+    """Stands for a trainer: an updater and its optimizer's rate."""
+
+    def __init__(self):
+        self.updater, self.lr, self.iteration = self, 0.4, 0
+
+    def get_optimizer(self, name):
+        return self
+
+
+def test_the_rates_of_the_schedule():
+    """Iterations 1 to 4 of 9 have the whole rate, 5 and 6 a tenth, 7 to 9 a hundredth (R10)."""
+    trainer, schedule, rates = _Rates(), StepSchedule(9), []
+    schedule.initialize(trainer)
+    for _ in range(9):
+        rates.append(trainer.lr)
+        trainer.iteration += 1
+        schedule(trainer)
+    numpy.testing.assert_allclose(rates, [0.4] * 4 + [0.04] * 2 + [0.004] * 3)
+    assert [schedule.learning_rate(i) for i in range(9)] == rates

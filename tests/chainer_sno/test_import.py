@@ -1,8 +1,12 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
+
+from chainer_sno._import_chainer import chainer
 
 ALONE = """
 import importlib.util, sys
@@ -107,9 +111,7 @@ def test_a_missing_chainer_is_named():
 
 
 def test_chainer_trains_on_this_numpy():
-    """The import is enough: a plain Chainer model trains without a patch."""
-    from chainer_sno._import_chainer import chainer
-
+    """A plain Chainer model trains."""
     model = chainer.links.Linear(3, 2)
     optimizer = chainer.optimizers.NesterovAG(0.1).setup(model)
     x = numpy.eye(3, dtype="f")
@@ -122,3 +124,159 @@ def test_chainer_trains_on_this_numpy():
     for _ in range(20):
         optimizer.update(loss)
     assert float(loss().array) < first / 2
+
+
+def sums_of_squares(function, x):
+    """Return a function's outputs and the gradient of half the sum of their squares."""
+    x = chainer.Variable(x)
+    y = function(x)
+    y.grad = y.array.copy()
+    y.backward()
+    return y.array, x.grad
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_resize_images(mode, align_corners):
+    """Of twice the size, or of the same; the adjoint has the same inner product."""
+    functions = chainer.functions
+    x = numpy.arange(16, dtype="f").reshape(1, 1, 4, 4)
+
+    def double(x):
+        return functions.resize_images(x, (8, 8), mode=mode, align_corners=align_corners)
+
+    y, gx = sums_of_squares(double, x)
+    assert y.shape == (1, 1, 8, 8)
+    assert float((gx * x).sum()) == pytest.approx(float((y * y).sum()))
+    if mode == "nearest":
+        numpy.testing.assert_array_equal(y[0, 0], numpy.kron(x[0, 0], numpy.ones((2, 2))))
+    elif align_corners:
+        numpy.testing.assert_allclose(y[0, 0, 0], numpy.linspace(0, 3, 8), 1e-6)
+        numpy.testing.assert_allclose(y[0, 0, :, 7], numpy.linspace(3, 15, 8), 1e-6)
+    else:
+        numpy.testing.assert_allclose(y[0, 0, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+
+
+@pytest.mark.parametrize("kind", ["e", "f", "d"])
+def test_the_way_back_through_as_strided(kind):
+    """Windows of three: a number is in as many as there are windows over it."""
+    x = numpy.arange(1, 6).astype(kind)
+    windows, gx = sums_of_squares(lambda x: chainer.functions.as_strided(x, (3, 3), (1, 1), 0), x)
+    numpy.testing.assert_array_equal(windows, [[1, 2, 3], [2, 3, 4], [3, 4, 5]])
+    numpy.testing.assert_array_equal(gx, x * [1, 2, 3, 2, 1])
+    assert gx.dtype == kind
+
+
+def test_as_strided_of_integers_has_no_way_back():
+    x = chainer.Variable(numpy.arange(5))
+    y = chainer.functions.as_strided(x, (3, 3), (1, 1), 0)
+    y.grad = y.array
+    with pytest.raises(TypeError, match="Only float is supported"):
+        y.backward()
+
+
+@pytest.mark.parametrize("wrap", [numpy.asarray, chainer.Variable])
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_log_prob_of_categorical(wrap, shape, rng):
+    p = rng.random((*shape, 4))
+    p /= p.sum(axis=-1, keepdims=True)
+    x = rng.integers(0, 4, shape)
+    found = chainer.distributions.Categorical(p=p).log_prob(wrap(numpy.asarray(x))).array
+    expected = numpy.log(numpy.take_along_axis(p, numpy.asarray(x)[..., None], -1))[..., 0]
+    numpy.testing.assert_allclose(found, expected)
+
+
+def test_divergence_of_categoricals(rng):
+    p, q = rng.dirichlet(numpy.ones(4), (2, 3))
+    p, q = p[None], q[None]
+    kind = chainer.distributions.Categorical
+    found = chainer.kl_divergence(kind(p=p), kind(p=q)).array
+    numpy.testing.assert_allclose(found, (p * numpy.log(p / q)).sum(axis=-1))
+
+
+INTEGERS = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("padding", [-1, 0, 7, 300, -(2**40)])
+def test_padding_that_does_not_fit_wraps_around(kind, padding):
+    xs = [numpy.array([1, 2, 3], kind), numpy.array([4], kind)]
+    filled = numpy.array([padding], "i8").astype(kind)[0]
+    expected = [[1, 2, 3], [4, filled, filled]]
+    for found in (
+        chainer.functions.pad_sequence(xs, padding=padding).array,
+        chainer.dataset.concat_examples(xs, padding=padding),
+    ):
+        numpy.testing.assert_array_equal(found, expected)
+        assert found.dtype == kind
+
+
+def test_padding_of_floats():
+    xs = [numpy.array([1, 2], "f"), numpy.array([3], "f")]
+    for padding in (-1, 0.5, numpy.inf):
+        found = chainer.functions.pad_sequence(xs, 3, padding).array
+        numpy.testing.assert_array_equal(found, [[1, 2, padding], [3, padding, padding]])
+    tuples = chainer.dataset.concat_examples([(x, 1) for x in xs], padding=(-1, None))
+    numpy.testing.assert_array_equal(tuples[0], [[1, 2], [3, -1]])
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("number", [-1, 1, 300, -300, 2**40])
+def test_arithmetic_with_a_number_that_does_not_fit_wraps_around(kind, number):
+    x = numpy.array([1, 2, 100], kind)
+    v, constant = chainer.Variable(x), numpy.array([number], "i8").astype(kind)
+    for found, expected in (
+        (v + number, x + constant),
+        (number + v, x + constant),
+        (v - number, x - constant),
+        (number - v, constant - x),
+        (v * number, x * constant),
+    ):
+        numpy.testing.assert_array_equal(found.array, expected)
+        assert found.dtype == kind
+
+
+def test_arithmetic_with_floats_is_as_before():
+    v = chainer.Variable(numpy.array([1, 2], "f"))
+    for number in (0.1, 3, -1, numpy.float64(0.1)):
+        found = (v * number + number).array
+        expected = v.array * numpy.float32(number) + numpy.float32(number)
+        numpy.testing.assert_array_equal(found, expected)
+        assert found.dtype == numpy.float32
+
+
+WORKERS = """
+import multiprocessing
+{imports}
+
+def main():
+    {late}
+    import chainer
+    import numpy
+    multiprocessing.set_start_method({method!r})
+    dataset = chainer.datasets.TupleDataset(numpy.arange(6.0), numpy.arange(6))
+    iterator = chainer.iterators.MultiprocessIterator(
+        dataset, 4, repeat=False, shuffle=False, n_processes=1)
+    print([int(t) for batch in iterator for _, t in batch])
+    iterator.finalize()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("place", ["imports", "late"])
+def test_multiprocess_iterator(method, place, tmp_path):
+    """Of a script that imports us at its top, or where no worker sees it."""
+    places = {"imports": "", "late": "pass", place: "import chainer_sno"}
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS.format(method=method, **places))
+    found = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (found.returncode, found.stdout) == (0, "[0, 1, 2, 3, 4, 5]\n"), found.stderr

@@ -62,6 +62,23 @@ def test_same_bits(decay, dtype, rng):
     assert_same_bits(optimizers)
 
 
+@pytest.mark.parametrize("decay", [0.3, None])
+def test_is_the_equation(decay):
+    """v <- mu v - lr g, W <- W + mu^2 v - (1 + mu) lr g, g with the decay's lambda W (R6, R14)."""
+    optimizer = pair("d", decay)[1]
+    W, g = optimizer.target.W, numpy.random.default_rng(1).standard_normal((7, 5, 3))
+    expected, v = W.array.copy(), 0
+    for _ in range(3):
+        optimizer.target.cleargrads()
+        W.grad = g.copy()
+        optimizer.update()
+        total = g + (decay or 0) * expected
+        v = 0.9 * v - 0.1 * total
+        expected = expected + 0.81 * v - 1.9 * 0.1 * total
+    numpy.testing.assert_allclose(W.array, expected, 1e-12)
+    numpy.testing.assert_allclose(W.update_rule.state["v"], v, 1e-12)
+
+
 def test_the_pass_is_taken(dtype, rng, monkeypatch):
     def other(self, parameter):
         raise AssertionError("Chainer's rule did it")

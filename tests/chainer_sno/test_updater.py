@@ -184,6 +184,19 @@ def test_reports_the_mean_loss(rng):
     assert 0 < observation["main/loss"] < 10
 
 
+def test_reports_the_mean_loss_of_the_structures(rng):
+    updater = make_updater(rng, samples=3)
+    found, step = [], updater.step
+    updater.step = lambda *arguments: found.append(step(*arguments)) or found[-1]
+    observation = {}
+    reporter = chainer.Reporter()
+    reporter.add_observer("main", updater.get_optimizer("main").target)
+    with reporter.scope(observation):
+        updater.update()
+    assert len({*found[0]}) == 3
+    assert observation["main/loss"] == numpy.mean(found[0])
+
+
 def test_bad_arguments_are_named(rng):
     with pytest.raises(ValueError, match="samples must be at least 1"):
         make_updater(rng, samples=0)

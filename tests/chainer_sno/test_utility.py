@@ -31,19 +31,20 @@ def test_is_the_mean_over_the_rankings(losses):
     numpy.testing.assert_allclose(found, by_definition(losses), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        ([3.0], [0]),
-        ([0.2, 0.1], [-1, 1]),
-        ([0.1, 0.1], [0, 0]),
-        ([1, 2, 3], [1, 0, -1]),
-        ([1, 1, 3], [0.5, 0.5, -1]),
-        ([4, 3, 2, 1, 8, 7, 6, 5], [0, 0, 1, 1, -1, -1, 0, 0]),
-        ([numpy.nan, 1], [-1, 1]),
-        ([numpy.inf, numpy.nan], [0, 0]),
-    ],
-)
+KNOWN = [
+    ([3.0], [0]),
+    ([0.2, 0.1], [-1, 1]),
+    ([0.1, 0.1], [0, 0]),
+    ([1, 2, 3], [1, 0, -1]),
+    ([1, 1, 3], [0.5, 0.5, -1]),
+    ([1, 2, 3, 4, 5], [1, 1, 0, -1, -1]),
+    ([4, 3, 2, 1, 8, 7, 6, 5], [0, 0, 1, 1, -1, -1, 0, 0]),
+    ([numpy.nan, 1], [-1, 1]),
+    ([numpy.inf, numpy.nan], [0, 0]),
+]
+
+
+@pytest.mark.parametrize(("losses", "expected"), KNOWN)
 def test_known_values(losses, expected):
     numpy.testing.assert_array_equal(ranking_utility(numpy.array(losses)), expected)
 

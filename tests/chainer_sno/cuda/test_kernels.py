@@ -211,6 +211,7 @@ def test_the_ranking_and_the_end_of_an_iteration(platform, losses, rng):
         d,
         progress,
         send(numpy.repeat(numpy.array(losses, "d")[:, None], n, 1)),
+        send(numpy.zeros(n, "i")),
         samples,
         n,
         send(structures.astype("d")),

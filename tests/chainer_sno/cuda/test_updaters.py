@@ -386,9 +386,14 @@ def test_examples_that_do_not_fit_are_refused(platform):
     arrays = send(platform, unit_arrays())
     with pytest.raises(ValueError, match="do not fit"):
         captured(platform, links.MaskedMLP(31, (5,), 4), ArrayIterator(arrays, 8))
-    long = arrays[0], arrays[1].astype("q")
-    with pytest.raises(ValueError, match="int32 classes"):
-        captured(platform, links.MaskedMLP(30, (5,), 4), ArrayIterator(long, 8))
+    for labels in (arrays[1].astype("u4"), arrays[1][:, None]):
+        with pytest.raises(ValueError, match="signed integers"):
+            captured(platform, links.MaskedMLP(30, (5,), 4), ArrayIterator((arrays[0], labels), 8))
+    for label in (-2, 4):
+        labels = arrays[1].copy()
+        labels[3] = label
+        with pytest.raises(ValueError, match=r"class numbers must lie in 0\.\.3, or be -1"):
+            captured(platform, links.MaskedMLP(30, (5,), 4), ArrayIterator((arrays[0], labels), 8))
 
 
 def test_images_too_wide_for_the_kernels_are_refused():
@@ -425,3 +430,216 @@ def test_the_papers_networks_train(platform):
         for _ in range(30):
             updater.update()
         assert numpy.isfinite(updater.captured.take_loss())
+
+
+@pytest.mark.parametrize("ignored", [(), (0, 3, 4), "all"])
+@pytest.mark.parametrize("label_dtype", ["i", "q"])
+def test_examples_without_a_class_are_left_out(platform, dtype, ignored, label_dtype):
+    """Some or all of an epoch's, of a MaskedMLP; mini-batches have different numbers of them."""
+
+    def arrays():
+        x, t = unit_arrays()
+        t = t.astype(label_dtype)
+        t[list(range(50) if ignored == "all" else ignored)] = -1
+        return x, t
+
+    found = captured(
+        platform,
+        links.MaskedMLP(*WIDTHS, initialW=initialW()),
+        ArrayIterator(send(platform, arrays()), 8, seed=5, divisor=255),
+    )
+    link = links.MaskedMLP(*WIDTHS, initialW=initialW())
+    expected = StructureUpdater(
+        ArrayIterator(arrays(), 8, seed=5, divisor=255),
+        optimizer_of(link),
+        bernoulli_of(link),
+        converter=pass_arrays,
+    )
+    run_beside(found, expected, 10, lambda network: TO_CPU(network.x), dtype)
+
+
+def test_images_without_a_class_are_left_out(platform, dtype):
+    arrays = image_arrays((8, 8))
+    arrays[1][:4] = -1
+    statistics = channel_statistics(arrays[0])
+
+    def iterator(send):
+        standardise = Standardise(*(send(a) for a in statistics))
+        return ImageIterator(tuple(send(a) for a in arrays), 3, standardise, seed=5)
+
+    found = captured(platform, dense_net(), iterator(platform[1].send))
+    link = dense_net()
+    expected = StructureUpdater(
+        iterator(lambda a: a), optimizer_of(link), bernoulli_of(link), converter=pass_arrays
+    )
+
+    def images(network):
+        return TO_CPU(network.x).reshape(3, -1, 8, 8).transpose(1, 0, 2, 3)
+
+    run_beside(found, expected, 3, images, dtype)
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_what_is_no_number_is_not_lost(platform, case):
+    """With any one parameter that is NaN, every unit and connection on, the loss is NaN."""
+    make = next(itertools.islice(cases(platform), case, None))
+    total = len(list(target_of(make()).params()))
+    for k in range(0, total, 1 if case < 2 else 5):
+        updater = make()
+        set_theta_of(updater)
+        parameter = list(target_of(updater).params())[k]
+        parameter.array.reshape(-1)[-1:] = numpy.nan
+        updater.update()
+        assert numpy.isnan(updater.captured.take_loss()), parameter.name
+        # What was trained shows it, too.
+        assert numpy.isnan(TO_CPU(parameter.array)).any()
+
+
+def set_theta_of(updater):
+    if hasattr(updater, "bernoulli"):
+        updater.bernoulli.theta[...] = 1
+    else:  # nothing is dropped
+        updater.get_optimizer("main").target.dropout_ratio = 0.5
+        updater.captured.program.launches = [
+            launch for launch in updater.captured.program.launches if launch.name != "drop"
+        ]
+        updater.captured.network.structures[...] = 1
+
+
+def target_of(updater):
+    return updater.get_optimizer("main").target
+
+
+def norm_of(updater):
+    return target_of(updater).blocks[1].norms[0]
+
+
+def set_of(find, name, value):
+    def change(updater):
+        setattr(find(updater), name, value)
+
+    return change
+
+
+def itself(updater):
+    return updater
+
+
+def distribution(updater):
+    return updater.bernoulli
+
+
+def data_iterator(updater):
+    return updater.get_iterator("main")
+
+
+def replaced_array(updater):
+    parameter = next(target_of(updater).params())
+    parameter.array = parameter.array.copy()
+
+
+def replaced_velocity(updater):
+    rule = next(target_of(updater).params()).update_rule
+    rule.state["v"] = rule.state["v"].copy()
+
+
+def replaced_theta(updater):
+    updater.bernoulli.theta = updater.bernoulli.theta.copy()
+
+
+def replaced_average(updater):
+    norm_of(updater).avg_mean = norm_of(updater).avg_mean.copy()
+
+
+def own_forward(updater):
+    target_of(updater).forward = lambda x, structures: x
+
+
+def link_hook(updater):
+    from chainer.link_hooks import WeightStandardization
+
+    layer = target_of(updater).output
+    layer.add_hook(WeightStandardization())
+
+
+UNITS, DROPOUT, CONNECTIONS = range(3)
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "named"),
+    [
+        (DROPOUT, set_of(target_of, "dropout_ratio", 0.2), "dropout_ratio is 0.2 now and 0.5"),
+        (DROPOUT, set_of(target_of, "dropout_ratio", 0.0), "dropout_ratio is 0.0 now"),
+        (CONNECTIONS, set_of(norm_of, "decay", 0.5), "/blocks/1/norms/0: decay is 0.5 now and 0.9"),
+        (CONNECTIONS, set_of(norm_of, "eps", 0.5), "eps is 0.5 now"),
+        (CONNECTIONS, replaced_average, "avg_mean was replaced"),
+        (UNITS, set_of(distribution, "eta", 0.3), "eta is 0.3 now"),
+        (UNITS, set_of(distribution, "epsilon0", 0.3), "epsilon0 is 0.3 now"),
+        (UNITS, replaced_theta, "theta was replaced"),
+        (UNITS, replaced_array, "array was replaced"),
+        (UNITS, replaced_velocity, "the velocity was replaced"),
+        (UNITS, set_of(itself, "samples", 3), "samples is 3 now"),
+        (UNITS, set_of(itself, "loss_func", chainer.functions.hinge), "softmax cross entropy"),
+        (UNITS, set_of(data_iterator, "batch_size", 4), "batch_size is 4 now"),
+        (UNITS, set_of(data_iterator, "divisor", 1), "divisor is 1 now"),
+        (UNITS, set_of(data_iterator, "arrays", ()), "arrays was replaced"),
+        (UNITS, own_forward, "its own forward"),
+        (UNITS, link_hook, "WeightStandardization"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 2])
+def test_what_is_captured_and_changed_is_refused_by_name(platform, case, change, named, before):
+    updater = next(itertools.islice(cases(platform), case, None))()
+    for _ in range(before):
+        updater.update()
+    change(updater)
+    with pytest.raises(ValueError, match=named):
+        updater.update()
+    assert updater.iteration == before
+
+
+def test_batch_normalisations_that_differ_are_refused(platform):
+    link = dense_net()
+    link.blocks[0].norms[1].decay = 0.5
+    with pytest.raises(ValueError, match="one decay and one eps"):
+        captured(platform, link, image_iterator((8, 8), platform[1]))
+
+
+class OwnForward(links.MaskedMLP):
+    def forward(self, x, structures):
+        return super().forward(2 * x, structures)
+
+
+def test_a_forward_pass_of_ones_own_is_refused(platform):
+    with pytest.raises(ValueError, match="OwnForward has its own forward"):
+        captured(platform, OwnForward(*WIDTHS), unit_iterator(platform))
+
+
+def test_positions_that_somebody_moved_are_respected(platform):
+    """Mini-batches taken and structures drawn between two iterations, or before the first."""
+    with chainer.using_config("dtype", numpy.dtype("d")):
+        iterator = unit_iterator(platform)
+        iterator.next()
+        found = captured(platform, links.MaskedMLP(*WIDTHS), iterator)
+        plain = ArrayIterator(unit_arrays(), 8, seed=5, divisor=255)
+        plain.next()
+        for step in range(3):
+            found.captured.run()
+            x, _ = plain.next()
+            numpy.testing.assert_array_equal(TO_CPU(found.captured.network.x), x)
+            drawn = uniforms(found.bernoulli.uniforms.key, 3 * step, 2, 60) < 0.5
+            numpy.testing.assert_array_equal(TO_CPU(found.captured.network.structures), drawn)
+            iterator.next()
+            plain.next()
+            found.bernoulli.theta[...] = 0.5
+            found.bernoulli.uniforms.position += 1
+
+
+def test_a_fixed_structure_may_change(platform):
+    structure = make_structures("random", 1, len(dense_net().costs), generator((6,)))[0]
+    link = links.FixedStructure(dense_net(), structure)
+    found = captured(platform, link, image_iterator((8, 8), platform[1]))
+    found.update()
+    link.structure[...] = True
+    found.update()
+    assert TO_CPU(found.captured.network.structures).all()

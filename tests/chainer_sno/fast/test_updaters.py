@@ -1,11 +1,13 @@
 """The fast updaters against the plain ones: the stock link, NesterovAG and WeightDecay."""
 
+import copy
 import io
+import pickle
 
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, links, pass_arrays
+from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, compact, links, pass_arrays
 from chainer_sno._import_chainer import chainer
 from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater, Synchronise
 from chainer_sno.uniforms import generator
@@ -258,6 +260,42 @@ def own_rate(updater):
     target(updater).output.W.update_rule.hyperparam.lr = 0.5
 
 
+def other_loss(updater):
+    updater.loss_func = chainer.functions.mean_squared_error
+
+
+def other_activation(updater):
+    target(updater).hidden[1].activation = chainer.functions.tanh
+
+
+def other_layer(updater):
+    link = target(updater)
+    del link.output
+    with link.init_scope():
+        link.output = chainer.links.Linear(15, 4)
+
+
+def other_parameter(updater):
+    layer = target(updater).output
+    del layer.W
+    with layer.init_scope():
+        layer.W = chainer.Parameter(0.1, (4, 15))
+
+
+def other_target(updater):
+    updater.get_optimizer("main").target = links.MaskedMLP(*WIDTHS)
+
+
+def link_hook(updater):
+    from chainer.link_hooks import WeightStandardization
+
+    target(updater).output.add_hook(WeightStandardization())
+
+
+def instance_forward(updater):
+    target(updater).hidden[0].forward = lambda x, structures: x
+
+
 def uneven_decay(updater):
     rule = target(updater).output.W.update_rule
     rule.add_hook(chainer.optimizer_hooks.WeightDecay(0.5))
@@ -271,6 +309,13 @@ def uneven_decay(updater):
         (noisy_rule, "hook"),
         (own_rate, "rates of its own"),
         (uneven_decay, "one weight decay for all weights"),
+        (other_loss, "softmax cross entropy"),
+        (other_activation, "ReLU"),
+        (other_layer, "other layers"),
+        (other_parameter, "other layers"),
+        (other_target, "another target"),
+        (link_hook, "output has WeightStandardization"),
+        (instance_forward, "its own forward"),
     ],
 )
 @pytest.mark.parametrize("before", [0, 5])
@@ -294,12 +339,151 @@ def test_weights_loaded_after_construction_are_trained(dtype, tmp_path):
     compare(*updaters, dtype.name)
 
 
-def test_weights_changed_while_the_engine_trains_are_not_lost_without_a_word():
+def test_weights_changed_by_an_array_taken_before_are_not_lost_without_a_word():
+    updater = structure_updater(FastStructureUpdater)
+    array = target(updater).output.W.array
+    train([updater])
+    array[...] = 0
+    with pytest.raises(ValueError, match="what was changed is lost"):
+        updater.synchronise()
+
+
+def load_npz_of(thing):
+    file = io.BytesIO()
+    chainer.serializers.save_npz(file, thing)
+    file.seek(0)
+    with numpy.load(file) as content:
+        return {name: content[name] for name in content.files}
+
+
+def other_link(link):
+    found = links.MaskedMLP(*WIDTHS)
+    found.copyparams(link)
+    return found
+
+
+def through_pickle(link):
+    return pickle.loads(pickle.dumps(link))
+
+
+def moved(link):
+    return link.to_device("@numpy")
+
+
+def as_it_is(link):
+    return link
+
+
+READERS = [
+    as_it_is,
+    copy.copy,
+    copy.deepcopy,
+    lambda link: link.copy(),
+    lambda link: link.copy("copy"),
+    lambda link: link.copy("share"),
+    other_link,
+    through_pickle,
+    moved,
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_who_reads_the_network_gets_what_was_trained(read, dtype):
+    """Nobody has called synchronise()."""
+    fast, plain = both()
+    train([fast, plain])
+    expected = load_npz_of(target(plain))
+    found = load_npz_of(read(target(fast)))
+    assert found.keys() == expected.keys()
+    tolerance = 1e-10 if dtype == "float64" else 1e-4
+    for name, array in expected.items():
+        numpy.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance)
+    compare(fast, plain, dtype.name)
+
+
+def test_who_reads_the_optimizer_gets_what_was_trained(dtype):
+    fast, plain = both()
+    for read in (as_it_is, copy.deepcopy, copy.copy):
+        train([fast, plain])
+        found = load_npz_of(read(fast.get_optimizer("main")))
+        expected = load_npz_of(plain.get_optimizer("main"))
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            numpy.testing.assert_allclose(found[name], array, 1e-3, 1e-5, err_msg=name)
+
+
+def test_a_compact_network_of_a_fast_training_is_the_trained_one(dtype):
+    fast, plain = both()
+    train([fast, plain])
+    x = data(dtype)[0]
+    structure = numpy.arange(60) % 3 > 0
+    found, expected = (compact(target(updater), structure)(x).array for updater in (fast, plain))
+    numpy.testing.assert_allclose(found, expected, 1e-3, 1e-4)
+
+
+def test_a_shared_copy_stays_the_trained_network():
+    fast, _ = both()
+    shared = target(fast).copy("share")
+    train([fast])
+    after = shared.output.W.array.copy()
+    train([fast])
+    assert abs(shared.output.W.array - after).max() > 0
+    numpy.testing.assert_array_equal(shared.output.W.array, target(fast).output.W.array)
+
+
+def test_reading_does_not_change_the_bits():
+    quiet, read = (structure_updater(FastStructureUpdater) for _ in range(2))
+    for _ in range(20):
+        train([quiet, read], 1)
+        assert target(read).output.W.array.shape == (4, 15)
+    for a, b in zip(target(quiet).params(), target(read).params()):
+        numpy.testing.assert_array_equal(a.array, b.array)
+
+
+def test_shapes_and_dtypes_are_read_without_the_values(monkeypatch):
     updater = structure_updater(FastStructureUpdater)
     train([updater])
-    target(updater).output.W.array[...] = 0
-    with pytest.raises(ValueError, match="would be lost"):
-        updater.synchronise()
+    monkeypatch.setattr(updater._binding, "synchronise", None)
+    W = target(updater).output.W
+    assert (W.shape, W.dtype, W.size, W.ndim) == ((4, 15), numpy.float32, 60, 2)
+
+
+def test_two_updaters_of_one_network_take_turns(dtype):
+    fast, plain = both()
+    link = target(fast)
+    beside = FastStructureUpdater(
+        fast.get_iterator("main"),
+        fast.get_optimizer("main"),
+        fast.bernoulli,
+        2,
+        converter=pass_arrays,
+    )
+    own = StructureUpdater(
+        fast.get_iterator("main"),
+        fast.get_optimizer("main"),
+        fast.bernoulli,
+        2,
+        converter=pass_arrays,
+    )
+    for updater in (fast, beside, own, fast, own, beside):
+        train([updater], 3)
+    train([plain], 18)
+    assert target(beside) is link
+    compare(fast, plain, dtype.name)
+
+
+def test_velocities_loaded_after_construction_are_used(dtype):
+    updaters = both()
+    train(updaters)
+    saved = io.BytesIO()
+    chainer.serializers.save_npz(saved, updaters[1].get_optimizer("main"))
+    updaters = both()
+    train(updaters, 2)
+    for updater in updaters:
+        saved.seek(0)
+        chainer.serializers.load_npz(saved, updater.get_optimizer("main"))
+    train(updaters)
+    compare(*updaters, dtype.name)
 
 
 class OwnForward(links.MaskedMLP):
@@ -338,3 +522,54 @@ def test_examples_without_a_class_are_ignored(ignored, dtype):
         updater.get_iterator("main").arrays[1][:ignored] = -1
     train(updaters, 30)
     compare(*updaters, dtype.name)
+
+
+def every_unit_on(updater):
+    if hasattr(updater, "bernoulli"):
+        updater.bernoulli.theta[...] = 1
+    return updater
+
+
+NETWORKS = {
+    "units": lambda: every_unit_on(structure_updater(FastStructureUpdater)),
+    "fixed": lambda: standard_updater(FastStandardUpdater, 0.0),
+    "dense": lambda: every_unit_on(dense_updater()),
+}
+
+
+def dense_updater():
+    link = links.DenseNet(7, 2, classes=3)
+    rng = numpy.random.default_rng(2)
+    arrays = rng.normal(size=(8, 3, 8, 8)).astype("f"), rng.integers(0, 3, 8).astype("i")
+    return StructureUpdater(
+        ArrayIterator(arrays, 8), optimizer_of(link), Bernoulli(link.costs), converter=pass_arrays
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_is_no_number_is_not_lost(network):
+    """With any one parameter that is NaN, the loss of the next iteration is NaN."""
+    for k, (name, _) in enumerate(target(NETWORKS[network]()).namedparams()):
+        updater = NETWORKS[network]()
+        parameter = list(target(updater).params())[k]
+        parameter.array.reshape(-1)[-1] = numpy.nan
+        observation = {}
+        reporter = chainer.Reporter()
+        reporter.add_observer("main", target(updater))
+        with reporter.scope(observation):
+            updater.update()
+        assert numpy.isnan(observation["main/loss"]), name
+        assert numpy.isnan(parameter.array).any(), name
+
+
+def test_what_is_no_number_survives_a_change_of_the_learning_rate():
+    updater = structure_updater(FastStructureUpdater)
+    for layer in updater._binding.layers:
+        layer.W.array[0, 0] = numpy.nan
+    updater.bernoulli.theta[...] = 0  # no gradient reaches most weights
+    train([updater], 1)
+    updater.get_optimizer("main").lr = 0.01
+    train([updater], 1)
+    for layer in updater._binding.layers:
+        assert numpy.isnan(layer.W.array[0, 0])
+        assert numpy.isnan(layer.W.update_rule.state["v"][0, 0])
