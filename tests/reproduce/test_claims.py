@@ -105,7 +105,7 @@ def outcomes(records):
 def test_every_published_claim_has_a_rule_and_no_rule_lacks_a_claim():
     published = [claim["id"] for claim in compare.published()["claims"]]
     assert len(published) == len(set(published)) == 18
-    assert set(published) == set(claims._RULES)
+    assert set(published) == set(claims.RULES)
 
 
 def test_every_claim_holds_where_it_is_true():

@@ -1,0 +1,61 @@
+"""The claims of the paper, each computed from records by a rule that is named beside it.
+
+Only records at the paper's schedule count.  A claim *holds*, *holds in part*, *does not hold*, or
+there are *not enough runs* to say: a rule states how many trials of which settings it needs.  Where
+a rule compares test errors, every compared median must lie on the side that the paper says, and the
+rank tests of all comparisons together must be significant at 5%.
+
+Seeds are not independent over settings: runs of one seed share the initial weights, the order of
+the data and the random numbers.  Tests that combine settings take them as independent, and say so.
+"""
+
+import collections
+
+from reproduce import compare
+from reproduce.claims import connection_selection, unit_selection  # noqa: F401 - they register rules
+from reproduce.claims.rules import FAILS, HOLDS, OUTCOMES, PARTLY, RULES, UNKNOWN, Evidence, Finding
+
+
+def findings(records):
+    """Compute every claim.
+
+    Args:
+        records (list of dict): of both experiments and any schedule; those that are not at the
+            paper's do not count.
+
+    Returns:
+        list of Finding: in the paper's order.
+    """
+    evidence = Evidence(records)
+    found = []
+    for claim in compare.published()["claims"]:
+        judge, needs, sentence = RULES[claim["id"]]
+        judged = judge(evidence, claim)
+        told = claim["id"], claim["section"], claim["text"], sentence, needs
+        found.append(Finding(*told, judged.outcome, judged.effect, judged.runs, judged.details))
+    return found
+
+
+def text(found):
+    """Return findings as text.
+
+    Args:
+        found (list of Finding): of :func:`findings`.
+
+    Returns:
+        str: a paragraph for each claim.
+    """
+    counts = collections.Counter(finding.outcome for finding in found)
+    words = {HOLDS: "hold", PARTLY: "hold in part", FAILS: "fail", UNKNOWN: "undecided"}
+    told = ", ".join(f"{counts[name]} {words[name]}" for name in OUTCOMES)
+    parts = [f"The paper's {len(found)} claims, from records at its schedule: {told}."]
+    for finding in found:
+        effect = f", {finding.effect}" if finding.effect else ""
+        lines = [
+            f"{finding.id} (section {finding.section}): {finding.outcome.upper()}{effect}, "
+            f"n = {finding.runs}"
+        ]
+        lines += [f"  {finding.text}", f"  Rule: {finding.rule} Needs {finding.needs}."]
+        lines += [f"    {detail}" for detail in finding.details]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,0 +1,256 @@
+"""The claims of section 4.2."""
+
+import functools
+
+import numpy
+
+from reproduce import compare, statistics, structures
+from reproduce.claims.rules import (
+    FAILS,
+    HOLDS,
+    TRIALS,
+    TWO_SIDED_TRIALS,
+    UNKNOWN,
+    Judged,
+    by_chance,
+    compare_times,
+    compared_line,
+    count_runs,
+    differences_of,
+    effect_of,
+    errors_of,
+    groups_of,
+    missing_from,
+    no_difference,
+    rule,
+    side_by_side,
+    sizes_of,
+    told_of,
+    usage_of,
+)
+from reproduce.experiments import from_dict
+from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
+
+#: The test error in percent of a network that can only guess among ten classes.
+GUESSING = 90.0
+
+
+def records_of(evidence, method, value=""):
+    """Return the records of a method and its value in this experiment."""
+    return evidence.runs("connection-selection", method, value)
+
+
+def _connection_pairs(evidence, wanted):
+    """Return pairs of the penalties whose published usage rate is wanted and random structures."""
+    rows = compare.published()["connection-selection"]["rows"]
+    found = {}
+    for label in CONNECTION_EPSILON0:
+        if label in rows and wanted(rows[label]["usage_rate"]):
+            rate = min(CONNECTION_USAGE_RATES, key=lambda r: abs(r - rows[label]["usage_rate"]))
+            name = f"epsilon0 = {label} against random at {rate:.1%}"
+            found[name] = records_of(evidence, "sno", label), records_of(evidence, "random", rate)
+    return found
+
+
+@rule(
+    "conn-beats-random",
+    f"{TRIALS} trials of each",
+    "Every penalty whose published usage rate is 15% to 40% (42.3% counted in), against "
+    "random structures of that usage rate: lower median test errors, one-sided rank tests "
+    "combined (Stouffer).",
+)
+def _conn_beats_random(evidence, claim):
+    low, high = claim["usage_rate"]
+    pairs = _connection_pairs(evidence, lambda rate: low <= rate <= high + 0.025)
+    found = side_by_side(pairs, "less")
+    found.details += _literally(pairs, "less")
+    return found
+
+
+def _literally(pairs, alternative):
+    """Return lines on the same comparisons where dead structures are not drawn again (R19).
+
+    The first structure that such a run drew could only guess.
+    """
+    if not any(_dead(record) for _, theirs in pairs.values() for record in theirs):
+        return []
+    lines = ["without drawing dead structures again (reading R19):"]
+    for name, (ours, theirs) in pairs.items():
+        if ours and theirs:
+            errors = [
+                GUESSING if _dead(record) else error
+                for record, error in zip(theirs, errors_of(theirs))
+            ]
+            found = statistics.difference(errors_of(ours), errors, alternative)
+            lines.append(f"  {compared_line(name, found)}")
+    return lines
+
+
+def _dead(record):
+    """Return whether the first structure that a random run drew had no path."""
+    return record["result"].get("dead_draws", 0) > 0
+
+
+@rule(
+    "conn-ties-random",
+    f"{TWO_SIDED_TRIALS} trials of each",
+    "Every penalty whose published usage rate is over 60%, against random structures of that "
+    "usage rate: no two-sided rank test of test errors is significant. That is no proof that "
+    "they are equal.",
+)
+def _conn_ties_random(evidence, claim):
+    pairs = _connection_pairs(evidence, lambda rate: rate > claim["usage_rate"])
+    return no_difference(pairs)
+
+
+def _against_whole(evidence, rates):
+    """Return pairs of random structures of some usage rates and the full network."""
+    whole = records_of(evidence, "random", 1.0)
+    return {
+        f"random at {rate:.1%} against random at 100.0%": (
+            records_of(evidence, "random", rate),
+            whole,
+        )
+        for rate in rates
+    }
+
+
+@rule(
+    "conn-few-removed",
+    f"{TWO_SIDED_TRIALS} trials of each",
+    "Random structures of usage rates over 60% against the full network (random at 100%): no "
+    "two-sided rank test of test errors is significant. That is no proof that they are equal.",
+)
+def _conn_few_removed(evidence, claim):
+    least = claim["usage_rate"]
+    pairs = _against_whole(evidence, [r for r in CONNECTION_USAGE_RATES if least < r < 1])
+    return no_difference(pairs)
+
+
+@rule(
+    "conn-random-degrades",
+    f"{TRIALS} trials of each",
+    "Random structures of usage rates under 40% against the full network (random at 100%): higher "
+    "median test errors, one-sided rank tests combined (Stouffer).",
+)
+def _conn_random_degrades(evidence, claim):
+    rates = [rate for rate in CONNECTION_USAGE_RATES if rate < claim["usage_rate"]]
+    pairs = _against_whole(evidence, rates)
+    found = side_by_side(pairs, "greater")
+    for name, (ours, _) in pairs.items():
+        dead = sum(map(_dead, ours))
+        if dead:
+            found.details.append(
+                f"{name}: {dead} of {len(ours)} first draws had no path and were drawn again (R19)"
+            )
+    return found
+
+
+@rule(
+    "conn-epsilon-no-effect",
+    f"{TWO_SIDED_TRIALS} trials of each",
+    "The penalties 2^-6 and 2^-5 against 0: no two-sided rank test of test errors is significant. "
+    "That is no proof that they are equal.",
+)
+def _conn_epsilon_no_effect(evidence, claim):
+    pairs = {
+        f"epsilon0 = {label} against epsilon0 = 0": (
+            records_of(evidence, "sno", label),
+            records_of(evidence, "sno", "0"),
+        )
+        for label in ("2^-6", "2^-5")
+    }
+    return no_difference(pairs)
+
+
+@rule(
+    "conn-within-1-at-40",
+    f"{TRIALS} trials of each",
+    "2^-4, whose published usage rate is 42.3%, against the full network (random at 100%): "
+    "the median test error is higher by at most one point.",
+)
+def _conn_within_1_at_40(evidence, claim):
+    ours, theirs = records_of(evidence, "sno", "2^-4"), records_of(evidence, "random", 1.0)
+    pairs = {"epsilon0 = 2^-4 against random at 100.0%": (ours, theirs)}
+    found, details = differences_of(pairs, "two-sided")
+    if ours:
+        details.append(f"usage rate {usage_of(ours):.1f}%")
+    runs, missing = count_runs(groups_of(pairs)), missing_from(groups_of(pairs), TRIALS)
+    if missing:
+        return Judged(UNKNOWN, details + missing, runs=runs)
+    (one,) = found.values()
+    outcome = HOLDS if one["difference"] <= claim["points"] else FAILS
+    return Judged(outcome, details, effect_of(found), runs)
+
+
+@rule(
+    "conn-early-blocks-first",
+    "1 trial of each",
+    "In the runs with penalties of 0, 2^-6 and 2^-5: the third block keeps the most "
+    "connections, in more than half of them and significantly more often than the third "
+    "expected by chance (binomial test).",
+)
+def _conn_early_blocks_first(evidence, claim):
+    return by_chance(
+        functools.partial(records_of, evidence),
+        ("0", "2^-6", "2^-5"),
+        lambda first, second, third: third > max(first, second),
+        "the third block keeps the most",
+    )
+
+
+@rule(
+    "conn-second-block",
+    "1 trial of each",
+    "In the runs with penalties of 2^-4, 2^-3 and 2^-2: the second block keeps the fewest "
+    "connections, in more than half of them and significantly more often than the third "
+    "expected by chance (binomial test).",
+)
+def _conn_second_block(evidence, claim):
+    return by_chance(
+        functools.partial(records_of, evidence),
+        ("2^-4", "2^-3", "2^-2"),
+        lambda first, second, third: second < min(first, third),
+        "the second block keeps the fewest",
+    )
+
+
+@rule(
+    "conn-wide-second-block",
+    f"{TRIALS} trials",
+    "In the runs at 2^-4: the second block has the fewest connections and the most layers of "
+    "equal depth, in more than half of them. The depth is reported, for a single run's was "
+    "printed.",
+)
+def _conn_wide_second_block(evidence, claim):
+    records = records_of(evidence, "sno", "2^-4")
+    found, details = [], []
+    for record in records:
+        settings, result = from_dict(record["settings"]), record["result"]
+        bits = [int(bit) for bit in result["structure"]]
+        matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
+        widths = [structures.width(matrix) for matrix in matrices]
+        sparse = sizes_of(record)[1] < min(sizes_of(record)[0], sizes_of(record)[2])
+        found.append(sparse and widths[1] > max(widths[0], widths[2]))
+        details.append(
+            f"{told_of('epsilon0 = 2^-4', record)} connections, {'/'.join(map(str, widths))} "
+            f"layers side by side, depth {result['depth']} (published {claim['depth']})"
+        )
+    missing = missing_from({"epsilon0 = 2^-4": records}, TRIALS)
+    if missing:
+        return Judged(UNKNOWN, details + missing, runs=len(records))
+    outcome = HOLDS if numpy.mean(found) > 0.5 else FAILS
+    return Judged(outcome, details, f"{sum(found)} of {len(found)} runs", len(records))
+
+
+@rule(
+    "conn-time-as-random",
+    "1 trial of each",
+    "Every penalty with a published usage rate, against random structures of that usage rate "
+    "on each kind of machine that has both: the median time of an iteration in the last tenth of "
+    "the training, where the structure is what it ends as, is at most 1.05 times as long. The "
+    "ratio of whole trainings stands beside it: absent connections cost nothing here, unlike in a "
+    "network that is masked, so a training that begins with half of them takes longer.",
+)
+def _conn_time_as_random(evidence, claim):
+    return compare_times(_connection_pairs(evidence, lambda rate: True), at_the_end=True)

@@ -1,0 +1,300 @@
+"""What the rules of the claims share: the evidence, comparisons and tests."""
+
+import collections
+import dataclasses
+
+from reproduce import experiments, statistics
+from reproduce.experiments import from_dict
+from reproduce.groups import by_computer
+
+HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
+UNKNOWN = "not enough runs"
+#: Every outcome, in the order in which they are counted.
+OUTCOMES = (HOLDS, PARTLY, FAILS, UNKNOWN)
+#: What stands beside a p-value over several settings.
+DEPENDENT = (
+    "the p-value takes runs as independent, but runs of one seed share initial weights, data order "
+    "and draws"
+)
+#: Level of the tests.
+LEVEL = 0.05
+#: "Almost the same time" and "not significantly greater": the most that the ratio may be.
+SAME_TIME = 1.05
+#: Three trials against three are the fewest whose rank test can reach the level, one-sided.
+TRIALS = 3
+#: Four against four are the fewest that can reach it two-sided.
+TWO_SIDED_TRIALS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The verdict on a claim.
+
+    Attributes:
+        id (str): of the claim in ``results/published.json``.
+        section (str): of the paper.
+        text (str): the claim.
+        rule (str): how it is computed.
+        needs (str): the runs that it needs.
+        outcome (str): one of :data:`OUTCOMES`.
+        effect (str): the size of the effect, in words; empty where there are not enough runs.
+        runs (int): how many records the rule looked at.
+        details (list of str): the numbers, a line each.
+    """
+
+    id: str
+    section: str
+    text: str
+    rule: str
+    needs: str
+    outcome: str
+    effect: str
+    runs: int
+    details: list
+
+
+@dataclasses.dataclass
+class Judged:
+    """What a rule says: the outcome, the lines, the size of the effect, and the records used."""
+
+    outcome: str
+    details: list
+    effect: str = ""
+    runs: int = 0
+
+
+#: Of each claim its rule: a function, the runs that it needs, and a sentence.
+RULES = {}
+
+
+def rule(claim, needs, sentence):
+    """Register a function of the evidence and the claim, which returns what it judged."""
+
+    def register(function):
+        RULES[claim] = function, needs, sentence
+        return function
+
+    return register
+
+
+class Evidence:
+    """Records at the paper's schedule, by what they vary.
+
+    Args:
+        records (list of dict): of any experiments and schedules.
+    """
+
+    def __init__(self, records):
+        self.groups = collections.defaultdict(list)
+        for record in records:
+            settings = from_dict(record["settings"])
+            if settings.is_paper_schedule:
+                value = settings.setting.rpartition("=")[2]
+                self.groups[settings.experiment, settings.method, value].append(record)
+
+    def runs(self, experiment, method, value=""):
+        """Return the records of a method and of what the paper varies within it.
+
+        Args:
+            experiment (str): its name.
+            method (str): ``sno`` or a baseline.
+            value (object): the penalty as a text, or the value of a baseline.
+        """
+        value = str(value).removesuffix(".0")
+        return self.groups.get((experiment, method, value), [])
+
+
+def trials_of(records):
+    """Return how many trials there are, in words."""
+    return f"{len(records)} trial" + "s" * (len(records) != 1)
+
+
+def errors_of(records):
+    """Return the test errors in percent."""
+    return [100 * record["result"]["test_error"] for record in records]
+
+
+def usage_of(records):
+    """Return the median usage rate in percent."""
+    return 100 * statistics.median([record["result"]["usage_rate"] for record in records])
+
+
+def missing_from(groups, trials):
+    """Return a line for each named group of records with fewer trials than needed."""
+    return [
+        f"{name}: {len(records)} of {trials} trials"
+        for name, records in groups.items()
+        if len(records) < trials
+    ]
+
+
+def compared_line(name, found):
+    """Return a line on a difference of medians."""
+    ours, theirs = found["medians"]
+    text = f"{name}: median {ours:.2f}% against {theirs:.2f}%"
+    text += f", difference {found['difference']:+.2f} points"
+    if found["interval"]:
+        low, high = found["interval"]
+        text += f" (95% interval {low:+.2f} to {high:+.2f})"
+    p = "" if found["p"] is None else f", p = {found['p']:.3g}"
+    return f"{text}{p}, {found['trials'][0]} and {found['trials'][1]} trials"
+
+
+def count_runs(groups):
+    """Return how many records there are in groups, each counted once."""
+    return len({record["name"] for records in groups.values() for record in records})
+
+
+def effect_of(found):
+    """Return the differences of medians in words."""
+    points = [one["difference"] for one in found.values()]
+    if not points:
+        return ""
+    low, high = min(points), max(points)
+    return f"{low:+.2f} points" if low == high else f"{low:+.2f} to {high:+.2f} points"
+
+
+def groups_of(pairs):
+    """Return the groups of records by name; a pair's name is ``ours against theirs``."""
+    groups = {}
+    for name, both in pairs.items():
+        groups.update(zip(name.split(" against "), both))
+    return groups
+
+
+def differences_of(pairs, alternative):
+    """Return the differences of test errors of the pairs that have records, and lines on them."""
+    found = {
+        name: statistics.difference(errors_of(ours), errors_of(theirs), alternative)
+        for name, (ours, theirs) in pairs.items()
+        if ours and theirs
+    }
+    return found, [compared_line(name, one) for name, one in found.items()]
+
+
+def side_by_side(pairs, alternative):
+    """Compare test errors in pairs of groups.
+
+    Args:
+        pairs (dict): by name, the records of ours and of theirs.
+        alternative (str): ``less`` where ours are said to be lower, else ``greater``.
+
+    Returns:
+        Judged: of all comparisons together.
+    """
+    found, details = differences_of(pairs, alternative)
+    runs = count_runs(groups_of(pairs))
+    missing = missing_from(groups_of(pairs), TRIALS)
+    if missing:
+        return Judged(UNKNOWN, details + missing, runs=runs)
+    sign = -1 if alternative == "less" else 1
+    directed = all(sign * one["difference"] > 0 for one in found.values())
+    p = statistics.combined([one["p"] for one in found.values()])
+    if len(found) > 1:
+        details.append(f"all comparisons together: p = {p:.3g}; {DEPENDENT}")
+    outcome = HOLDS if directed and p <= LEVEL else FAILS
+    return Judged(outcome, details, effect_of(found), runs)
+
+
+def no_difference(pairs):
+    """Judge that no two-sided rank test of pairs of groups is significant."""
+    found, details = differences_of(pairs, "two-sided")
+    runs, missing = count_runs(groups_of(pairs)), missing_from(groups_of(pairs), TWO_SIDED_TRIALS)
+    if missing:
+        return Judged(UNKNOWN, details + missing, runs=runs)
+    outcome = HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS
+    return Judged(outcome, details, effect_of(found), runs)
+
+
+def sizes_of(record):
+    """Return the units of each layer, or the connections of each block."""
+    settings = from_dict(record["settings"])
+    return experiments.of(settings).sizes(record["result"])
+
+
+def told_of(name, record):
+    """Return a line that names a run and what it selected."""
+    counts = "/".join(map(str, sizes_of(record)))
+    return f"{name}, seed {record['settings']['seed']}: {counts}"
+
+
+def by_chance(find, labels, good, words):
+    """Judge in how many runs something is so that happens in a third of them by chance.
+
+    Args:
+        find (callable): of the evidence, returns the records of a method and its penalty.
+        labels (sequence of str): the penalties, each of which needs a run.
+        good (callable): takes the counts of a run's layers or blocks; whether it is so.
+        words (str): what is so.
+
+    Returns:
+        Judged: over all runs.
+    """
+    groups = {f"epsilon0 = {label}": find("sno", label) for label in labels}
+    found = [
+        (told_of(name, record), good(*sizes_of(record)))
+        for name, records in groups.items()
+        for record in records
+    ]
+    missing = missing_from(groups, 1)
+    if missing:
+        return Judged(UNKNOWN, [name for name, _ in found] + missing, runs=len(found))
+    count = sum(ok for _, ok in found)
+    p = statistics.sign_test(count, len(found), 1 / 3)
+    details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in found]
+    told = f"{count} of {len(found)} runs"
+    details.append(f"{words} in {told}, by chance p = {p:.3g}; {DEPENDENT}")
+    outcome = HOLDS if p <= LEVEL and count > len(found) / 2 else FAILS
+    return Judged(outcome, details, told, len(found))
+
+
+def seconds_of(records):
+    """Return the median seconds of the trainings."""
+    return statistics.median([record["times"]["seconds"] for record in records])
+
+
+def last_seconds_of(records):
+    """Return the median seconds of an iteration in the last tenth of each training."""
+    found = []
+    for record in records:
+        settings = from_dict(record["settings"])
+        # Seconds from the beginning to the end of each epoch.
+        ends = [0.0, *record["times"]["epoch_seconds"]]
+        first = settings.epochs * 9 // 10
+        epochs = (settings.epochs - first) / settings.epochs
+        found.append((ends[-1] - ends[first]) / (epochs * settings.iterations()))
+    return statistics.median(found)
+
+
+def compare_times(pairs, at_the_end=False):
+    """Compare median seconds of trainings on each kind of machine that has both.
+
+    Args:
+        pairs (dict): by name, the records of ours and of theirs.
+        at_the_end (bool): judge an iteration of the last tenth, where the structure is what it
+            ends as; otherwise whole trainings.
+    """
+    usable, details, ratios = {}, [], []
+    for name, (ours, theirs) in pairs.items():
+        ours, theirs = by_computer(ours), by_computer(theirs)
+        both = [where for where in ours if where in theirs]
+        usable[name] = [[r for where in both for r in side[where]] for side in (ours, theirs)]
+        for where in both:
+            mine, other = seconds_of(ours[where]), seconds_of(theirs[where])
+            ratio = mine / other
+            hours = f"{mine / 3600:.2f} h against {other / 3600:.2f} h"
+            line = f"{name}: whole trainings {hours}, ratio {ratio:.2f}"
+            if at_the_end:
+                mine, other = last_seconds_of(ours[where]), last_seconds_of(theirs[where])
+                ratio = mine / other
+                line += f"; an iteration at the end {1e3 * mine:.3g} ms against {1e3 * other:.3g} "
+                line += f"ms, ratio {ratio:.2f}"
+            ratios.append(ratio)
+            details.append(f"{line}, on {where}")
+    groups = groups_of(usable)
+    missing = missing_from(groups, 1)
+    if missing:
+        return Judged(UNKNOWN, details + missing, runs=count_runs(groups))
+    outcome = HOLDS if max(ratios) <= SAME_TIME else FAILS
+    effect = f"ratio {min(ratios):.2f} to {max(ratios):.2f}"
+    return Judged(outcome, details, effect, count_runs(groups))
