@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from reproduce import ROOT, cli
+from reproduce.cli import commands
+from reproduce.cli.parser import negative_values
 from reproduce.data import idx
 
 RUN = ("run", "unit-selection", "--quiet")
@@ -63,39 +65,39 @@ def test_a_corrupted_data_file_is_named(tmp_path, capsys):
 def test_what_does_not_apply_is_left_out_with_a_word(capsys):
     parser = cli.make_parser()
     arguments = ["run", "unit-selection", "--method", "sno", "--width", "205"]
-    settings = cli._settings(parser.parse_args(arguments))
+    settings = commands.settings_of(parser.parse_args(arguments))
     assert settings.width is None
     assert "--width applies to --method fixed and is left out" in capsys.readouterr().err
 
 
 def test_a_short_run_says_so(capsys):
     parser = cli.make_parser()
-    cli._settings(parser.parse_args(["run", "unit-selection", "--epochs", "5"]))
+    commands.settings_of(parser.parse_args(["run", "unit-selection", "--epochs", "5"]))
     printed = capsys.readouterr().out
     assert "short run: 0.01 of the paper's iterations" in printed
     assert "eta_theta is 100/d" in printed
-    cli._settings(parser.parse_args(["run", "unit-selection"]))
+    commands.settings_of(parser.parse_args(["run", "unit-selection"]))
     assert capsys.readouterr().out == ""
 
 
 def test_what_is_not_the_papers_is_said_beside_the_papers(capsys):
     parser = cli.make_parser()
     arguments = ["run", "unit-selection", "--method", "fixed", "--units", "453", "--seed", "2"]
-    cli._settings(parser.parse_args(arguments))
+    commands.settings_of(parser.parse_args(arguments))
     assert "which stand in brackets: units=453 (784)." in capsys.readouterr().out
     arguments = ["run", "unit-selection", "--epochs", "5", "--samples", "4", "--examples", "640"]
-    cli._settings(parser.parse_args(arguments))
+    commands.settings_of(parser.parse_args(arguments))
     printed = capsys.readouterr().out
     for told in ("epochs=5 (500)", "samples=4 (2)", "examples=640 (all)"):
         assert told in printed
     # What the paper varies is no change.
     arguments = ["run", "unit-selection", "--method", "fixed", "--width", "453", "--seed", "2"]
-    cli._settings(parser.parse_args(arguments))
+    commands.settings_of(parser.parse_args(arguments))
     assert capsys.readouterr().out == ""
 
 
 def test_negative_epsilon0_is_a_value():
-    assert cli._negative_values(["--epsilon0", "-2^-3", "--seed", "1"]) == [
+    assert negative_values(["--epsilon0", "-2^-3", "--seed", "1"]) == [
         "--epsilon0=-2^-3",
         "--seed",
         "1",
@@ -177,7 +179,7 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device", "/some/file")
 
-    monkeypatch.setattr(cli, "_status", full)
+    monkeypatch.setattr(commands, "status", full)
     assert cli.main(["status"]) == 2
     assert capsys.readouterr().err == "reproduce: '/some/file': No space left on device\n"
 

@@ -148,7 +148,8 @@ def test_names_tell_runs_apart():
 
 
 def test_dictionary_and_arguments_name_the_same_settings():
-    from reproduce.cli import _settings, make_parser
+    from reproduce.cli import make_parser
+    from reproduce.cli.commands import settings_of
 
     for settings in (
         UnitSelection(epsilon0=-0.125, epochs=7, stochastic_samples=3, theta_dtype="float32"),
@@ -157,7 +158,7 @@ def test_dictionary_and_arguments_name_the_same_settings():
         UnitSelection(method="dropout", dropout_ratio=0.2, units=30, layers=2, seed=9),
     ):
         assert UnitSelection.from_dict(settings.as_dict()) == settings
-        assert _settings(make_parser().parse_args(["run", *settings.as_arguments()])) == settings
+        assert settings_of(make_parser().parse_args(["run", *settings.as_arguments()])) == settings
 
 
 @pytest.mark.parametrize(

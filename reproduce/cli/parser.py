@@ -1,15 +1,9 @@
-"""The command line: ``python -m reproduce ...``."""
+"""The parser of the command line: commands, options and their help."""
 
 import argparse
-import dataclasses
-import json
-import os
 import re
-import signal
-import sys
-from pathlib import Path
 
-from reproduce import Interrupted, ReproduceError, experiments, streams
+from reproduce import ReproduceError, experiments
 from reproduce.arguments import (
     address,
     directory,
@@ -20,8 +14,10 @@ from reproduce.arguments import (
     number,
     whole,
 )
+from reproduce.cli import commands
+from reproduce.cli.commands import RUNS
 from reproduce.datasets import DATASETS
-from reproduce.settings import flag, fraction_of_paper, parse_epsilon0
+from reproduce.settings import flag, parse_epsilon0
 
 #: What a schedule is, for the help.
 SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another part: 1/60"
@@ -29,8 +25,6 @@ SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another part: 1
 _NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 #: The most processes at a time, threads of each, and seeds of a sweep.
 MOST_JOBS, MOST_THREADS, MOST_TRIALS = 1024, 1024, 10000
-#: Where the committed records lie.
-RUNS = "results/runs"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
         raise ReproduceError(f"{message} (see {self.prog} --help)")
 
 
-def _negative_values(arguments):
+def negative_values(arguments):
     """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option.
 
     ``--lr -1e-3`` and ``--devices -1,0`` as well: what begins with a minus and a number is a value.
@@ -60,15 +54,15 @@ def _negative_values(arguments):
     return joined
 
 
-def _experiments(commands, name, **texts):
+def _experiments(subparsers, name, **texts):
     """Add a command that takes an experiment; return what its parsers are added to."""
-    return commands.add_parser(name, **texts).add_subparsers(
+    return subparsers.add_parser(name, **texts).add_subparsers(
         dest="experiment", required=True, parser_class=_Parser
     )
 
 
-def _add_data(commands):
-    parser = commands.add_parser("data", help="fetch, verify and cache a data set")
+def _add_data(subparsers):
+    parser = subparsers.add_parser("data", help="fetch, verify and cache a data set")
     parser.add_argument("dataset", choices=tuple(DATASETS))
     parser.add_argument(
         "--data-dir", type=directory, help="where to keep it, by default the cache directory"
@@ -79,18 +73,15 @@ def _add_data(commands):
         type=existing_directory,
         help="a directory that holds the original files",
     )
-    parser.set_defaults(call=_data)
+    parser.set_defaults(call=commands.data)
 
 
-def _data(arguments):
-    from reproduce import data
-
-    data.fetch(arguments.dataset, arguments.data_dir, arguments.source)
-
-
-def _add_run(commands):
+def _add_run(subparsers):
     kinds = _experiments(
-        commands, "run", help="one training", description="One training with the paper's settings."
+        subparsers,
+        "run",
+        help="one training",
+        description="One training with the paper's settings.",
     )
     for name, experiment in experiments.all_experiments().items():
         parser = kinds.add_parser(name, help=experiment.help)
@@ -110,7 +101,7 @@ def _add_run(commands):
         )
         add("--parent", type=whole(1), help="stop when this process is no longer the parent")
         add("--wait", type=number(0), default=1.0, help="seconds to wait for another's run (1)")
-        parser.set_defaults(call=_run)
+        parser.set_defaults(call=commands.run)
 
 
 def _add_setting(add, kind, name, several=False):
@@ -170,9 +161,9 @@ def _add_where(add, out):
     add("--out", type=directory, default=out, help=f"gets the records and the snapshots ({out})")
 
 
-def _add_quick(commands):
+def _add_quick(subparsers):
     kinds = _experiments(
-        commands,
+        subparsers,
         "quick",
         help="a main job: a short run of an experiment, beside the paper's numbers",
     )
@@ -192,12 +183,12 @@ def _add_quick(commands):
         )
         add("--jobs", type=whole(1, MOST_JOBS), default=2, help="trainings at a time (2)")
         add("--seed", type=whole(), default=0)
-        parser.set_defaults(call=_quick)
+        parser.set_defaults(call=commands.quick)
 
 
-def _add_sweep(commands):
+def _add_sweep(subparsers):
     kinds = _experiments(
-        commands,
+        subparsers,
         "sweep",
         help="many runs of an experiment",
         description="Train one run for each method, setting and seed, a complete trial before the "
@@ -243,113 +234,19 @@ def _add_sweep(commands):
         for setting in kind.options():
             if setting not in ("method", "seed"):
                 _add_setting(add, kind, setting, several=setting in kind.varied())
-        parser.set_defaults(call=_sweep)
+        parser.set_defaults(call=commands.sweep)
 
 
-def _sweep(arguments):
-    experiment = experiments.get(arguments.experiment)
-    kind = experiment.settings
-    methods = list(dict.fromkeys(arguments.methods))
-    for method in methods:
-        if method not in kind.methods():
-            raise ReproduceError(
-                f"--methods: there is no method {method!r}: give some of "
-                f"{', '.join(kind.methods())}"
-            )
-    try:
-        devices = tuple(map(int, arguments.devices))
-    except ValueError as error:
-        raise ReproduceError(
-            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
-            "CPU, or GPUs such as 0,1"
-        ) from error
-    if min(devices) < -1:
-        raise ReproduceError(
-            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
-            "0,1"
-        )
-    if arguments.seeds is not None and arguments.trials is not None:
-        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
-    trials = 5 if arguments.trials is None else arguments.trials
-    values = {
-        name: value
-        for name in kind.options()
-        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
-    }
-    varied = {name: values.pop(name) for name in kind.varied() if name in values}
-    for name in varied:
-        if kind.varied()[name] not in methods:
-            raise ReproduceError(
-                f"{flag(name)} applies to {kind.varied()[name]}, which --methods leaves out"
-            )
-    seeds = range(trials) if arguments.seeds is None else arguments.seeds
-    from reproduce import quick, run, status, sweep
-
-    runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
-    if arguments.dry_run:
-        from reproduce import costs
-
-        print(costs.estimate(runs, arguments.out, RUNS))
-        return 0
-    if arguments.scheduler is None:
-        for device in devices:
-            run.get_device(device)
-    failures = sweep.run_all(
-        runs,
-        arguments.out,
-        arguments.jobs,
-        arguments.data_dir,
-        devices,
-        arguments.retry_failed,
-        arguments.scheduler,
-        arguments.threads,
-    )
-    states = [status.state(arguments.out, run) for run in runs]
-    print(status.lines(states, arguments.jobs)[-1])
-    return quick.report_failures(failures)
-
-
-def _add_status(commands):
-    parser = commands.add_parser("status", help="how the runs of a directory stand")
+def _add_status(subparsers):
+    parser = subparsers.add_parser("status", help="how the runs of a directory stand")
     parser.add_argument(
         "--out", type=directory, default="runs", help="the directory of the runs (runs)"
     )
-    parser.set_defaults(call=_status)
+    parser.set_defaults(call=commands.status)
 
 
-def _status(arguments):
-    from reproduce import status
-
-    _check_directory("--out", arguments.out, "of the runs")
-    states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
-    damaged = status.damaged(arguments.out)
-    if not states and not damaged:
-        raise ReproduceError(_no_runs(arguments.out))
-    print("\n".join(status.lines(states)))
-    for line in damaged:
-        print(f"reproduce: left out: {line}", file=sys.stderr)
-
-
-def _check_directory(option, directory, of):
-    """Check that the directory of an option exists.
-
-    Raises:
-        ReproduceError: it does not.
-    """
-    if not os.path.isdir(directory):
-        raise ReproduceError(
-            f"{option}: there is no directory {directory!r}: give the directory {of}"
-        )
-
-
-def _no_runs(directory):
-    return (
-        f"--out: {directory!r} holds no runs: give the directory that their trainings had as --out"
-    )
-
-
-def _add_progress(commands):
-    parser = commands.add_parser(
+def _add_progress(subparsers):
+    parser = subparsers.add_parser(
         "progress",
         help="how far unfinished runs are, as files for the report",
         description="Write a small JSON file for each run that has not ended, from its newest "
@@ -360,21 +257,7 @@ def _add_progress(commands):
     add(
         "--to", type=directory, default="results/progress", help="gets the files (results/progress)"
     )
-    parser.set_defaults(call=_progress)
-
-
-def _progress(arguments):
-    from reproduce import progress, status
-    from reproduce.compare import format_table
-
-    _check_directory("--out", arguments.out, "of the runs")
-    if not status.known_runs(arguments.out):
-        raise ReproduceError(_no_runs(arguments.out))
-    written = progress.write(arguments.out, arguments.to)
-    if not written:
-        print(f"{arguments.out!r} has no unfinished run with a snapshot.")
-        return
-    print(format_table(*progress.rows(progress.read_all(arguments.to))))
+    parser.set_defaults(call=commands.progress)
 
 
 def _add_runs(add):
@@ -382,8 +265,8 @@ def _add_runs(add):
     add("--runs", type=directory, default=RUNS, help=f"the directory of the records ({RUNS})")
 
 
-def _add_compare(commands):
-    parser = commands.add_parser(
+def _add_compare(subparsers):
+    parser = subparsers.add_parser(
         "compare",
         help="the records beside the paper's tables and claims",
         description="Print the records beside the paper's tables, and which of its claims hold. "
@@ -392,48 +275,11 @@ def _add_compare(commands):
     _add_runs(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a claim fails")
-    parser.set_defaults(call=_compare)
+    parser.set_defaults(call=commands.compare)
 
 
-def _compare(arguments):
-    from reproduce import claims, compare
-
-    records, refused = _read_records(arguments.runs)
-    findings = claims.findings(records)
-    if arguments.json:
-        found = {
-            "experiments": compare.comparison(records),
-            "claims": [dataclasses.asdict(finding) for finding in findings],
-            "left_out": refused,
-        }
-        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        print(f"{compare.text(records)}\n\n{claims.text(findings)}")
-    fails = any(finding.outcome == claims.FAILS for finding in findings)
-    return int(fails and arguments.strict)
-
-
-def _read_records(directory):
-    """Return the records of a directory and what was left out, told on stderr as well.
-
-    Raises:
-        ReproduceError: there is no such directory, or no record in it.
-    """
-    from reproduce import record
-
-    _check_directory("--runs", directory, "of the records")
-    records, refused = record.read_all(directory)
-    for message in refused:
-        print(f"reproduce: left out: {message}", file=sys.stderr)
-    if not records:
-        raise ReproduceError(
-            f"--runs: {directory!r} holds no record of a finished run: give another directory"
-        )
-    return records, refused
-
-
-def _add_report(commands):
-    parser = commands.add_parser(
+def _add_report(subparsers):
+    parser = subparsers.add_parser(
         "report",
         help="REPORT.md and report.html from the records",
         description="Write the tables, claims, figures, costs and runs as REPORT.md and as one "
@@ -443,19 +289,11 @@ def _add_report(commands):
     parser.add_argument(
         "--out", type=directory, default="results", help="gets the report and figures (results)"
     )
-    parser.set_defaults(call=_report)
+    parser.set_defaults(call=commands.report)
 
 
-def _report(arguments):
-    from reproduce import report
-
-    records, refused = _read_records(arguments.runs)
-    progress = Path(arguments.runs).parent / "progress"
-    print("\n".join(map(str, report.write(records, refused, arguments.out, progress))))
-
-
-def _add_figures(commands):
-    parser = commands.add_parser(
+def _add_figures(subparsers):
+    parser = subparsers.add_parser(
         "figures",
         help="every figure that records allow",
         description="Draw the figures of the paper and three that it lacks, as PNG and SVG, from "
@@ -476,22 +314,11 @@ def _add_figures(commands):
         default="results/figures",
         help="gets the figures (results/figures)",
     )
-    parser.set_defaults(call=_figures)
+    parser.set_defaults(call=commands.figures)
 
 
-def _figures(arguments):
-    from reproduce import figures, record
-
-    if arguments.records:
-        records = [record.read(path) for path in arguments.records]
-    else:
-        records, _ = _read_records(arguments.runs)
-    for drawn in figures.draw_all(records, arguments.out, every_record=bool(arguments.records)):
-        print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
-
-
-def _add_export(commands):
-    parser = commands.add_parser(
+def _add_export(subparsers):
+    parser = subparsers.add_parser(
         "export",
         help="the trained network of a record, without what its structure leaves out",
         description="Write the trained network of a record as a small plain one, and print what it "
@@ -512,17 +339,11 @@ def _add_export(commands):
         metavar="FILE",
         help="gets the network (the record's name, .npz or .onnx, here)",
     )
-    parser.set_defaults(call=_export)
+    parser.set_defaults(call=commands.export)
 
 
-def _export(arguments):
-    from reproduce import export
-
-    export.export(arguments.record, arguments.format, arguments.out)
-
-
-def _add_rerun(commands):
-    parser = commands.add_parser(
+def _add_rerun(subparsers):
+    parser = subparsers.add_parser(
         "rerun",
         help="a record trained again, to see that it gives the same bits",
         description="Train the settings of a record again and hold every epoch against it, up to "
@@ -543,24 +364,11 @@ def _add_rerun(commands):
         "--out", type=directory, default="runs", help="its directory rerun gets the training (runs)"
     )
     add("--quiet", action="store_true", help="no line an epoch")
-    parser.set_defaults(call=_rerun)
+    parser.set_defaults(call=commands.rerun)
 
 
-def _rerun(arguments):
-    from reproduce import rerun
-
-    return rerun.rerun(
-        arguments.record,
-        arguments.epochs,
-        arguments.out,
-        arguments.device,
-        arguments.data_dir,
-        arguments.quiet,
-    )
-
-
-def _add_regress(commands):
-    parser = commands.add_parser(
+def _add_regress(subparsers):
+    parser = subparsers.add_parser(
         "regress",
         help="short trainings held against what they gave before",
         description="Train fixed short cases of both experiments and hold them against the "
@@ -574,119 +382,25 @@ def _add_regress(commands):
     add("--baselines", type=directory, help="their directory (results/regression)")
     add("--jobs", type=whole(1, MOST_JOBS), default=2, help="short runs at a time (2)")
     add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
-    parser.set_defaults(call=_regress)
-
-
-def _regress(arguments):
-    from reproduce import regress
-
-    return regress.regress(
-        arguments.baselines or regress.BASELINES,
-        arguments.cases,
-        arguments.traces,
-        arguments.update,
-        arguments.jobs,
-        arguments.data_dir,
-    )
-
-
-def _quick(arguments):
-    from reproduce import quick, run
-
-    run.get_device(arguments.device)
-    return quick.run(
-        arguments.experiment,
-        arguments.out,
-        arguments.figures or arguments.out,
-        arguments.jobs,
-        arguments.seed,
-        arguments.device,
-        arguments.data_dir,
-    )
-
-
-def _settings(arguments):
-    kind = experiments.get(arguments.experiment).settings
-    options = kind.options()
-    values = {name: getattr(arguments, name) for name in options}
-    if values["epsilon0"] is not None:
-        values["epsilon0"] = parse_epsilon0(values["epsilon0"])
-    settings = kind.at(arguments.schedule, **values)
-    # What does not apply to the method is left out, with a word about it.
-    for name, option in options.items():
-        if values[name] is not None and option.method not in (None, settings.method):
-            print(
-                f"reproduce: {flag(name)} applies to --method {option.method} and is "
-                f"left out with {settings.method}",
-                file=sys.stderr,
-            )
-    fraction = fraction_of_paper(settings)
-    if fraction < 1:
-        line = f"This is a short run: {float(fraction):.2g} of the paper's iterations"
-        if settings.eta_factor and values["eta_factor"] is None:
-            line += (
-                f"; so eta_theta is {settings.eta_factor:g}/d, without which theta stays near 0.5 "
-                "and M* is arbitrary (--eta-factor 1 for the paper's 1/d)"
-            )
-        print(line + ".")
-    changes = settings.changes()
-    if changes:
-        # A mistyped option would otherwise train for hours what no table is compared with.
-        paper = settings.paper
-        told = []
-        for name, value in changes.items():
-            # Of what applies, the numbers of examples alone have no value in the paper's: all.
-            published = getattr(paper, name)
-            told.append(f"{name}={value} ({'all' if published is None else published})")
-        print(f"Not the paper's settings, which stand in brackets: {', '.join(told)}.")
-    return settings
-
-
-def _run(arguments):
-    settings = _settings(arguments)
-    if arguments.parent not in (None, os.getppid()):
-        raise ReproduceError(
-            f"--parent: process {arguments.parent} is not the parent of this process, which is "
-            f"{os.getppid()}: leave the option out"
-        )
-    from reproduce import run
-
-    options = run.Options(
-        device=arguments.device,
-        data_dir=arguments.data_dir,
-        interval=arguments.snapshot_interval,
-        quiet=arguments.quiet,
-        plain=arguments.plain,
-        parent=arguments.parent,
-        wait=arguments.wait,
-        threads=arguments.threads,
-    )
-    found = run.run(settings, arguments.out, options)
-    result = found["result"]
-    experiment = experiments.of(settings)
-    sizes = "/".join(map(str, experiment.sizes(result)))
-    print(
-        f"test error {result['test_error']:.2%}, {experiment.selected} {sizes}, "
-        f"usage rate {result['usage_rate']:.1%}, weights {result['weight_ratio']:.1%}"
-    )
+    parser.set_defaults(call=commands.regress)
 
 
 def make_parser():
     """Return the parser of the command line, whose errors are one line each."""
     parser = _Parser(prog="python -m reproduce", description="The experiments of the paper.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    _add_data(commands)
-    _add_run(commands)
-    _add_quick(commands)
-    _add_sweep(commands)
-    _add_status(commands)
-    _add_progress(commands)
-    _add_compare(commands)
-    _add_report(commands)
-    _add_figures(commands)
-    _add_export(commands)
-    _add_rerun(commands)
-    _add_regress(commands)
+    subparsers = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    _add_data(subparsers)
+    _add_run(subparsers)
+    _add_quick(subparsers)
+    _add_sweep(subparsers)
+    _add_status(subparsers)
+    _add_progress(subparsers)
+    _add_compare(subparsers)
+    _add_report(subparsers)
+    _add_figures(subparsers)
+    _add_export(subparsers)
+    _add_rerun(subparsers)
+    _add_regress(subparsers)
     return parser
 
 
@@ -699,51 +413,4 @@ def parse(arguments):
     Raises:
         ReproduceError: there is no such command or option, or a value is not as it should be.
     """
-    return make_parser().parse_args(_negative_values(arguments))
-
-
-def main(arguments=None):
-    """Run a command.
-
-    Args:
-        arguments (list of str): of the command line.
-
-    Returns:
-        int: the exit code: 0, 1 where a command says so, 2 for what the user can mend, and 128
-        plus the signal's number after a signal.
-    """
-    try:
-        with streams.checked() as printed:
-            code = _call(arguments)
-    except SystemExit:  # of --help
-        if printed.failed:
-            return ReproduceError.exit_code
-        raise
-    return code or (ReproduceError.exit_code if printed.failed else 0)
-
-
-def _call(arguments):
-    """Run a command; return its exit code."""
-    try:
-        parsed = parse(sys.argv[1:] if arguments is None else arguments)
-        code = parsed.call(parsed) or 0
-        sys.stdout.flush()
-        return code
-    except ReproduceError as error:
-        print(f"reproduce: {error}", file=sys.stderr)
-        return error.exit_code
-    except Interrupted as error:
-        print(f"reproduce: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except KeyboardInterrupt:
-        print("reproduce: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever read what is printed has ended, as ``head`` does; what is still to be written when
-        # the interpreter ends goes nowhere.
-        streams.to_nowhere(sys.stdout)
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        named = f"{str(error.filename)!r}: " if error.filename is not None else ""
-        print(f"reproduce: {named}{error.strerror or error}", file=sys.stderr)
-        return ReproduceError.exit_code
+    return make_parser().parse_args(negative_values(arguments))

@@ -1,0 +1,312 @@
+"""What each command does with the values of its options.
+
+A command imports what it needs when it is called, so that ``status`` does not wait for Chainer.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+from reproduce import ReproduceError, experiments
+from reproduce.settings import flag, fraction_of_paper, parse_epsilon0
+
+#: Where the committed records lie.
+RUNS = "results/runs"
+
+
+def data(arguments):
+    """Fetch a data set."""
+    from reproduce import data
+
+    data.fetch(arguments.dataset, arguments.data_dir, arguments.source)
+
+
+def sweep(arguments):
+    """Train many runs, or say what they would cost."""
+    experiment = experiments.get(arguments.experiment)
+    kind = experiment.settings
+    methods = list(dict.fromkeys(arguments.methods))
+    for method in methods:
+        if method not in kind.methods():
+            raise ReproduceError(
+                f"--methods: there is no method {method!r}: give some of "
+                f"{', '.join(kind.methods())}"
+            )
+    try:
+        devices = tuple(map(int, arguments.devices))
+    except ValueError as error:
+        raise ReproduceError(
+            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
+            "CPU, or GPUs such as 0,1"
+        ) from error
+    if min(devices) < -1:
+        raise ReproduceError(
+            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
+            "0,1"
+        )
+    if arguments.seeds is not None and arguments.trials is not None:
+        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
+    trials = 5 if arguments.trials is None else arguments.trials
+    values = {
+        name: value
+        for name in kind.options()
+        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
+    }
+    varied = {name: values.pop(name) for name in kind.varied() if name in values}
+    for name in varied:
+        if kind.varied()[name] not in methods:
+            raise ReproduceError(
+                f"{flag(name)} applies to {kind.varied()[name]}, which --methods leaves out"
+            )
+    seeds = range(trials) if arguments.seeds is None else arguments.seeds
+    from reproduce import quick, run, status, sweep
+
+    runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
+    if arguments.dry_run:
+        from reproduce import costs
+
+        print(costs.estimate(runs, arguments.out, RUNS))
+        return 0
+    if arguments.scheduler is None:
+        for device in devices:
+            run.get_device(device)
+    failures = sweep.run_all(
+        runs,
+        arguments.out,
+        arguments.jobs,
+        arguments.data_dir,
+        devices,
+        arguments.retry_failed,
+        arguments.scheduler,
+        arguments.threads,
+    )
+    states = [status.state(arguments.out, run) for run in runs]
+    print(status.lines(states, arguments.jobs)[-1])
+    return quick.report_failures(failures)
+
+
+def status(arguments):
+    """Print how the runs of a directory stand."""
+    from reproduce import status
+
+    _check_directory("--out", arguments.out, "of the runs")
+    states = [status.state(arguments.out, run) for run in status.known_runs(arguments.out)]
+    damaged = status.damaged(arguments.out)
+    if not states and not damaged:
+        raise ReproduceError(_no_runs(arguments.out))
+    print("\n".join(status.lines(states)))
+    for line in damaged:
+        print(f"reproduce: left out: {line}", file=sys.stderr)
+
+
+def _check_directory(option, directory, of):
+    """Check that the directory of an option exists.
+
+    Raises:
+        ReproduceError: it does not.
+    """
+    if not os.path.isdir(directory):
+        raise ReproduceError(
+            f"{option}: there is no directory {directory!r}: give the directory {of}"
+        )
+
+
+def _no_runs(directory):
+    return (
+        f"--out: {directory!r} holds no runs: give the directory that their trainings had as --out"
+    )
+
+
+def progress(arguments):
+    """Write how far unfinished runs are."""
+    from reproduce import progress, status
+    from reproduce.compare import format_table
+
+    _check_directory("--out", arguments.out, "of the runs")
+    if not status.known_runs(arguments.out):
+        raise ReproduceError(_no_runs(arguments.out))
+    written = progress.write(arguments.out, arguments.to)
+    if not written:
+        print(f"{arguments.out!r} has no unfinished run with a snapshot.")
+        return
+    print(format_table(*progress.rows(progress.read_all(arguments.to))))
+
+
+def compare(arguments):
+    """Print the records beside the paper's tables and claims."""
+    from reproduce import claims, compare
+
+    records, refused = _read_records(arguments.runs)
+    findings = claims.findings(records)
+    if arguments.json:
+        found = {
+            "experiments": compare.comparison(records),
+            "claims": [dataclasses.asdict(finding) for finding in findings],
+            "left_out": refused,
+        }
+        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(f"{compare.text(records)}\n\n{claims.text(findings)}")
+    fails = any(finding.outcome == claims.FAILS for finding in findings)
+    return int(fails and arguments.strict)
+
+
+def _read_records(directory):
+    """Return the records of a directory and what was left out, told on stderr as well.
+
+    Raises:
+        ReproduceError: there is no such directory, or no record in it.
+    """
+    from reproduce import record
+
+    _check_directory("--runs", directory, "of the records")
+    records, refused = record.read_all(directory)
+    for message in refused:
+        print(f"reproduce: left out: {message}", file=sys.stderr)
+    if not records:
+        raise ReproduceError(
+            f"--runs: {directory!r} holds no record of a finished run: give another directory"
+        )
+    return records, refused
+
+
+def report(arguments):
+    """Write the report."""
+    from reproduce import report
+
+    records, refused = _read_records(arguments.runs)
+    progress = Path(arguments.runs).parent / "progress"
+    print("\n".join(map(str, report.write(records, refused, arguments.out, progress))))
+
+
+def figures(arguments):
+    """Draw the figures."""
+    from reproduce import figures, record
+
+    if arguments.records:
+        records = [record.read(path) for path in arguments.records]
+    else:
+        records, _ = _read_records(arguments.runs)
+    for drawn in figures.draw_all(records, arguments.out, every_record=bool(arguments.records)):
+        print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
+
+
+def export(arguments):
+    """Write a trained network."""
+    from reproduce import export
+
+    export.export(arguments.record, arguments.format, arguments.out)
+
+
+def rerun(arguments):
+    """Train a record again."""
+    from reproduce import rerun
+
+    return rerun.rerun(
+        arguments.record,
+        arguments.epochs,
+        arguments.out,
+        arguments.device,
+        arguments.data_dir,
+        arguments.quiet,
+    )
+
+
+def regress(arguments):
+    """Hold short trainings against their baselines."""
+    from reproduce import regress
+
+    return regress.regress(
+        arguments.baselines or regress.BASELINES,
+        arguments.cases,
+        arguments.traces,
+        arguments.update,
+        arguments.jobs,
+        arguments.data_dir,
+    )
+
+
+def quick(arguments):
+    """Do a main job."""
+    from reproduce import quick, run
+
+    run.get_device(arguments.device)
+    return quick.run(
+        arguments.experiment,
+        arguments.out,
+        arguments.figures or arguments.out,
+        arguments.jobs,
+        arguments.seed,
+        arguments.device,
+        arguments.data_dir,
+    )
+
+
+def settings_of(arguments):
+    """Return the settings of a command line, and say what of them is not the paper's."""
+    kind = experiments.get(arguments.experiment).settings
+    options = kind.options()
+    values = {name: getattr(arguments, name) for name in options}
+    if values["epsilon0"] is not None:
+        values["epsilon0"] = parse_epsilon0(values["epsilon0"])
+    settings = kind.at(arguments.schedule, **values)
+    # What does not apply to the method is left out, with a word about it.
+    for name, option in options.items():
+        if values[name] is not None and option.method not in (None, settings.method):
+            print(
+                f"reproduce: {flag(name)} applies to --method {option.method} and is "
+                f"left out with {settings.method}",
+                file=sys.stderr,
+            )
+    fraction = fraction_of_paper(settings)
+    if fraction < 1:
+        line = f"This is a short run: {float(fraction):.2g} of the paper's iterations"
+        if settings.eta_factor and values["eta_factor"] is None:
+            line += (
+                f"; so eta_theta is {settings.eta_factor:g}/d, without which theta stays near 0.5 "
+                "and M* is arbitrary (--eta-factor 1 for the paper's 1/d)"
+            )
+        print(line + ".")
+    changes = settings.changes()
+    if changes:
+        # A mistyped option would otherwise train for hours what no table is compared with.
+        paper = settings.paper
+        told = []
+        for name, value in changes.items():
+            # Of what applies, the numbers of examples alone have no value in the paper's: all.
+            published = getattr(paper, name)
+            told.append(f"{name}={value} ({'all' if published is None else published})")
+        print(f"Not the paper's settings, which stand in brackets: {', '.join(told)}.")
+    return settings
+
+
+def run(arguments):
+    """Train one run and print its result."""
+    settings = settings_of(arguments)
+    if arguments.parent not in (None, os.getppid()):
+        raise ReproduceError(
+            f"--parent: process {arguments.parent} is not the parent of this process, which is "
+            f"{os.getppid()}: leave the option out"
+        )
+    from reproduce import run
+
+    options = run.Options(
+        device=arguments.device,
+        data_dir=arguments.data_dir,
+        interval=arguments.snapshot_interval,
+        quiet=arguments.quiet,
+        plain=arguments.plain,
+        parent=arguments.parent,
+        wait=arguments.wait,
+        threads=arguments.threads,
+    )
+    found = run.run(settings, arguments.out, options)
+    result = found["result"]
+    experiment = experiments.of(settings)
+    sizes = "/".join(map(str, experiment.sizes(result)))
+    print(
+        f"test error {result['test_error']:.2%}, {experiment.selected} {sizes}, "
+        f"usage rate {result['usage_rate']:.1%}, weights {result['weight_ratio']:.1%}"
+    )
