@@ -3,6 +3,7 @@ import re
 import numpy
 import pytest
 
+from benchmarks.nvrtc import compile_kernels
 from chainer_sno import Bernoulli, ranking_utility
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import dense, mlp
@@ -11,7 +12,6 @@ from chainer_sno.links import PlainDenseNet
 from chainer_sno.uniforms import Stream, Uniforms
 from chainer_sno.utility import cumulative_utilities
 from tests.chainer_sno.cuda.emulator import Emulator
-from tests.chainer_sno.cuda.nvrtc import compile_kernels
 from tests.conftest import make_structures
 
 KEY = 123456789, 4294967295

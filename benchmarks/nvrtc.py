@@ -1,8 +1,23 @@
 """NVIDIA's compiler of kernels at run time, from its package; needs no GPU."""
 
 import ctypes
+import re
 from importlib import util
 from pathlib import Path
+
+_RESOURCES = re.compile(
+    r"Compiling entry function '(\w+)' .*\n.*\n"
+    r".*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s*\n"
+    r".*?Used (\d+) registers(?:.*?(\d+) bytes smem)?"
+)
+
+
+def is_there():
+    """Return whether the package that holds the compiler is installed."""
+    try:
+        return util.find_spec("nvidia.cuda_nvrtc") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _library():
@@ -36,3 +51,23 @@ def compile_kernels(source, options):
     code = b"" if failed else text("CUBIN")
     library.nvrtcDestroyProgram(ctypes.byref(program))
     return code, log
+
+
+def resources(log):
+    """Return what the kernels of a source take, from a log with ``--ptxas-options=-v``.
+
+    Args:
+        log (str): of :func:`compile_kernels`.
+
+    Returns:
+        dict: by kernel, ``registers`` of a thread, ``shared``, bytes of a block, and ``local``,
+        bytes of a thread that did not find room in registers.
+    """
+    return {
+        name: {
+            "registers": int(registers),
+            "shared": int(shared or 0),
+            "local": int(stack) + int(stores) + int(loads),
+        }
+        for name, stack, stores, loads, registers, shared in _RESOURCES.findall(log)
+    }
