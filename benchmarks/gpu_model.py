@@ -35,8 +35,10 @@ from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import updaters
 from chainer_sno.cuda.kernels import _KERNEL, Kernels
+from reproduce import ReproduceError
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.compare import format_table
+from reproduce.run import get_device
 
 #: Measured, on an H200: milliseconds an iteration, with the kernels before (``--before``).
 MEASURED, MEASURED_THETA = 8.07, 0.5
@@ -118,7 +120,15 @@ class Listed(Kernels):
     xp = numpy
 
 
-def updater_at(theta, samples=SAMPLES, images=IMAGES, network=None, shape=(32, 32)):
+def updater_at(
+    theta,
+    samples=SAMPLES,
+    images=IMAGES,
+    network=None,
+    shape=(32, 32),
+    device=None,
+    kind=Listed,
+):
     r"""Return the captured updater of section 4.2, whose program is to be read.
 
     Args:
@@ -127,18 +137,24 @@ def updater_at(theta, samples=SAMPLES, images=IMAGES, network=None, shape=(32, 3
         images (int): of a mini-batch.
         network (chainer_sno.links.PlainDenseNet): the paper's by default.
         shape (tuple of int): of an image.
+        device (chainer.backend.Device): of its arrays; the host by default.
+        kind (type): of its kernels; by default such as cannot run.
 
     Returns:
-        chainer_sno.cuda.updaters.CapturedStructureUpdater: on the host; it cannot train.
+        chainer_sno.cuda.updaters.CapturedStructureUpdater: the updater.
     """
+    device = device or chainer.get_device("@numpy")
     rng = numpy.random.default_rng(0)
     arrays = rng.integers(0, 256, (images, 3, *shape), dtype=numpy.uint8), numpy.zeros(images, "i")
-    batch = ImageIterator(arrays, images, Standardise(*channel_statistics(arrays[0])))
+    standardise = Standardise(*map(device.send, channel_statistics(arrays[0])))
+    batch = ImageIterator(tuple(map(device.send, arrays)), images, standardise)
     network = network or links.DenseNet()
+    network.to_device(device)
     bernoulli = chainer_sno.Bernoulli(network.costs, initial_theta=theta)
+    bernoulli.to_device(device)
     optimizer = chainer.optimizers.NesterovAG(0.1, 0.9).setup(network)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
-    return updaters.CapturedStructureUpdater(batch, optimizer, bernoulli, samples, Listed)
+    return updaters.CapturedStructureUpdater(batch, optimizer, bernoulli, samples, kind)
 
 
 class Model:
@@ -486,6 +502,58 @@ def compiled(kernels):
     return nvrtc.resources(_log_of(kernels.source, options))
 
 
+def measure(captured, timed, structures):
+    """Return the seconds of each launch on a device, launched alone, and what they belong to.
+
+    Args:
+        captured (chainer_sno.cuda.iteration.Iteration): of an updater that has trained on the
+            device; afterwards its numbers are no training's.
+        timed (callable): takes a function, returns its seconds.
+        structures (callable): returns those of the last iteration, bool, on the host.
+
+    Returns:
+        tuple: the structures, and a list of seconds; None for what is aside, which moves on where
+        the training stands.
+    """
+    found = structures()
+    seconds = [
+        None if launch.aside else timed(functools.partial(captured.kernels.launch, *launch[:4]))
+        for launch in captured.program.launches
+    ]
+    return found, seconds
+
+
+def measure_on(number):
+    """Return :func:`measure` of the paper's training on a GPU, and the GPU's name.
+
+    Raises:
+        SystemExit: it is not there.
+    """
+    try:
+        device = get_device(number)
+    except ReproduceError as error:
+        sys.exit(f"benchmarks: {error}")
+    updater = updater_at(0.5, device=device, kind=Kernels)
+    for _ in range(3):
+        updater.update()
+    cupy = device.xp
+    first, last = cupy.cuda.Event(), cupy.cuda.Event()
+
+    def timed(launch, times=10):
+        launch()
+        first.record()
+        for _ in range(times):
+            launch()
+        last.record()
+        last.synchronize()
+        return cupy.cuda.get_elapsed_time(first, last) / times / 1e3
+
+    captured = updater.captured
+    found = measure(captured, timed, lambda: captured.network.structures.get().astype(bool))
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
+    return *found, properties["name"].decode()
+
+
 def total_ms(rows):
     """Return the milliseconds of an iteration; what is aside runs beside the rest."""
     return sum(row["us"] for row in rows if not row["aside"]) / 1e3
@@ -520,11 +588,13 @@ def print_rows(rows, every):
                 f"{row['bytes'] / 1e6:.2f}",
                 f"{row['flops'] / 1e6:.1f}",
                 f"{row['us']:.1f}",
+                *([f"{row['measured us']}"] if "measured us" in row else []),
             ]
             for row in rows
         ]
         heads = ["launch", "grid", "threads", "busy blocks", "registers", "blocks an SM"]
-        print(format_table([*heads, "waits", "MB", "MFLOP", "predicted us"], texts))
+        heads += ["waits", "MB", "MFLOP", "predicted us"]
+        print(format_table([*heads, *["measured us"] * ("measured us" in rows[0])], texts))
         print()
     kinds = collections.defaultdict(list)
     for row in rows:
@@ -545,8 +615,11 @@ def print_rows(rows, every):
                 f"{sums['us'] / 1e3:.3f}",
             ]
         )
-    heads = ["kernel", "launches", "registers", "MB", "GFLOP", "predicted us each"]
-    print(format_table([*heads, "predicted ms"], texts))
+        if "measured us" in own[0]:
+            measured = [row["measured us"] or 0 for row in own]
+            texts[-1].append(f"{sum(measured) / 1e3:.3f}")
+    heads = ["kernel", "launches", "registers", "MB", "GFLOP", "predicted us each", "predicted ms"]
+    print(format_table([*heads, *["measured ms"] * ("measured us" in rows[0])], texts))
 
 
 def main(arguments=None):
@@ -556,6 +629,9 @@ def main(arguments=None):
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--theta", type=float, default=0.5, help="of every bit (0.5)")
+    what.add_argument(
+        "--measure", type=int, metavar="DEVICE", help="also time each launch alone, on this GPU"
+    )
     what.add_argument("--structures", help="a .npy file of zeros and ones, (d,) or (samples, d)")
     parser.add_argument("--seed", type=int, default=0, help="of the structures drawn at theta")
     parser.add_argument("--samples", type=int, default=SAMPLES, help=f"lambda ({SAMPLES})")
@@ -582,7 +658,11 @@ def main(arguments=None):
     device = Device(**values)
     network = links.DenseNet()
     d = len(network.costs)
-    if given.structures is None:
+    seconds = None
+    if given.measure is not None:
+        structures, seconds, where = measure_on(given.measure)
+        draws, where = [structures], f"those of an iteration on {where}"
+    elif given.structures is None:
         rng = numpy.random.default_rng(given.seed)
         draws = [rng.random((given.samples, d)) < given.theta for _ in range(DRAWS)]
         where = f"theta = {given.theta:g}, drawn with seed {given.seed}"
@@ -596,6 +676,8 @@ def main(arguments=None):
             resources[name]["registers"] = registers
     found = [rows_of(device, Model(updater, own, given.before), resources) for own in draws]
     rows = found[0]
+    for row, taken in zip(rows, seconds or ()):
+        row["measured us"] = None if taken is None else round(1e6 * taken, 2)
     if given.json:
         for row in rows:
             print(json.dumps(row))
@@ -614,10 +696,16 @@ def main(arguments=None):
             f"mean of {len(found)} draws: {sum(totals) / len(totals):.2f} ms predicted, from "
             f"{min(totals):.2f} to {max(totals):.2f}"
         )
+    if seconds is not None:
+        print(
+            f"each launch alone, again and again: {1e3 * sum(s or 0 for s in seconds):.2f} ms "
+            f"measured ({where}); an iteration is to be timed as a whole: python -m benchmarks "
+            f"connection-selection --device {given.measure}"
+        )
     print(
         f"on {device.name}: {device.sms} SMs, {device.clock / 1e9:g} GHz, "
         f"{device.bandwidth / 1e12:g} TB/s, {device.latency:g} cycles a load.  "
-        "No device has confirmed any of these times.\n"
+        "No device has confirmed any of the predicted times.\n"
         f"measured, once, on an H200 at theta = {MEASURED_THETA:g}, with the kernels of --before: "
         f"{MEASURED} ms"
     )

@@ -12,6 +12,7 @@ from chainer_sno.cuda.kernels import Launch
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
 from tests.chainer_sno.cuda.test_updaters import captured, dense_net, image_iterator
+from tests.conftest import _has_gpu
 
 needs_nvrtc = pytest.mark.skipif(not nvrtc.is_there(), reason="needs NVRTC")
 FORWARD = ("stem", "layer", "transition", "classify_pooled")
@@ -134,6 +135,53 @@ def test_each_launch_is_printed(capsys, tmp_path):
     gpu_model.main([])
     said = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("layer_back ") for line in said) == 36 + 1
+
+
+@needs_compiler
+def test_each_launch_is_measured_but_what_is_aside(dtype):
+    device = chainer.get_device("@numpy")
+    updater = captured((Emulator, device), dense_net(), image_iterator((8, 8)))
+    updater.update()
+    network, launched = updater.captured.network, []
+
+    def timed(launch):
+        launched.append(launch.args[0])
+        launch()
+        return 1e-6
+
+    before = network.structures.copy()
+    structures, seconds = gpu_model.measure(
+        updater.captured, timed, lambda: network.structures.astype(bool)
+    )
+    names = [launch.name for launch in updater.captured.program.launches]
+    assert launched == [name for name in names if name != "selection"]
+    assert [s is None for s in seconds] == [name == "selection" for name in names]
+    numpy.testing.assert_array_equal(structures, before)
+
+
+@needs_nvrtc
+def test_what_was_measured_stands_beside_the_prediction(capsys, monkeypatch):
+    d = len(links.PlainDenseNet().costs)
+    measured = numpy.ones((2, d), bool), [1e-5] * 335 + [None], "a GPU"
+    monkeypatch.setattr(gpu_model, "measure_on", lambda number: measured)
+    gpu_model.main(["--measure", "0"])
+    said = capsys.readouterr().out
+    assert "3.35 ms measured (those of an iteration on a GPU)" in said
+    assert "measured us" in said
+    assert "measured ms" in said
+
+
+@pytest.mark.skipif(_has_gpu(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured():
+    with pytest.raises(SystemExit, match="device 0 is not there"):
+        gpu_model.main(["--measure", "0"])
+
+
+@pytest.mark.gpu
+def test_launches_on_a_gpu_take_some_time():
+    structures, seconds, _ = gpu_model.measure_on(0)
+    assert structures.shape == (2, len(links.PlainDenseNet().costs))
+    assert all(s is None or 1e-7 < s < 1e-2 for s in seconds)
 
 
 @pytest.mark.parametrize(
