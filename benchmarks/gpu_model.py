@@ -498,8 +498,8 @@ def compiled(kernels):
             "benchmarks: registers are the compiler's to say, and it is not there: "
             "pip install nvidia-cuda-nvrtc-cu12 (no GPU is needed)"
         )
-    options = *kernels.options, "--gpu-architecture=sm_90", "--ptxas-options=-v"
-    return nvrtc.resources(_log_of(kernels.source, options))
+    options = *kernels.options, *nvrtc.OF_CUPY, "--gpu-architecture=sm_90"
+    return nvrtc.resources(_log_of(kernels.source, (*options, "--ptxas-options=-v")))
 
 
 def measure(captured, timed, structures):

@@ -5,6 +5,9 @@ import re
 from importlib import util
 from pathlib import Path
 
+#: What CuPy adds to the options of every source that it compiles.
+OF_CUPY = ("-ftz=true", "--device-as-default-execution-space")
+
 _RESOURCES = re.compile(
     r"Compiling entry function '(\w+)' .*\n.*\n"
     r".*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s*\n"
