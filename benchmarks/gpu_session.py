@@ -99,12 +99,15 @@ def pieces_of(out, device, trials, jobs, rounds, data_dir=None, peers=None):
         where.append(f"--data-dir={Path(data_dir).resolve()}")
     benchmark = ["-m", "benchmarks", f"--device={device}", f"--rounds={rounds}"]
     benchmark += [f"--peers={peers}"] if peers else []
+    of_peers = 100 if peers else 0
     tests = ["-m", "pytest", "-m", "gpu", "-n", "4", f"--junitxml={out.resolve() / 'tests.xml'}"]
     found = [
         Piece("tests", tests, 180),
         Piece("launches", ["-m", "benchmarks.gpu_model", f"--measure={device}"], 30),
-        Piece("benchmark-unit-selection", [*benchmark, "unit-selection"], 100 * rounds),
-        Piece("benchmark-connection-selection", [*benchmark, "connection-selection"], 130 * rounds),
+        *(
+            Piece(f"benchmark-{suite}", [*benchmark, suite], rounds * (seconds + of_peers))
+            for suite, seconds in (("unit-selection", 100), ("connection-selection", 130))
+        ),
     ]
     grid = sweep.grid(UnitSelection, "paper", UnitSelection.METHODS, trials)
     training = ["-m", "reproduce"]
