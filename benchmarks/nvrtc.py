@@ -1,6 +1,9 @@
-"""NVIDIA's compiler of kernels at run time, from its package; needs no GPU."""
+"""NVIDIA's compiler of kernels at run time; needs no GPU."""
 
+import contextlib
 import ctypes
+import ctypes.util
+import functools
 import re
 from importlib import util
 from pathlib import Path
@@ -15,17 +18,32 @@ _RESOURCES = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1)
+def path():
+    """Return where the compiler is: in its package, where CuPy finds it, or in the system.
+
+    Returns:
+        str: the library; None where it is nowhere.
+    """
+    with contextlib.suppress(ModuleNotFoundError):
+        found = util.find_spec("nvidia.cuda_nvrtc")
+        for place in found.submodule_search_locations if found else ():
+            for library in sorted(Path(place).glob("lib/libnvrtc.so*")):
+                return str(library)
+    with contextlib.suppress(Exception):  # of CuPy 14; it has an error of its own for not found
+        from cuda import pathfinder
+
+        return str(pathfinder.load_nvidia_dynamic_lib("nvrtc").abs_path)
+    return ctypes.util.find_library("nvrtc")
+
+
 def is_there():
-    """Return whether the package that holds the compiler is installed."""
-    try:
-        return util.find_spec("nvidia.cuda_nvrtc") is not None
-    except ModuleNotFoundError:
-        return False
+    """Return whether the compiler is installed."""
+    return path() is not None
 
 
 def _library():
-    package = Path(util.find_spec("nvidia.cuda_nvrtc").submodule_search_locations[0])
-    return ctypes.CDLL(str(next(package.glob("lib/libnvrtc.so*"))))
+    return ctypes.CDLL(path())
 
 
 def compile_kernels(source, options):

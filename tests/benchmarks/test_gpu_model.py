@@ -1,6 +1,8 @@
 """The model of a GPU's iteration counts what the kernels do, and says that it is a prediction."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -199,6 +201,27 @@ def test_bad_input_is_refused(arguments, message, tmp_path):
     numpy.save(wrong, numpy.full(7, 2))
     with pytest.raises(SystemExit, match=message):
         gpu_model.main([text.format(wrong=wrong) for text in arguments])
+
+
+@needs_nvrtc
+def test_the_compiler_is_found_without_its_package(monkeypatch):
+    """Where CuPy finds it, for one; and where it is nowhere, nothing says that it is."""
+    pytest.importorskip("cuda.pathfinder")
+    expected = nvrtc.path()
+    monkeypatch.setattr(nvrtc.util, "find_spec", lambda name: None)
+    nvrtc.path.cache_clear()
+    try:
+        found = nvrtc.path()
+        assert nvrtc.is_there()
+        assert Path(found).name.split(".so")[0] == Path(expected).name.split(".so")[0]
+        code, log = nvrtc.compile_kernels("__global__ void k() {}", ["--gpu-architecture=sm_90"])
+        assert code, log
+        nvrtc.path.cache_clear()
+        monkeypatch.setitem(sys.modules, "cuda", None)
+        monkeypatch.setattr(nvrtc.ctypes.util, "find_library", lambda name: None)
+        assert not nvrtc.is_there()
+    finally:
+        nvrtc.path.cache_clear()
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch):

@@ -4,7 +4,7 @@ import types
 import numpy
 import pytest
 
-from benchmarks.nvrtc import OF_CUPY, compile_kernels
+from benchmarks.nvrtc import OF_CUPY, compile_kernels, is_there
 from chainer_sno import Bernoulli, ranking_utility
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import dense, mlp
@@ -79,7 +79,8 @@ def test_random_numbers_are_those_of_philox(platform, first):
     [("sm_70", "float32"), ("sm_80", "float32"), ("sm_90", "float32"), ("sm_90", "float64")],
 )
 def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
-    pytest.importorskip("nvidia.cuda_nvrtc")
+    if not is_there():
+        pytest.skip("needs NVRTC")
     values = {**mlp.definitions(dtype), **dense.definitions(PlainDenseNet(), (32, 32), dtype)}
     kernels = Kernels(("method", "mlp", "dense"), dtype, values)
     options = *kernels.options, *OF_CUPY, f"--gpu-architecture={architecture}"
@@ -96,7 +97,8 @@ def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
 
 
 def test_a_source_that_is_wrong_does_not_compile():
-    pytest.importorskip("nvidia.cuda_nvrtc")
+    if not is_there():
+        pytest.skip("needs NVRTC")
     text = source("method").replace("*loss", "*missing", 1)
     code, log = compile_kernels(
         text, ["--gpu-architecture=sm_90", *Kernels(("method",), "f").options]
