@@ -10,7 +10,7 @@
 
 // The numbers of threads and channels are those of dense.py, which launches the kernels:
 //   STRIPS        threads of a tile; each has a strip of STRIP pixels of one row
-//   READ          channels that a convolution reads at once
+//   READ          feature maps that a block asks memory for at once
 //   GROUP         channels for which its gradient is computed at once
 //   WEIGHT_GROUP  the same for the gradient of its weights, for SLICES rows of a tile
 //   CHUNK         columns of one partial mean
@@ -135,32 +135,94 @@ struct Tile {
         const int y = (first + row) % height + offset;
         return (y < 0 || y >= height ? rows + 2 : row + 1 + offset) * stride;
     }
-    // Fill the buffer: of(column) for the columns of the images.
-    template <class F> __device__ void load(real *buffer, const F &of) const
+    // Fill the buffers of the first present of MAPS feature maps, by a block of BLOCK threads.
+    // Everything that a thread loads it asks for at once, also where nothing is used: what takes
+    // the time is the way to memory.
+    template <int BLOCK, int MAPS, class F>
+    __device__ void load(real (*buffer)[TILE], int present, const F &maps) const
     {
-        for (int e = threadIdx.x; e < (rows + 3) * stride; e += blockDim.x) {
-            const int row = e / stride, x = e % stride - 1, at = first + row - 1;
-            const bool inside = row < rows + 2 && at >= 0 && at < total && x >= 0 && x < width;
-            buffer[e] = inside ? of((long long)at * width + x) : 0;
+        const int ahead = (TILE + BLOCK - 1) / BLOCK < 6 ? (TILE + BLOCK - 1) / BLOCK : 6;
+        const int size = (rows + 3) * stride;
+        for (int begin = threadIdx.x; begin < size; begin += ahead * BLOCK) {
+            int from[ahead];  // -1 outside of the images
+            real values[MAPS][ahead];
+#pragma unroll
+            for (int i = 0; i < ahead; ++i) {
+                const int e = begin + i * BLOCK, row = (word)e / (word)stride;
+                const int x = e - row * stride - 1, at = first + row - 1;
+                const bool inside = row < rows + 2 && at >= 0 && at < total && x >= 0 && x < width;
+                from[i] = inside ? at * width + x : -1;
+            }
+#pragma unroll
+            for (int m = 0; m < MAPS; ++m)
+#pragma unroll
+                for (int i = 0; i < ahead; ++i)
+                    values[m][i] = maps.row(m)[from[i] < 0 ? 0 : from[i]];
+#pragma unroll
+            for (int m = 0; m < MAPS; ++m)
+#pragma unroll
+                for (int i = 0; i < ahead; ++i) {
+                    const real value = maps.of(m, values[m][i]);
+                    if (m < present && begin + i * BLOCK < size)
+                        buffer[m][begin + i * BLOCK] = from[i] < 0 ? 0 : value;
+                }
         }
     }
 };
 
-struct Activated {
-    const Inputs &h;
-    int channel;
-    __device__ real operator()(long long column) const { return h(channel, column); }
+// Some channels as a consumer sees them; beyond those present, the first of them again.
+template <int MAPS, bool NORMALISED> struct Activated {
+    const real *rows[MAPS];
+    real mean[MAPS], scale[MAPS], beta[MAPS];
+    __device__ Activated(const Inputs &h, const int *channels, int present)
+    {
+#pragma unroll
+        for (int m = 0; m < MAPS; ++m) {
+            const int channel = channels[m < present ? m : 0];
+            rows[m] = h.features + channel * h.columns;
+            if (NORMALISED) {
+                mean[m] = h.mean[channel];
+                scale[m] = h.scale(channel);
+                beta[m] = h.beta[channel];
+            }
+        }
+    }
+    __device__ const real *row(int m) const { return rows[m]; }
+    __device__ real of(int m, real value) const
+    {
+        return NORMALISED ? positive((value - mean[m]) * scale[m] + beta[m]) : value;
+    }
 };
 
+// Feature maps that stand one after the other; beyond those present, the first of them again.
 struct Plain {
-    const real *row;
-    __device__ real operator()(long long column) const { return row[column]; }
+    const real *maps;
+    long long columns;
+    int present;
+    __device__ const real *row(int m) const { return maps + (m < present ? m : 0) * columns; }
+    __device__ real of(int, real value) const { return value; }
 };
+
+// Take elements begin, begin + step, .. below end, AHEAD of them at once: write(e, read(e)).
+template <int AHEAD, class Read, class Write>
+__device__ void fetch(int begin, int end, int step, const Read &read, const Write &write)
+{
+    for (; begin < end; begin += AHEAD * step) {
+        real values[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i)
+            values[i] = read(begin + i * step < end ? begin + i * step : begin);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i)
+            if (begin + i * step < end)
+                write(begin + i * step, values[i]);
+    }
+}
 
 // A 3x3 convolution of some of the active channels.
 //   W: (OUT, below, 3, 3); parts: (splits, samples, OUT, P)
 // Blocks (tiles, splits, samples), STRIPS threads.
-template <int OUT>
+template <int OUT, bool NORMALISED>
 __device__ void convolve(
     const Geometry &g, const Inputs &h, const int *rows, int count, int below, const real *W,
     real *parts)
@@ -177,13 +239,16 @@ __device__ void convolve(
         for (int p = 0; p < STRIP; ++p)
             sum[o][p] = 0;
     for (int k = split * share; k < end; k += READ) {
-        for (int c = 0; c < READ && k + c < end; ++c) {
-            const int channel = rows[k + c];
-            tile.load(a[c], Activated{h, channel});
-            for (int e = threadIdx.x; e < 9 * OUT; e += STRIPS)
-                weights[c][e / OUT][e % OUT] =
-                    W[((long long)(e % OUT) * below + channel) * 9 + e / OUT];
-        }
+        const int channels = end - k < READ ? end - k : READ;
+        tile.load<STRIPS, READ>(
+            a, channels, Activated<READ, NORMALISED>(h, rows + k, channels));
+        fetch<(READ * 9 * OUT + STRIPS - 1) / STRIPS>(
+            threadIdx.x, channels * 9 * OUT, STRIPS,
+            [&](int e) {
+                return W[((long long)(e % OUT) * below + rows[k + e / (9 * OUT)]) * 9 +
+                         e / OUT % 9];
+            },
+            [&](int e, real w) { weights[e / (9 * OUT)][e / OUT % 9][e % OUT] = w; });
         __syncthreads();
         for (int c = 0; present && c < READ && k + c < end; ++c)
             for (int dy = 0; dy < 3; ++dy) {
@@ -221,7 +286,7 @@ extern "C" __global__ void __launch_bounds__(STRIPS) layer(
     const Geometry g = *geometry;
     const int s = blockIdx.z, list = s * g.consumers + consumer;
     const Inputs h = inputs_of(g, s, features, mean, inv_std, gamma, beta);
-    convolve<GROWTH>(
+    convolve<GROWTH, true>(
         g, h, rows + (long long)list * g.channels, counts[list], g.inputs + consumer * GROWTH, W,
         parts);
 }
@@ -232,7 +297,7 @@ extern "C" __global__ void __launch_bounds__(STRIPS) stem(
 {
     const Geometry g = *geometry;
     const Inputs h = {x, 0, 0, 0, 0, columns_of(g)};
-    convolve<STEM>(g, h, all, channels, channels, W, parts);
+    convolve<STEM, false>(g, h, all, channels, channels, W, parts);
 }
 
 // Add the parts of new feature maps, put them in their place, and take partial statistics: the
@@ -250,17 +315,26 @@ extern "C" __global__ void __launch_bounds__(256) finish(
     const int size = columns - begin < CHUNK ? (int)(columns - begin) : CHUNK;
     const long long channel = (long long)s * g.channels + first + o;
     real values[CHUNK / 256];
+    for (int i = 0; i < CHUNK / 256; ++i)
+        values[i] = 0;
+#pragma unroll 1
+    for (int split = 0; split < splits; ++split) {
+        const real *own =
+            parts + (((long long)split * sources + source) * gridDim.y + o) * columns + begin;
+        real part[CHUNK / 256];  // of all columns, before the first is needed
+#pragma unroll
+        for (int i = 0; i < CHUNK / 256; ++i)
+            part[i] = own[i * 256 + (int)threadIdx.x < size ? i * 256 + threadIdx.x : 0];
+#pragma unroll
+        for (int i = 0; i < CHUNK / 256; ++i)
+            values[i] += i * 256 + (int)threadIdx.x < size ? part[i] : 0;
+    }
     real sum = 0;
     for (int i = 0; i < CHUNK / 256; ++i) {
         const int column = i * 256 + threadIdx.x;
-        real value = 0;
-        for (int split = 0; column < size && split < splits; ++split)
-            value += parts[(((long long)split * sources + source) * gridDim.y + o) * columns +
-                           begin + column];
         if (column < size)
-            features[channel * columns + begin + column] = value;
-        values[i] = value;
-        sum += value;
+            features[channel * columns + begin + column] = values[i];
+        sum += values[i];
     }
     const real mean = block_sum<256>(sum) / size;
     real squares = 0;
@@ -580,17 +654,36 @@ extern "C" __global__ void classifier_back(
 // What a consumer's way back through BN and ReLU adds, statistics aside: to the gradient of a
 // feature map, and to the sums behind those of gamma and beta.
 struct Deactivation {
-    const Inputs &h;
-    real *gfeatures;  // (channels, P), of one structure
-    __device__ void operator()(
-        int channel, long long column, real gradient, real &sum, real &sum_centred) const
+    const real *row;
+    real *grow;  // of the gradient of the feature map
+    real mean, scale, beta;
+    __device__ Deactivation(const Inputs &h, real *gfeatures, int channel)
+        : row(h.features + channel * h.columns), grow(gfeatures + channel * h.columns),
+          mean(h.mean[channel]), scale(h.scale(channel)), beta(h.beta[channel])
     {
-        const real centred = h.features[channel * h.columns + column] - h.mean[channel];
-        if (centred * h.scale(channel) + h.beta[channel] <= 0)
-            return;
-        gfeatures[channel * h.columns + column] += h.scale(channel) * gradient;
-        sum += gradient;
-        sum_centred += gradient * centred;
+    }
+    // In the first present, one at least, of N columns, which lie a step apart.
+    template <int N>
+    __device__ void operator()(
+        int column, int step, int present, const real (&gradient)[N], real &sum,
+        real &sum_centred) const
+    {
+        real values[N], before[N];  // all of them, for a store keeps the loads after it back
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const int at = column + (i < present ? i * step : 0);
+            values[i] = row[at];
+            before[i] = grow[at];
+        }
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const real centred = values[i] - mean;
+            if (i < present && !(centred * scale + beta <= 0)) {
+                grow[column + i * step] = before[i] + scale * gradient[i];
+                sum += gradient[i];
+                sum_centred += gradient[i] * centred;
+            }
+        }
     }
 };
 
@@ -609,18 +702,22 @@ extern "C" __global__ void __launch_bounds__(256) exit_back(
     const int channel = rows[(long long)list * g.channels + k];
     const Inputs h = inputs_of(g, s, features, mean, inv_std, gamma, beta);
     const long long columns = columns_of(g), size = pooled_size(g, squares);
-    const Deactivation back = {h, gfeatures + (long long)s * g.channels * columns};
+    const Deactivation back(h, gfeatures + (long long)s * g.channels * columns, channel);
     const real *own = gpooled + ((long long)s * g.channels + k) * size;
     const int pixels = g.height * g.width;
     real sum = 0, sum_centred = 0;
-    for (int i = threadIdx.x; i < CHUNK; i += 256) {
-        const long long column = (long long)blockIdx.x * CHUNK + i;
-        if (column >= columns)
-            break;
-        long long from = column / pixels;
-        if (squares)
-            from = column / g.width / 2 * (g.width / 2) + column % g.width / 2;
-        back(channel, column, own[from] / (squares ? 4 : pixels), sum, sum_centred);
+    const int first = blockIdx.x * CHUNK + threadIdx.x, last = (int)columns - 1;
+    if (first <= last) {
+        real gradient[CHUNK / 256];
+#pragma unroll
+        for (int i = 0; i < CHUNK / 256; ++i) {
+            const int column = first + i * 256 < last ? first + i * 256 : last;
+            int from = column / pixels;
+            if (squares)
+                from = column / g.width / 2 * (g.width / 2) + column % g.width / 2;
+            gradient[i] = own[from] / (squares ? 4 : pixels);
+        }
+        back(first, 256, (last - first) / 256 + 1, gradient, sum, sum_centred);
     }
     sum = block_sum<256>(sum);
     sum_centred = block_sum<256>(sum_centred);
@@ -710,15 +807,21 @@ extern "C" __global__ void __launch_bounds__(STRIPS) layer_back(
     const long long columns = columns_of(g);
     const int below = g.inputs + consumer * GROWTH;
     const Inputs h = inputs_of(g, s, features, mean, inv_std, gamma, beta);
-    const Deactivation back = {h, gfeatures + (long long)s * g.channels * columns};
     const Tile tile(g, blockIdx.x);
-    for (int o = 0; o < GROWTH; ++o)
-        tile.load(buffer[o], Plain{gy + ((long long)s * GROWTH + o) * columns});
-    for (int e = threadIdx.x; e < GROWTH * 9 * GROUP; e += STRIPS) {
-        const int o = e / (9 * GROUP), tap = e / GROUP % 9, c = e % GROUP;
-        weights[o][tap][c] =
-            c < count ? W[((long long)o * below + own[c]) * 9 + tap] : 0;
+    for (int o = 0; o < GROWTH; o += READ) {
+        const int maps = GROWTH - o < READ ? GROWTH - o : READ;
+        tile.load<STRIPS, READ>(
+            buffer + o, maps, Plain{gy + ((long long)s * GROWTH + o) * columns, columns, maps});
     }
+    fetch<7>(
+        threadIdx.x, GROWTH * 9 * GROUP, STRIPS,
+        [&](int e) {
+            const int o = e / (9 * GROUP), tap = e / GROUP % 9, c = e % GROUP;
+            return W[((long long)o * below + own[c < count ? c : 0]) * 9 + tap];
+        },
+        [&](int e, real w) {
+            weights[e / (9 * GROUP)][e / GROUP % 9][e % GROUP] = e % GROUP < count ? w : 0;
+        });
     __syncthreads();
     const int row = threadIdx.x / tile.strips, x = threadIdx.x % tile.strips * STRIP;
     const bool present = row < tile.present();
@@ -748,8 +851,10 @@ extern "C" __global__ void __launch_bounds__(STRIPS) layer_back(
         if (c >= count)
             break;
         real total = 0, total_centred = 0;
-        for (int p = 0; present && p < STRIP && x + p < tile.width; ++p)
-            back(own[c], at + p, sum[c][p], total, total_centred);
+        if (present) {
+            const Deactivation back(h, gfeatures + (long long)s * g.channels * columns, own[c]);
+            back((int)at, 1, tile.width - x, sum[c], total, total_centred);
+        }
         total = block_sum<STRIPS>(total);
         total_centred = block_sum<STRIPS>(total_centred);
         if (threadIdx.x == 0) {
@@ -764,13 +869,14 @@ extern "C" __global__ void __launch_bounds__(STRIPS) layer_back(
 // The gradient of a convolution's weights, for slabs of tiles: parts (slabs, samples, below, OUT,
 // 9), by channel.  Blocks (groups of channels, slabs, samples), 3 * WEIGHT_GROUP * SLICES threads:
 // each has a channel, a row of the 3x3 and some rows of a tile.
-template <int OUT>
+template <int OUT, bool NORMALISED>
 __device__ void weigh(
     const Geometry &g, const Inputs &h, const int *rows, int count, int below, const real *gy,
     real *parts)
 {
     __shared__ real a[WEIGHT_GROUP][TILE], buffer[TILE_PIXELS][OUT];
     __shared__ real slices[SLICES][WEIGHT_GROUP * 3 * 3];
+    const int BLOCK = 3 * WEIGHT_GROUP * SLICES;
     const int k = blockIdx.x * WEIGHT_GROUP, slab = blockIdx.y, slabs = gridDim.y;
     const int s = blockIdx.z, samples = gridDim.z;
     const int present = count - k < WEIGHT_GROUP ? count - k : WEIGHT_GROUP;
@@ -789,10 +895,20 @@ __device__ void weigh(
         const Tile tile(g, number);
         const int pixels = tile.present() * tile.width;
         const long long begin = (long long)tile.first * tile.width;
-        for (int i = 0; i < present; ++i)
-            tile.load(a[i], Activated{h, rows[k + i]});
-        for (int e = threadIdx.x; e < pixels * OUT; e += blockDim.x)
-            buffer[e % pixels][e / pixels] = gy[e / pixels * columns + begin + e % pixels];
+        for (int i = 0; i < present; i += READ) {
+            const int channels = present - i < READ ? present - i : READ;
+            tile.load<BLOCK, READ>(
+                a + i, channels, Activated<READ, NORMALISED>(h, rows + k + i, channels));
+        }
+        for (int pixel = threadIdx.x; pixel < pixels; pixel += BLOCK) {
+            real values[OUT];
+#pragma unroll
+            for (int o = 0; o < OUT; ++o)
+                values[o] = gy[o * columns + begin + pixel];
+#pragma unroll
+            for (int o = 0; o < OUT; ++o)
+                buffer[pixel][o] = values[o];
+        }
         __syncthreads();
         for (int row = slice; c < present && row < tile.present(); row += SLICES) {
             const real *line = a[c] + tile.begin(row, dy - 1);
@@ -837,7 +953,7 @@ extern "C" __global__ void layer_weights(
     if (!live[list])
         return;
     const Inputs h = inputs_of(g, s, features, mean, inv_std, gamma, beta);
-    weigh<GROWTH>(
+    weigh<GROWTH, true>(
         g, h, rows + (long long)list * g.channels, counts[list], g.inputs + consumer * GROWTH,
         gy + (long long)s * GROWTH * columns_of(g), parts);
 }
@@ -847,7 +963,7 @@ extern "C" __global__ void stem_weights(
 {
     const Geometry g = *geometry;
     const Inputs h = {x, 0, 0, 0, 0, columns_of(g)};
-    weigh<STEM>(g, h, all, channels, channels, gy, parts);
+    weigh<STEM, false>(g, h, all, channels, channels, gy, parts);
 }
 
 // The gradient of a layer's weights: the sum of the parts.  W: (GROWTH, below, 3, 3).

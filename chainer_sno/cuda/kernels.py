@@ -1,5 +1,6 @@
 """The CUDA kernels: their source, their signatures, and launching them with CuPy."""
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -165,6 +166,9 @@ class Kernels:
 
         Returns:
             callable: runs all of it, on the current stream, with one launch.
+
+        Raises:
+            Exception: what a launch raises; nothing is captured then.
         """
         stream, side = (self.xp.cuda.Stream(non_blocking=True) for _ in range(2))
         with stream:
@@ -179,8 +183,13 @@ class Kernels:
                         self.launch(name, grid, block, arguments)
                 if any(launch.aside for launch in launches):
                     stream.wait_event(side.record())
-            finally:
-                graph = stream.end_capture()
+            except BaseException:
+                # Where the side stream is not joined, the end of the capture fails as well, of
+                # which nobody needs to hear: the first error says what is wrong.
+                with contextlib.suppress(Exception):
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
         return graph.launch
 
 

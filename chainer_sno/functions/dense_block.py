@@ -161,6 +161,8 @@ class DenseBlockFunction(chainer.FunctionNode):
         if xp is numpy:
             # Pairs of rows, for the sake of pooling.
             self.chunk = min(self.size, max(1, CHUNK // (2 * self.width)) * 2 * self.width)
+        # Of the means over images: an image at a time, or all of them where a call costs more.
+        self.image_chunk = self.pixels if xp is numpy else self.size
         self.inside = xp.asarray(_inside(self.height, self.width, self.chunk, x.dtype))
         # What is made of a chunk: products or gradients of shifts, and activations.
         columns = max(self.chunk, self.pixels)
@@ -265,13 +267,15 @@ class DenseBlockFunction(chainer.FunctionNode):
         normalisation, _ = self._normalisation(-1, own)
         columns = self.size // 4 if self.has_transition else self.images
         own.pooled = xp.empty((len(rows), columns), self.dtype)
-        for start, n in self._chunks(None if self.has_transition else self.pixels):
+        for start, n in self._chunks(None if self.has_transition else self.image_chunk):
             a = self.a[: len(rows) * n].reshape(-1, n)
             dense_arrays.activate(own.features, start, *normalisation, a)
             if self.has_transition:
                 dense_arrays.pool(a, self.width, own.pooled, start // 4)
             else:
-                own.pooled[:, start // self.pixels] = a.mean(axis=1)
+                first, images = start // self.pixels, n // self.pixels
+                means = a.reshape(len(rows), images, self.pixels).mean(axis=2)
+                own.pooled[:, first : first + images] = means
         if self.has_transition:
             y = self.weights[-1][:, rows] @ own.pooled
             return y.reshape(-1, self.images, self.height // 2, self.width // 2)
@@ -290,12 +294,14 @@ class DenseBlockFunction(chainer.FunctionNode):
         else:
             gpooled = gy[rows] / self.pixels
         sums = self.xp.zeros((2, len(rows)))
-        for start, n in self._chunks(None if self.has_transition else self.pixels):
+        for start, n in self._chunks(None if self.has_transition else self.image_chunk):
             ga = self.ga[: len(rows) * n].reshape(-1, n)
             if self.has_transition:
                 dense_arrays.unpool(gpooled, start // 4, self.width, ga)
             else:
-                ga[...] = gpooled[:, start // self.pixels, None]
+                first, images = start // self.pixels, n // self.pixels
+                own_gradients = gpooled[:, first : first + images, None]
+                ga.reshape(len(rows), images, self.pixels)[...] = own_gradients
             dense_arrays.deactivate(own.features, start, *normalisation, ga, gfeatures, sums)
         self._add_normalisation(-1, rows, inv_std, sums, through)
 

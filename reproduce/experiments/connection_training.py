@@ -14,6 +14,9 @@ from reproduce.training import Training
 
 #: Test images classified at once: five blocks of 16, which divide 10,000.
 TEST_BATCH = 80
+#: The same beside a captured training, whose evaluation launches as many kernels for few images as
+#: for many, and would take longer than the training.
+TEST_BATCH_CAPTURED = 500
 
 
 def make_network(settings, kind=links.DenseNet, initialW=None):
@@ -93,7 +96,8 @@ class ConnectionTraining(Training):
         device = chainer.backend.get_device_from_array(train[0])
         standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
         self._estimation = train, standardise
-        test_batch = min(TEST_BATCH, len(test[0]))
+        most = TEST_BATCH_CAPTURED if self.path == "captured" else TEST_BATCH
+        test_batch = min(most, len(test[0]))
         return (
             ImageIterator(train, settings.batch_size, standardise, seed=settings.seed),
             ImageIterator(

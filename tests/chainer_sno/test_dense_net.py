@@ -164,6 +164,27 @@ def test_chunks_and_image_sizes(chunk, path, rng, monkeypatch):
             assert_same(plain, quick, x, structures, rng)
 
 
+@pytest.mark.parametrize("kind", ["empty", "single", "random", "full"])
+def test_all_columns_at_once_as_on_a_gpu(kind, dtype, rng, monkeypatch):
+    """Which has no use for the caches that the chunks are for, and pays for each call."""
+    monkeypatch.setattr(links.dense_net, "engine", lambda: None)
+    prepare, chunks = dense_block.DenseBlockFunction._prepare, []
+
+    def whole(self, *inputs):
+        prepare(self, *inputs)
+        self.image_chunk = self.chunk = self.size
+        self.inside = dense_block._inside(self.height, self.width, self.chunk, self.dtype)
+        self.z = numpy.empty((len(self.z), self.size + 3 * self.reach), self.dtype)
+        self.a, self.ga = (numpy.empty(self.channels * self.size, self.dtype) for _ in range(2))
+        chunks.append(list(self._chunks(self.image_chunk)))
+
+    monkeypatch.setattr(dense_block.DenseBlockFunction, "_prepare", whole)
+    plain, quick = make_pair(rng, **SMALL)
+    x = rng.standard_normal((4, 3, 8, 8)).astype(dtype)
+    assert_same(plain, quick, x, make_structures(kind, 2, len(plain.costs), rng), rng)
+    assert chunks[0] == [(0, 4 * 64)]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -8,6 +8,7 @@ import pytest
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import updaters
 from reproduce import ReproduceError, training
+from reproduce.experiments import connection_training
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.connection_training import ConnectionTraining
 from reproduce.experiments.unit_selection import UnitSelection
@@ -67,6 +68,24 @@ def test_a_training_reports_what_the_plain_path_reports(case, on_the_host, tmp_p
             numpy.testing.assert_allclose(
                 [entry[name] for entry in found], [entry[name] for entry in expected], rtol=1e-4
             )
+
+
+@needs_compiler
+def test_an_evaluation_has_large_batches_and_the_same_result(on_the_host, tmp_path, monkeypatch):
+    found = []
+    for size in (500, 7):
+        monkeypatch.setattr(connection_training, "TEST_BATCH_CAPTURED", size)
+        built = make(DENSE, tmp_path)
+        built.trainer.run()
+        evaluator = built.trainer.get_extension("validation")
+        assert evaluator.get_iterator("main").batch_size == min(size, 20)
+        found.append([entry["validation/main/loss"] for entry in built.log.log])
+    numpy.testing.assert_allclose(*found, rtol=1e-5)
+    plain = make(DENSE, tmp_path, plain=True)
+    assert plain.trainer.get_extension("validation").get_iterator("main").batch_size == 20
+    monkeypatch.setattr(connection_training, "TEST_BATCH", 9)
+    plain = make(DENSE, tmp_path, plain=True)
+    assert plain.trainer.get_extension("validation").get_iterator("main").batch_size == 9
 
 
 @needs_compiler

@@ -1,17 +1,18 @@
 import re
+import types
 
 import numpy
 import pytest
 
+from benchmarks.nvrtc import OF_CUPY, compile_kernels, is_there
 from chainer_sno import Bernoulli, ranking_utility
 from chainer_sno._import_chainer import chainer
 from chainer_sno.cuda import dense, mlp
-from chainer_sno.cuda.kernels import Kernels, Program, signatures, source
+from chainer_sno.cuda.kernels import Kernels, Launch, Program, signatures, source
 from chainer_sno.links import PlainDenseNet
 from chainer_sno.uniforms import Stream, Uniforms
 from chainer_sno.utility import cumulative_utilities
 from tests.chainer_sno.cuda.emulator import Emulator
-from tests.chainer_sno.cuda.nvrtc import compile_kernels
 from tests.conftest import make_structures
 
 KEY = 123456789, 4294967295
@@ -78,11 +79,12 @@ def test_random_numbers_are_those_of_philox(platform, first):
     [("sm_70", "float32"), ("sm_80", "float32"), ("sm_90", "float32"), ("sm_90", "float64")],
 )
 def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
-    pytest.importorskip("nvidia.cuda_nvrtc")
+    if not is_there():
+        pytest.skip("needs NVRTC")
     values = {**mlp.definitions(dtype), **dense.definitions(PlainDenseNet(), (32, 32), dtype)}
     kernels = Kernels(("method", "mlp", "dense"), dtype, values)
-    options = *kernels.options, f"--gpu-architecture={architecture}", "--ptxas-options=-v"
-    code, log = compile_kernels(kernels.source, options)
+    options = *kernels.options, *OF_CUPY, f"--gpu-architecture={architecture}"
+    code, log = compile_kernels(kernels.source, (*options, "--ptxas-options=-v"))
     assert code, log
     # NVRTC warns of the age of sm_70, of nothing else.
     assert all("deprecated" in line for line in log.splitlines() if "warning" in line), log
@@ -95,7 +97,8 @@ def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
 
 
 def test_a_source_that_is_wrong_does_not_compile():
-    pytest.importorskip("nvidia.cuda_nvrtc")
+    if not is_there():
+        pytest.skip("needs NVRTC")
     text = source("method").replace("*loss", "*missing", 1)
     code, log = compile_kernels(
         text, ["--gpu-architecture=sm_90", *Kernels(("method",), "f").options]
@@ -247,6 +250,63 @@ def test_structures_follow_theta(platform):
     expected = uniforms(KEY, 0, samples, 8) < theta
     numpy.testing.assert_array_equal(found, expected)
     assert abs(found.mean(axis=0) - theta).max() < 5 * 0.5 / samples**0.5
+
+
+class CapturedStream:
+    """What CuPy's streams do in a capture, noted; one whose side is not joined cannot end."""
+
+    def __init__(self, notes):
+        self.notes = notes
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def begin_capture(self):
+        self.notes.append("begin")
+
+    def end_capture(self):
+        self.notes.append("end")
+        if "aside" in self.notes and "joined" not in self.notes:
+            raise RuntimeError("unjoined work")
+        return types.SimpleNamespace(launch="the graph")
+
+    def record(self):
+        return "event"
+
+    def wait_event(self, event):
+        self.notes.append("joined" if "aside" in self.notes else "forked")
+
+
+@pytest.mark.parametrize("wrong", [None, "last", "aside"])
+def test_an_error_in_a_capture_is_not_hidden_by_its_end(wrong):
+    notes = []
+
+    class Fake(Kernels):
+        xp = types.SimpleNamespace(
+            cuda=types.SimpleNamespace(Stream=lambda non_blocking: CapturedStream(notes))
+        )
+
+        def launch(self, name, *rest):
+            notes.append(name)
+            if name == wrong:
+                raise ValueError(f"no such launch: {name}")
+
+    launches = [
+        Launch("first", (1,), (1,), (), False),
+        Launch("aside", (1,), (1,), (), True),
+        Launch("last", (1,), (1,), (), False),
+    ]
+    kernels = Fake(("method",), "float32")
+    if wrong is None:
+        assert kernels.capture(launches) == "the graph"
+        assert notes == ["begin", "first", "forked", "aside", "last", "joined", "end"]
+    else:
+        with pytest.raises(ValueError, match=f"no such launch: {wrong}"):
+            kernels.capture(launches)
+        assert notes[-1] == "end"
 
 
 def test_a_program_is_captured_after_its_first_run(monkeypatch):
