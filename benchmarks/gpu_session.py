@@ -29,7 +29,17 @@ import time
 from pathlib import Path
 
 from benchmarks import gpu_model
-from reproduce import ROOT, ReproduceError, data, marks, record, snapshot, status, sweep
+from reproduce import (
+    ROOT,
+    ReproduceError,
+    data,
+    experiments,
+    marks,
+    record,
+    snapshot,
+    status,
+    sweep,
+)
 from reproduce.compare import format_table
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection
@@ -111,13 +121,13 @@ def pieces_of(out, device, trials, jobs, rounds, data_dir=None, peers=None):
             for suite, seconds in (("unit-selection", 100), ("connection-selection", 130))
         ),
     ]
-    grid = sweep.grid(UnitSelection, "paper", UnitSelection.METHODS, trials)
+    grid = sweep.grid(experiments.get("unit-selection"), "paper", range(trials))
     training = ["-m", "reproduce"]
     sweeping = [*training, "sweep", "unit-selection", f"--devices={device}", f"--jobs={jobs}"]
     sweeping += [f"--trials={trials}", *where]
     found.append(Piece("section-4.1", sweeping, seconds_of(runs, grid), grid))
     penalties = [ConnectionSelection(epsilon0=parse_epsilon0(text)) for text in PENALTIES]
-    rates = sweep.grid(ConnectionSelection, "paper", ("random",), 1)
+    rates = sweep.grid(experiments.get("connection-selection"), "paper", range(1), ("random",))
     for number, run in enumerate([*penalties, *rates], start=1):
         command = [*training, "run", *run.as_arguments(), "--quiet", f"--device={device}", *where]
         found.append(Piece(f"section-4.2-{number:02d}", command, seconds_of(runs, [run]), [run]))
@@ -414,12 +424,12 @@ def _main(given):
     try:
         device = get_device(given.device)
     except ReproduceError as error:
-        reason = str(error).partition(": --device -1")[0]
+        reason = str(error).partition(": give --device -1")[0]
         raise ReproduceError(
             f"a session needs a GPU, and {reason}: --dry-run lists the pieces without one"
         ) from error
     out = make_writable(out)
-    with marks.locked(out, 0):
+    with marks.locked(out, 0, lambda text: print(f"benchmarks: {text}", file=sys.stderr)):
         make_writable(out / "runs")
         add_environment(out / "environment.json", environment(device))
         session = Session(out, commit, again)

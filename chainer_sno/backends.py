@@ -97,6 +97,8 @@ def make_updater(
     refused: dict[str, str] = {}
     for name in BACKENDS if backend == "auto" else (backend,):
         try:
+            if backend == "auto" and name == "graph" and optimizer.target.xp is numpy:
+                raise _Unavailable("the network is on a CPU")
             updater = _make(name, bernoulli is not None, arguments, options)
         except _Unavailable as error:
             if backend != "auto":
@@ -121,8 +123,6 @@ def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, 
     if name == "reference":
         return _reference(structured)(*arguments, **options)
     if name == "graph":
-        if arguments[1].target.xp is numpy:
-            raise _Unavailable("the network is on a CPU")
         # It reads the arrays of the iterator itself, and computes one loss.
         known = {"converter": pass_arrays, "loss_func": softmax_cross_entropy, "device": None}
         options = {k: v for k, v in options.items() if k not in known or known[k] is not v}

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
+
 from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.accelerated import (
@@ -164,6 +166,19 @@ class _Captured(Accelerated):
         self.captured.serialize(serializer["captured"])
 
 
+def _check_device(link: Any, make_kernels: Any) -> None:
+    """Check that a network is where kernels can reach it; the tests' kernels run on a CPU.
+
+    Raises:
+        ValueError: it is on a CPU.
+    """
+    if link.xp is numpy and getattr(make_kernels, "xp", None) is not numpy:
+        raise ValueError(
+            "the GPU's fast path needs the network and the data on a GPU: move them with "
+            "to_device, or use the plain updater"
+        )
+
+
 class CapturedStructureUpdater(_Captured, StructureUpdater):
     r"""Algorithm 1 on a GPU, an iteration at a launch.
 
@@ -200,6 +215,7 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
         super().__init__(iterator, optimizer, bernoulli, samples)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels, samples
+        _check_device(link, arguments[2])
         self._check_link(link)
         if isinstance(link, links.PlainDenseNet):
             kernels, network = _dense(link, *arguments)
@@ -247,6 +263,7 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
+        _check_device(link, arguments[2])
         self._check_link(link)
         if isinstance(link, links.FixedStructure):
             kernels, network = _dense(link.link, *arguments)

@@ -175,7 +175,7 @@ def test_what_was_measured_stands_beside_the_prediction(capsys, monkeypatch):
 
 @pytest.mark.skipif(_has_gpu(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_measured():
-    with pytest.raises(SystemExit, match="device 0 is not there"):
+    with pytest.raises(SystemExit, match="device 0 cannot be used"):
         gpu_model.main(["--measure", "0"])
 
 

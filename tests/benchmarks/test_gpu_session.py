@@ -203,7 +203,7 @@ def test_without_a_gpu_one_line_says_so(tmp_path):
     with pytest.raises(SystemExit) as caught:
         gpu_session.main(["--out", str(tmp_path / "out")])
     message = str(caught.value)
-    assert message.startswith("benchmarks: a session needs a GPU, and device 0 is not there")
+    assert message.startswith("benchmarks: a session needs a GPU, and device 0 cannot be used")
     assert "--dry-run" in message
     assert "\n" not in message
     assert not (tmp_path / "out").exists()
@@ -262,7 +262,7 @@ def test_no_two_sessions_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_session, "get_device", lambda number: FakeDevice())
 
     @contextlib.contextmanager
-    def held(directory, wait):
+    def held(directory, wait, warn):
         raise ReproduceError("another process is training out")
         yield
 
