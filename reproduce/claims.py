@@ -163,8 +163,13 @@ def _effect(found):
     points = [one["difference"] for one in found.values()]
     if not points:
         return ""
-    low, high = min(points), max(points)
-    return f"{low:+.2f} points" if low == high else f"{low:+.2f} to {high:+.2f} points"
+    return f"{_range(points, '+.2f')} points"
+
+
+def _range(values, form):
+    """Return the least and the greatest value as text, once where both read the same."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def _groups(pairs):
@@ -462,7 +467,7 @@ def _time(pairs, at_the_end=False):
     if missing:
         return _Judged(UNKNOWN, details + missing, runs=_count(groups))
     outcome = HOLDS if max(ratios) <= SAME_TIME else FAILS
-    effect = f"ratio {min(ratios):.2f} to {max(ratios):.2f}"
+    effect = f"ratio {_range(ratios, '.2f')}"
     return _Judged(outcome, details, effect, _count(groups))
 
 

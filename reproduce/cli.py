@@ -332,12 +332,13 @@ def _read_records(directory):
 def _add_report(commands):
     parser = commands.add_parser(
         "report",
-        help="REPORT.md and report.html from the records",
-        description="Write the tables, claims, figures, costs and runs as REPORT.md and as one "
-        "page for a browser, and draw the figures.",
+        help="the results page, findings and tables from the records",
+        description="Write README.md (the results page), FINDINGS.md (their interpretation), "
+        "REPORT.md (all tables) and report.html (one page for a browser, with all figures) from "
+        "the records, and draw the figures.",
     )
     _add_runs(parser.add_argument)
-    parser.add_argument("--out", default="results", help="gets the report and figures (results)")
+    parser.add_argument("--out", default="results", help="gets the pages and figures (results)")
     parser.set_defaults(call=_report)
 
 
@@ -345,8 +346,9 @@ def _report(arguments):
     from reproduce import report
 
     records, refused = _read_records(arguments.runs)
-    progress = Path(arguments.runs).parent / "progress"
-    print("\n".join(map(str, report.write(records, refused, arguments.out, progress))))
+    beside = Path(arguments.runs).parent
+    written = report.write(records, refused, arguments.out, beside / "progress", beside / "pilot")
+    print("\n".join(map(str, written)))
 
 
 def _add_figures(commands):
@@ -403,13 +405,14 @@ def _add_rerun(commands):
     parser = commands.add_parser(
         "rerun",
         help="a record trained again, to see that it gives the same bits",
-        description="Train the settings of a record again and hold every epoch against it, up to "
-        "the first that differs.  The exit code is 1 where one does.  Only the same versions on "
-        "the same machine give the same bits; what is not as it was is told.",
+        description="Train the settings of a record again and compare every epoch, up to the first "
+        "that differs.  The exit code is 1 if one does.  Only the same versions and the same BLAS "
+        "kernels give the same bits: the command prints what differs, names a record that this "
+        "machine can repeat, and says how large a difference is and whether it is only rounding.",
     )
     add = parser.add_argument
     add("record", metavar="RECORD", help="the record of a finished run, a JSON file")
-    add("--epochs", type=int, help="the first so many of its epochs only (all, and the result)")
+    add("--epochs", type=int, help="compare the first epochs only (all, and the result)")
     add("--device", type=int, help="a GPU, or -1 for the CPU (what the record names)")
     add("--data-dir", help="where the data lies, by default the cache directory")
     add("--out", default="runs", help="its directory rerun gets the training (runs)")

@@ -1,6 +1,6 @@
 """Figures from records: the paper's, and three that it lacks."""
 
-from reproduce.figures.errors import error_against_seconds, usage_rate_against_error
+from reproduce.figures.errors import error_over_epochs, usage_rate_against_error
 from reproduce.figures.gallery import Drawn, draw_all
 from reproduce.figures.network import densenet
 from reproduce.figures.over_training import (
@@ -15,7 +15,7 @@ __all__ = [
     "Drawn",
     "densenet",
     "draw_all",
-    "error_against_seconds",
+    "error_over_epochs",
     "has_structure_columns",
     "has_theta_histogram",
     "save",

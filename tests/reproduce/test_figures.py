@@ -92,7 +92,7 @@ def test_the_same_bytes_from_the_same_records_in_separate_processes(tmp_path):
         contents.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert contents[0] == contents[1]
     for ending in ("png", "svg"):
-        for kind in ("figure-1a", "figure-1b", "figure-2", "seconds", "structure", "theta"):
+        for kind in ("figure-1a", "figure-1b", "figure-2", "over-epochs", "structure", "theta"):
             assert any(name.endswith(f"{kind}.{ending}") for name in contents[0]), (kind, ending)
 
 
@@ -111,7 +111,7 @@ def test_all_axes_are_labelled_with_their_units():
     records = make_records()[:5]
     drawn = [
         figures.usage_rate_against_error(records, "a title"),
-        figures.error_against_seconds(records, "a title"),
+        figures.error_over_epochs(records, "a title"),
         figures.structure_over_training(records[0]),
         figures.theta_histogram(records[0]),
     ]
@@ -119,7 +119,7 @@ def test_all_axes_are_labelled_with_their_units():
     assert [re.sub(r"\$.*\$", "...", label) for pair in labels for label in pair] == [
         "usage rate of the structure, ... [%]",
         "test error [%]",
-        "time since the start of the training [s]",
+        "epoch",
         "test error [%]",
         "epoch",
         "units of each layer with ...",
@@ -187,18 +187,17 @@ def test_notes_of_figure_1_do_not_overlap():
         assert axes.get_window_extent().count_overlaps([box])
 
 
-def test_the_error_against_seconds_is_that_of_the_log():
+def test_the_error_over_the_epochs_is_that_of_the_log():
     trials = [make_record(epsilon0=2.0**-7, seed=seed, epochs=5) for seed in range(3)]
     fixed = make_record(method="fixed", width=205, epochs=10)
-    figure = figures.error_against_seconds([fixed, *trials], "a title")
+    figure = figures.error_over_epochs([fixed, *trials], "a title")
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     errors = 100 * numpy.array([record["log"]["validation/main/error"] for record in trials])
-    seconds = [record["times"]["epoch_seconds"] for record in trials]
     line, other = axes.lines
-    assert line.get_xdata() == pytest.approx(numpy.median(seconds, axis=0))
+    assert line.get_xdata().tolist() == [1, 2, 3, 4, 5]
     assert line.get_ydata() == pytest.approx(numpy.median(errors, axis=0))
-    assert other.get_xdata().tolist() == fixed["times"]["epoch_seconds"]
+    assert other.get_xdata().tolist() == list(range(1, 11))
     assert other.get_ydata() / 100 == pytest.approx(fixed["log"]["validation/main/error"])
     # A band for the setting with several trials only.
     (band,) = axes.collections
@@ -211,26 +210,10 @@ def test_the_error_against_seconds_is_that_of_the_log():
     ]
 
 
-def test_seconds_of_several_machines_are_told():
-    one = [make_record(epsilon0=0.5, epochs=5), make_record(epsilon0=0.25, epochs=5)]
-    figure = figures.error_against_seconds(one, "a title")
-    assert "seconds on A (fast path)" in titles(figure)
-    for other in ({"processor": "B"}, {"path": "plain"}):
-        record = make_record(epsilon0=0.125, epochs=5, **other)
-        figure = figures.error_against_seconds([*one, record], "a title")
-        told = titles(figure).replace("\n", " ")
-        assert "several machines, whose seconds do not compare: A (fast path); " in told
-    graphic = make_record(epsilon0=0.125, epochs=5, path="plain")
-    graphic["machine"]["gpu"] = "G"
-    assert "seconds on G (plain path)" in titles(
-        figures.error_against_seconds([graphic], "a title")
-    )
-
-
 def test_a_long_title_is_not_cut_off():
     machines = ["AMD EPYC", "Intel(R) Xeon(R) Processor"]
     records = [make_record(epsilon0=0.5, epochs=5, processor=machine) for machine in machines]
-    figure = figures.error_against_seconds(records, "Unit selection on MNIST: the paper's schedule")
+    figure = figures.error_over_epochs(records, "Unit selection on MNIST: the paper's schedule")
     figure.draw_without_rendering()
     (axes,) = figure.axes
     box = axes.title.get_window_extent()
@@ -303,7 +286,7 @@ def drawn(tmp_path_factory):
 
 def test_short_and_paper_runs_are_never_in_one_figure(drawn):
     records = make_records()
-    for draw in (figures.usage_rate_against_error, figures.error_against_seconds):
+    for draw in (figures.usage_rate_against_error, figures.error_over_epochs):
         with pytest.raises(ReproduceError, match="runs of one schedule, not of 3"):
             draw(records, "a title")
     captions = {name: caption for name, caption, *_ in drawn}
@@ -489,7 +472,7 @@ def test_the_command_draws_named_records(tmp_path, capsys):
     path = tmp_path / "runs" / f"{record['name']}.json"
     assert run_cli(path, "--out", tmp_path / "out") == 0
     endings = {path.name.removesuffix(".png")[-9:] for path in (tmp_path / "out").glob("*.png")}
-    assert endings == {"figure-1b", "t-seconds", "-figure-2"}
+    assert endings == {"figure-1b", "er-epochs", "-figure-2"}
     assert from_dict(record["settings"]).setting in capsys.readouterr().out
 
 
