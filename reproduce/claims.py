@@ -27,8 +27,8 @@ UNKNOWN = "not enough runs"
 OUTCOMES = (HOLDS, PARTLY, FAILS, UNKNOWN)
 #: What stands beside a p-value over several settings.
 _DEPENDENT = (
-    "the p-value takes runs as independent, but runs of one seed share initial weights, data order "
-    "and draws"
+    "the p-value treats runs as independent, but runs of one seed share initial weights, data "
+    "order and random numbers"
 )
 #: Level of the tests.
 LEVEL = 0.05
@@ -264,8 +264,8 @@ def _unit_beats_fixed(evidence, claim):
     "unit-fixed-degrades",
     "1 trial of each of the six widths",
     "Kendall's tau of the test error over the width of the fixed structures is negative, "
-    "one-sided, and the widest structure's median is below the narrowest's. It holds in part where "
-    "that is no longer so without one of the widths.",
+    "one-sided, and the widest structure's median is below the narrowest's. The claim holds in "
+    "part if the trend is not significant without one of the widths.",
 )
 def _unit_fixed_degrades(evidence, claim):
     groups = {f"fixed {width}": evidence.unit("fixed", width) for width in UNIT_WIDTHS}
@@ -302,8 +302,8 @@ def _unit_fixed_degrades(evidence, claim):
     if not carried:
         return _Judged(HOLDS, details, f"tau {tau:.2f}", count)
     names = " and ".join(f"fixed {width}" for width in carried)
-    details.append(f"the trend rests on {names}: without it, it is not significant")
-    return _Judged(PARTLY, details, f"tau {tau:.2f}, with {names} alone", count)
+    details.append(f"the trend is significant only with {names}")
+    return _Judged(PARTLY, details, f"tau {tau:.2f}, only with {names}", count)
 
 
 @_rule(
@@ -660,8 +660,8 @@ def _conn_second_block(evidence, claim):
     "conn-wide-second-block",
     f"{TRIALS} trials",
     "In the runs at 2^-4: the second block has the fewest connections and the most layers of "
-    "equal depth, in more than half of them. The depth is reported, for a single run's was "
-    "printed.",
+    "equal depth, in more than half of them. The depth is reported but not tested, since the paper "
+    "prints that of a single run.",
 )
 def _conn_wide_second_block(evidence, claim):
     records = evidence.connection("sno", "2^-4")
@@ -689,9 +689,9 @@ def _conn_wide_second_block(evidence, claim):
     "1 trial of each",
     "Every penalty with a published usage rate, against random structures of that usage rate "
     "on each kind of machine that has both: the median time of an iteration in the last tenth of "
-    "the training, where the structure is what it ends as, is at most 1.05 times as long. The "
-    "ratio of whole trainings stands beside it: absent connections cost nothing here, unlike in a "
-    "network that is masked, so a training that begins with half of them takes longer.",
+    "the training, when the structure is almost final, is at most 1.05 times as long. The ratio "
+    "of whole trainings is reported as well: absent connections cost nothing here, unlike in a "
+    "masked network, so a training that begins with half of the connections takes longer.",
 )
 def _conn_time_as_random(evidence, claim):
     return _time(_connection_pairs(evidence, lambda rate: True), at_the_end=True)

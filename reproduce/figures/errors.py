@@ -78,7 +78,7 @@ def usage_rate_against_error(records, title):
     for method, settings in methods.items():
         words, colour, marker, line = method_style(experiment, method)
         beside = experiment.methods[method].beside
-        words += f", beside it {beside}" * bool(beside)
+        words += f", labelled with {beside}" * bool(beside)
         # An array of shape (setting, quartile, what), in the order of the median usage rate.
         found = numpy.array([_quartiles(trials) for trials in settings])
         order = numpy.argsort(found[:, 1, 0], kind="stable")

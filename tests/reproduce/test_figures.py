@@ -1,3 +1,4 @@
+import ast
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from reproduce import ROOT, ReproduceError, cli, compare, figures, structures
 from reproduce.experiments import from_dict
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UNIT_EPSILON0, UnitSelection
+from reproduce.figures import network
 from reproduce.record import read
 from reproduce.settings import parse_epsilon0
 from tests.reproduce import synthetic
@@ -96,6 +98,21 @@ def test_the_same_bytes_from_the_same_records_in_separate_processes(tmp_path):
             assert any(name.endswith(f"{kind}.{ending}") for name in contents[0]), (kind, ending)
 
 
+def test_no_figure_is_computed_by_a_blas():
+    """Its kernels differ between processors in the last bit, and with them the bytes of a file."""
+    products = {"dot", "matmul", "einsum", "tensordot", "inner", "vdot", "linalg"}
+    for path in (ROOT / "reproduce" / "figures").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.MatMult), path.name
+            assert not (isinstance(node, ast.Attribute) and node.attr in products), path.name
+
+
+def test_the_curves_of_figure_2_are_the_sums_that_they_say():
+    corners = numpy.array([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]])
+    found = network._points(corners, numpy.array([0.0, 0.25, 1.0]))
+    assert found.tolist() == [[0, 1], [1.0, 2.625], [4, 3]]
+
+
 def test_the_users_own_style_changes_nothing(tmp_path):
     records = make_records()[:2]
     written = []
@@ -153,7 +170,7 @@ def test_figure_1_shows_medians_and_quartiles():
     assert (start[0], end[0]) == pytest.approx((low[0], high[0]))
     ((start, end),) = along.get_segments()
     assert (start[1], end[1]) == pytest.approx((low[1], high[1]))
-    assert legend(figure) == [r"proposed method, beside it $\epsilon_0$ (1 to 4 trials)"]
+    assert legend(figure) == [r"proposed method, labelled with $\epsilon_0$ (1 to 4 trials)"]
 
 
 def test_figure_1_with_one_trial_of_each_method():
