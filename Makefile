@@ -3,7 +3,7 @@
 # make docs        build the pages into docs/_build/html
 # make docs-check  run every code block of the pages and the README, minutes
 # make package-check  build the wheel and train with it in a fresh environment
-# make report     write results/REPORT.md, and draw the figures and results/report.html
+# make report     write the pages of results/ from the records, and draw the figures
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
 VENV := .venv
@@ -59,4 +59,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) docs/_build docs/reference/api docs/reference/internals build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) docs/_build docs/reference/api docs/reference/internals docs/results build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "mathml",
     "reference",
+    "results",
 ]
 html_math_renderer = "mathml"
 exclude_patterns = ["_build"]

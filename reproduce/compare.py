@@ -223,11 +223,11 @@ def sides_cells(found):
 
 
 def sides_legend():
-    """Return what a table of :func:`sides` shows, in two sentences."""
+    """Return what a table of :func:`sides` shows, as sentences."""
     return (
-        "On which side of the paper's median the trials lie, over the settings that remove any.\n"
-        "If both were of one distribution, so uneven a division or a more uneven one would have\n"
-        "the probability p."
+        "How many trials have less than the paper's median, as much, and more, over the settings\n"
+        "that remove anything. p is the probability of a split at least this uneven if both came\n"
+        "from one distribution."
     )
 
 
@@ -257,7 +257,8 @@ def verdict(row):
     return ", ".join(dict.fromkeys(parts)) or "agrees"
 
 
-def _counts(parts):
+def counts(parts):
+    """Return the median counts of layers or blocks as text, ``340/141/126``."""
     # A median of an even number of trials may lie halfway between two counts.
     return "/".join(f"{part:g}" for part in parts)
 
@@ -310,8 +311,8 @@ def columns(experiment, found, spread=True, compared=True):
         def show(quartiles, digits=1):
             return _spread(quartiles if spread else quartiles[1:2] * 3, digits)
 
-        line = [row.label, str(len(row.seeds)), _counts(part[1] for part in row.selected)]
-        line += [_counts(paper["selected"]) if paper else "-"] * compared
+        line = [row.label, str(len(row.seeds)), counts(part[1] for part in row.selected)]
+        line += [counts(paper["selected"]) if paper else "-"] * compared
         line += [show(row.usage_rate)]
         line += [f"{100 * paper['usage_rate']:.1f}" if paper else "-"] * compared
         if spread and compared:
@@ -369,7 +370,7 @@ def descriptions(records):
 
 
 def comparison(records):
-    """Hold records against the tables of the paper.
+    """Compare records with the tables of the paper.
 
     Args:
         records (list of dict): of both experiments.
@@ -385,7 +386,7 @@ def comparison(records):
             compared[experiment].append(
                 {
                     "paper_schedule": schedule.is_paper,
-                    "title": schedule.schedule,
+                    "title": f"{schedule.title}: {schedule.schedule}",
                     "schedules": descriptions(schedule.records),
                     "rows": [row.as_dict() for row in found],
                     "sides": sides(found) if schedule.is_paper else {},
@@ -408,11 +409,11 @@ def text(records):
         number = kind.table
         found = schedules(experiment, records)
         if number and not any(schedule.is_paper for schedule in found):
-            parts.append(f"{experiment}, beside {number}: no record at the paper's schedule")
+            parts.append(f"{kind.heading()}, beside {number}: no record at the paper's schedule")
         for schedule in found:
             of_schedule = rows(experiment, schedule.records)
             header, cells = columns(experiment, of_schedule, compared=schedule.is_paper)
-            title = f"{experiment}, {schedule.schedule}"
+            title = f"{schedule.title}, {schedule.schedule}"
             if schedule.is_paper and number:
                 title += f", beside {number} (medians of {published()['trials']} trials)"
             else:
@@ -429,8 +430,9 @@ def text(records):
 def legend():
     """Return what the tables show, in a few sentences."""
     return (
-        "Medians over the trials, with 25% and 75% quantiles in brackets where they differ.  A\n"
-        f"row agrees when its usage rate is off by at most {TOLERANCE:.0%} of the published one "
-        "and the\npublished order of layers or blocks is kept.  Other schedules stand apart: they "
-        "are no\nevidence on the paper."
+        "Each number is the median over the trials, with the 25% and 75% quantiles in brackets "
+        "where\nthey differ. A row agrees if its usage rate differs by at most "
+        f"{TOLERANCE:.0%} from the published one\nand the published order of layers or blocks is "
+        "kept. Runs at other schedules have tables of\ntheir own and are never compared with the "
+        "paper."
     )

@@ -52,9 +52,9 @@ class Group:
         if self.fraction < 1:
             told.insert(0, f"a short run, {self.fraction} of the paper's iterations")
         elif self.fraction == 1:
-            told.insert(0, "not the paper's settings, but as many iterations")
+            told.insert(0, "a full-length run with a changed setting")
         else:
-            told.insert(0, f"not the paper's settings, {self.fraction} times its iterations")
+            told.insert(0, f"a run of {self.fraction} times the paper's iterations")
         return ", ".join(told)
 
     @property

@@ -142,13 +142,14 @@ def rows(found):
     Returns:
         tuple: a list of texts and a list of lists of texts.
     """
-    header = ["run", "iteration", "of", "usage %", "selected", "depth", "theta near 0 or 1 %"]
-    header += ["epoch", "test error %", "re-estimated %"]
+    header = ["experiment", "run", "iteration", "of", "usage %", "selected", "depth"]
+    header += ["theta near 0 or 1 %", "epoch", "test error %", "re-estimated %"]
     table = []
     for entry in found:
         settings = from_dict(entry["settings"])
         setting = f"{settings.method} {settings.setting}, seed {settings.seed}"
-        cells = [setting, f"{entry['iteration']:,}", f"{entry['iterations']:,}"]
+        title = f"{experiments.of(settings).title} on {settings.data.title}"
+        cells = [title, setting, f"{entry['iteration']:,}", f"{entry['iterations']:,}"]
         selected = entry.get(experiments.of(settings).selected)
         histogram = entry.get("theta_histogram")
         if selected:

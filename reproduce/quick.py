@@ -69,10 +69,10 @@ def _draw(experiment, records, directory, title, seed):
     for found in records:
         settings = from_dict(found["settings"])
         name = f"{settings.method}, {settings.setting} (a short run)"
-        for ending, figure, _ in experiment.draw(found, name):
+        for ending, draw, _ in experiment.draw(found, name):
             path = directory / f"{experiment.name}-quick-{settings.method}-{settings.setting}"
             words = ending.replace("-", " ").capitalize()
-            yield f"{words} at {settings.setting}", figures.save(figure, path)
+            yield f"{words} at {settings.setting}", figures.save(draw(), path)
 
 
 def report_failures(failures):

@@ -13,7 +13,30 @@ import collections
 
 from reproduce import compare
 from reproduce.claims import connection_selection, unit_selection  # noqa: F401 - they register rules
-from reproduce.claims.rules import FAILS, HOLDS, OUTCOMES, PARTLY, RULES, UNKNOWN, Evidence, Finding
+from reproduce.claims.rules import (
+    FAILS,
+    HOLDS,
+    LEVEL,
+    OUTCOMES,
+    PARTLY,
+    RULES,
+    UNKNOWN,
+    Evidence,
+    Finding,
+)
+
+__all__ = [
+    "FAILS",
+    "HOLDS",
+    "LEVEL",
+    "OUTCOMES",
+    "PARTLY",
+    "RULES",
+    "UNKNOWN",
+    "Finding",
+    "findings",
+    "text",
+]
 
 
 def findings(records):

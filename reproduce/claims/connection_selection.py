@@ -219,8 +219,8 @@ def _conn_second_block(evidence, claim):
     "conn-wide-second-block",
     f"{TRIALS} trials",
     "In the runs at 2^-4: the second block has the fewest connections and the most layers of "
-    "equal depth, in more than half of them. The depth is reported, for a single run's was "
-    "printed.",
+    "equal depth, in more than half of them. The depth is reported but not tested, since the paper "
+    "prints that of a single run.",
 )
 def _conn_wide_second_block(evidence, claim):
     records = records_of(evidence, "sno", "2^-4")
@@ -248,9 +248,9 @@ def _conn_wide_second_block(evidence, claim):
     "1 trial of each",
     "Every penalty with a published usage rate, against random structures of that usage rate "
     "on each kind of machine that has both: the median time of an iteration in the last tenth of "
-    "the training, where the structure is what it ends as, is at most 1.05 times as long. The "
-    "ratio of whole trainings stands beside it: absent connections cost nothing here, unlike in a "
-    "network that is masked, so a training that begins with half of them takes longer.",
+    "the training, when the structure is almost final, is at most 1.05 times as long. The ratio "
+    "of whole trainings is reported as well: absent connections cost nothing here, unlike in a "
+    "masked network, so a training that begins with half of the connections takes longer.",
 )
 def _conn_time_as_random(evidence, claim):
     return compare_times(_connection_pairs(evidence, lambda rate: True), at_the_end=True)

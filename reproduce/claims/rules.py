@@ -13,8 +13,8 @@ UNKNOWN = "not enough runs"
 OUTCOMES = (HOLDS, PARTLY, FAILS, UNKNOWN)
 #: What stands beside a p-value over several settings.
 DEPENDENT = (
-    "the p-value takes runs as independent, but runs of one seed share initial weights, data order "
-    "and draws"
+    "the p-value treats runs as independent, but runs of one seed share initial weights, data "
+    "order and random numbers"
 )
 #: Level of the tests.
 LEVEL = 0.05
@@ -150,8 +150,13 @@ def effect_of(found):
     points = [one["difference"] for one in found.values()]
     if not points:
         return ""
-    low, high = min(points), max(points)
-    return f"{low:+.2f} points" if low == high else f"{low:+.2f} to {high:+.2f} points"
+    return f"{_range(points, '+.2f')} points"
+
+
+def _range(values, form):
+    """Return the least and the greatest value as text, once where both read the same."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def groups_of(pairs):
@@ -296,5 +301,5 @@ def compare_times(pairs, at_the_end=False):
     if missing:
         return Judged(UNKNOWN, details + missing, runs=count_runs(groups))
     outcome = HOLDS if max(ratios) <= SAME_TIME else FAILS
-    effect = f"ratio {min(ratios):.2f} to {max(ratios):.2f}"
+    effect = f"ratio {_range(ratios, '.2f')}"
     return Judged(outcome, details, effect, count_runs(groups))

@@ -69,8 +69,8 @@ def _unit_beats_fixed(evidence, claim):
     "unit-fixed-degrades",
     "1 trial of each of the six widths",
     "Kendall's tau of the test error over the width of the fixed structures is negative, "
-    "one-sided, and the widest structure's median is below the narrowest's. It holds in part where "
-    "that is no longer so without one of the widths.",
+    "one-sided, and the widest structure's median is below the narrowest's. The claim holds in "
+    "part if the trend is not significant without one of the widths.",
 )
 def _unit_fixed_degrades(evidence, claim):
     groups = {f"fixed {width}": records_of(evidence, "fixed", width) for width in UNIT_WIDTHS}
@@ -107,8 +107,8 @@ def _unit_fixed_degrades(evidence, claim):
     if not carried:
         return Judged(HOLDS, details, f"tau {tau:.2f}", count)
     names = " and ".join(f"fixed {width}" for width in carried)
-    details.append(f"the trend rests on {names}: without it, it is not significant")
-    return Judged(PARTLY, details, f"tau {tau:.2f}, with {names} alone", count)
+    details.append(f"the trend is significant only with {names}")
+    return Judged(PARTLY, details, f"tau {tau:.2f}, only with {names}", count)
 
 
 @rule(

@@ -177,8 +177,9 @@ def report(arguments):
     from reproduce import report
 
     records, refused = _read_records(arguments.runs)
-    progress = Path(arguments.runs).parent / "progress"
-    print("\n".join(map(str, report.write(records, refused, arguments.out, progress))))
+    beside = Path(arguments.runs).parent
+    written = report.write(records, refused, arguments.out, beside / "progress", beside / "pilot")
+    print("\n".join(map(str, written)))
 
 
 def figures(arguments):

@@ -281,13 +281,14 @@ def _add_compare(subparsers):
 def _add_report(subparsers):
     parser = subparsers.add_parser(
         "report",
-        help="REPORT.md and report.html from the records",
-        description="Write the tables, claims, figures, costs and runs as REPORT.md and as one "
-        "page for a browser, and draw the figures.",
+        help="the results page, findings and tables from the records",
+        description="Write README.md (the results page), FINDINGS.md (their interpretation), "
+        "REPORT.md (all tables) and report.html (one page for a browser, with all figures) from "
+        "the records, and draw the figures.",
     )
     _add_runs(parser.add_argument)
     parser.add_argument(
-        "--out", type=directory, default="results", help="gets the report and figures (results)"
+        "--out", type=directory, default="results", help="gets the pages and figures (results)"
     )
     parser.set_defaults(call=commands.report)
 
@@ -346,9 +347,10 @@ def _add_rerun(subparsers):
     parser = subparsers.add_parser(
         "rerun",
         help="a record trained again, to see that it gives the same bits",
-        description="Train the settings of a record again and hold every epoch against it, up to "
-        "the first that differs.  The exit code is 1 where one does.  Only the same versions on "
-        "the same machine give the same bits; what is not as it was is told.",
+        description="Train the settings of a record again and compare every epoch, up to the first "
+        "that differs.  The exit code is 1 if one does.  Only the same versions and the same BLAS "
+        "kernels give the same bits: the command prints what differs, names a record that this "
+        "machine can repeat, and says how large a difference is and whether it is only rounding.",
     )
     add = parser.add_argument
     add(
@@ -357,7 +359,7 @@ def _add_rerun(subparsers):
         metavar="RECORD",
         help="the record of a finished run, a JSON file",
     )
-    add("--epochs", type=whole(), help="the first so many of its epochs only (all, and the result)")
+    add("--epochs", type=whole(), help="compare the first epochs only (all, and the result)")
     add("--device", type=whole(-1), help="a GPU, or -1 for the CPU (what the record names)")
     add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
     add(

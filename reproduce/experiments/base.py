@@ -39,6 +39,7 @@ class Experiment:
         section (str): of the paper; empty for an experiment that is not the paper's.
         table (str): the published table, such as ``Table 1``; empty for none.
         figure (str): the part of Figure 1 that shows it, ``a`` or ``b``; empty for none.
+        networks (dict): the penalty of each published figure of a network, by its number.
         selected (str): what a structure selects, as the key of a result: ``units``.
         part (str): what it is counted in: ``layer``.
         parts (str): the parts in the heading of a table: ``1st/2nd/3rd``.
@@ -56,6 +57,7 @@ class Experiment:
     section = ""
     table = ""
     figure = ""
+    networks: dict = {}
     selected = ""
     part = ""
     parts = ""
@@ -69,6 +71,10 @@ class Experiment:
     def help(self):
         """What the command line says of it."""
         return f"section {self.section}" if self.section else self.title
+
+    def heading(self):
+        """Return the experiment and its data set for a heading: ``Unit selection on MNIST``."""
+        return f"{self.title} on {self.settings().data.title}"
 
     @property
     def training(self):
@@ -135,7 +141,8 @@ class Experiment:
             title (str): for the figures.
 
         Returns:
-            list of tuple: of each an ending for the name of its files, the figure, and a sentence.
+            list of tuple: of each an ending for the name of its files, a function without arguments
+            that draws it, and a sentence.
         """
         return []
 

@@ -1,6 +1,7 @@
 """Connection selection, section 4.2: connections of a DenseNet."""
 
 import dataclasses
+import functools
 
 import numpy
 
@@ -98,6 +99,7 @@ class _ConnectionSelection(Experiment):
     section = "4.2"
     table = "Table 2"
     figure = "b"
+    networks = {"2": "2^-4"}
     selected = "connections"
     part = "block"
     parts = "by block"
@@ -153,8 +155,10 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
 
         settings = experiments.from_dict(record["settings"])
         bits = [int(bit) for bit in record["result"]["structure"]]
-        drawn = figures.densenet(bits, settings.BLOCKS, settings.block_layers, title)
-        return [("figure-2", drawn, "As Figure 2, the network obtained")]
+        draw = functools.partial(
+            figures.densenet, bits, settings.BLOCKS, settings.block_layers, title
+        )
+        return [("figure-2", draw, "As Figure 2, the network obtained")]
 
     def structure_table(self, records):
         """Return depth, connections, those on a path and those from the block's input."""

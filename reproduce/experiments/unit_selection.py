@@ -95,7 +95,7 @@ class _UnitSelection(Experiment):
     methods = {
         "sno": PROPOSED,
         "fixed": Method(
-            "fixed structure", "fixed {} a layer", "{} units", beside="the units a layer"
+            "fixed structure", "fixed {} a layer", "{} units", beside="units per layer"
         ),
         "dropout": Method("Dropout"),
     }

@@ -1,4 +1,4 @@
-"""The test error against the usage rate (Figure 1) and against seconds."""
+"""The test error against the usage rate (Figure 1) and over the epochs."""
 
 import numpy
 from matplotlib import ticker
@@ -16,13 +16,13 @@ from reproduce.figures.style import (
     printed,
     wrap,
 )
-from reproduce.groups import by_computer, by_schedule, by_setting, count_trials
+from reproduce.groups import by_schedule, by_setting, count_trials
 
 #: Points: the size of such a note, how far it may be from its point, and where it may stand.
 _NOTE_SIZE = 7
 _NOTE_DISTANCES = (5, 9, 14, 20)
 _NOTE_DIRECTIONS = ((1, 1), (0, 1), (1, 0), (0, -1), (-1, 0), (-1, -1), (1, -1), (-1, 1))
-#: Markers on each line of the error against seconds, about.
+#: Markers on each line of the error over the epochs, about.
 _MARKERS_A_LINE = 8
 
 
@@ -80,7 +80,7 @@ def usage_rate_against_error(records, title):
     for method, settings in methods.items():
         words, colour, marker, line = method_style(experiment, method)
         beside = experiment.methods[method].beside
-        words += f", beside it {beside}" * bool(beside)
+        words += f", labelled with {beside}" * bool(beside)
         # An array of shape (setting, quartile, what), in the order of the median usage rate.
         found = numpy.array([_quartiles(trials) for trials in settings])
         order = numpy.argsort(found[:, 1, 0], kind="stable")
@@ -191,14 +191,13 @@ def _within(box, outer):
 
 
 @printed
-def error_against_seconds(records, title):
-    """Draw the test error against the seconds of the training, a line for each setting.
+def error_over_epochs(records, title):
+    """Draw the test error over the epochs of the training, a line for each setting.
 
-    A line is the median of the trials at equal epochs, the band their least and greatest error.
+    A line is the median of the trials, the band their least and greatest error.
 
     Args:
-        records (list of dict): of one experiment, all at one schedule; the title says on what they
-            were computed, since seconds compare on one machine only.
+        records (list of dict): of one experiment, all at one schedule.
         title (str): says what the runs are.
 
     Returns:
@@ -213,14 +212,14 @@ def error_against_seconds(records, title):
     counts = {len(trials) for trials in settings.values()}
     figure, axes = new_figure(4.0 + 0.1 * len(settings))
     for i, ((method, _), trials) in enumerate(settings.items()):
-        seconds = numpy.median([record["times"]["epoch_seconds"] for record in trials], axis=0)
+        epochs = trials[0]["log"]["epoch"]
         errors = 100 * numpy.array([record["log"]["validation/main/error"] for record in trials])
-        step = -(-len(seconds) // _MARKERS_A_LINE)
+        step = -(-len(epochs) // _MARKERS_A_LINE)
         label = label_of(trials[0])
         if len(counts) > 1:
             label += f" ({count_trials(trials)})"
         axes.plot(
-            seconds,
+            epochs,
             numpy.median(errors, axis=0),
             label=label,
             color=COLOURS[i % len(COLOURS)],
@@ -233,22 +232,17 @@ def error_against_seconds(records, title):
         )
         if len(trials) > 1:
             band = errors.min(axis=0), errors.max(axis=0)
-            axes.fill_between(seconds, *band, color=COLOURS[i % len(COLOURS)], alpha=0.15, lw=0)
+            axes.fill_between(epochs, *band, color=COLOURS[i % len(COLOURS)], alpha=0.15, lw=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlim(left=0)
-    axes.set_xlabel("time since the start of the training [s]")
+    axes.set_xlabel("epoch")
     axes.set_ylabel("test error [%]")
     told = count_trials(records)
     if max(counts) > 1:
         told = f"medians of {told}, bands from the least error to the greatest"
-    found = list(by_computer(records))
-    where = "seconds on "
-    if len(found) > 1:
-        where = "computed on several machines, whose seconds do not compare: "
-    told += f"\n{where}{'; '.join(found)}"
     axes.set_title(wrap(f"{title}\n{told}"))
     axes.grid(which="both")
     legend_below(figure, 3)

@@ -1,10 +1,11 @@
 """Every figure that records allow, in files with captions."""
 
+import functools
 from typing import NamedTuple
 
 from reproduce import ReproduceError, experiments
 from reproduce.compare import descriptions
-from reproduce.figures.errors import error_against_seconds, usage_rate_against_error
+from reproduce.figures.errors import error_over_epochs, usage_rate_against_error
 from reproduce.figures.over_training import (
     has_structure_columns,
     has_theta_histogram,
@@ -31,19 +32,19 @@ class Drawn(NamedTuple):
         name (str): of the files, without an ending.
         caption (str): what is shown: trials, schedule, medians or single runs, machine.
         files (list of pathlib.Path): the PNG and the SVG.
-        experiment (str): what was run.
+        group (str): the records that it shows, see :attr:`reproduce.groups.Group.slug`.
     """
 
     name: str
     caption: str
     files: list
-    experiment: str
+    group: str
 
 
-def draw_all(records, directory, every_record=False):
+def draw_all(records, directory, every_record=False, names=None):
     """Draw every figure that records allow.
 
-    Figure 1 and the error against seconds are drawn for each experiment and schedule; theta's
+    Figure 1 and the error over the epochs are drawn for each experiment and schedule; theta's
     histogram, the size of the structure over training and Figure 2 for the lowest seed of each
     setting.
 
@@ -51,6 +52,7 @@ def draw_all(records, directory, every_record=False):
         records (list of dict): of runs, any, in any order.
         directory (str or pathlib.Path): gets the files.
         every_record (bool): draw what is of one record for every record.
+        names (collection of str): draw only the figures of these names, by default all.
 
     Returns:
         list of Drawn: by experiment and schedule, the paper's first, in the order of
@@ -68,14 +70,15 @@ def draw_all(records, directory, every_record=False):
     directory = make_writable(directory)
     drawn, seen = [], set()
 
-    def add(name, figure, *sentences):
+    def add(name, draw, *sentences):
+        if names is not None and name not in names:
+            return
         caption = " ".join(f"{sentence}." for sentence in sentences)
-        # The experiment is that of the group in hand.
-        drawn.append(Drawn(name, caption, save(figure, directory / name), experiment))
+        # The group is the one in hand.
+        drawn.append(Drawn(name, caption, save(draw(), directory / name), group.slug))
 
     for group in by_schedule(sorted(by_name.values(), key=lambda record: record["name"])):
-        experiment = group.settings.experiment
-        kind = experiments.get(experiment)
+        kind = experiments.of(group.settings)
         title = f"{group.title}: {group.schedule}"
         part = f"1{kind.figure}" if kind.figure else "1"
         number = f"Figure 1({kind.figure})" if kind.figure else "Figure 1"
@@ -83,12 +86,12 @@ def draw_all(records, directory, every_record=False):
             number = f"As {number}"
         trials = count_trials(group.records)
         several = trials != "1 trial"
-        where = f"Computed on {' and '.join(by_computer(group.records))}"
+        where = f"Computed on {'; '.join(by_computer(group.records))}"
         if not group.is_paper:
             where = f"{'; '.join(descriptions(group.records))}. {where}"
         add(
             f"{group.slug}-figure-{part}",
-            usage_rate_against_error(group.records, title),
+            lambda group=group, title=title: usage_rate_against_error(group.records, title),
             f"{number}, usage rate of the structure against the test error of the last epoch",
             title,
             f"Medians with 25% and 75% quantiles of {trials} of each setting"
@@ -97,11 +100,11 @@ def draw_all(records, directory, every_record=False):
             where,
         )
         add(
-            f"{group.slug}-error-against-seconds",
-            error_against_seconds(group.records, title),
-            "Test error against the seconds of the training",
+            f"{group.slug}-error-over-epochs",
+            lambda group=group, title=title: error_over_epochs(group.records, title),
+            "Test error over the epochs of the training",
             title,
-            f"Medians of {trials} of each setting at equal epochs; the bands reach from the least "
+            f"Medians of {trials} of each setting; the bands reach from the least "
             "error to the greatest"
             if several
             else "Single runs, 1 trial of each setting",
@@ -128,11 +131,11 @@ def _draw_record(record, title, add):
     name = safe_name(record["name"])
     if has_structure_columns(record):
         kind = experiments.of(settings)
-        figure = structure_over_training(record)
         what = f"{kind.selected.capitalize()} of each {kind.part}"
-        add(f"{name}-structure", figure, f"{what} with theta >= 0.5 over training", *sentences)
+        draw = functools.partial(structure_over_training, record)
+        add(f"{name}-structure", draw, f"{what} with theta >= 0.5 over training", *sentences)
     if has_theta_histogram(record):
-        figure = theta_histogram(record)
-        add(f"{name}-theta", figure, "Histogram of theta over training", *sentences)
-    for ending, figure, sentence in experiments.of(settings).draw(record, title_of(record)):
-        add(f"{name}-{ending}", figure, sentence, *sentences)
+        draw = functools.partial(theta_histogram, record)
+        add(f"{name}-theta", draw, "Histogram of theta over training", *sentences)
+    for ending, draw, sentence in experiments.of(settings).draw(record, title_of(record)):
+        add(f"{name}-{ending}", draw, sentence, *sentences)

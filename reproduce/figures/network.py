@@ -120,7 +120,16 @@ def _half(cell, cells):
 
 def _points(corners, t):
     """Return points of the quadratic curve with these three corners, of shape (len(t), 2)."""
-    return numpy.array([(1 - t) ** 2, 2 * t * (1 - t), t**2]).T @ corners
+    return _weighted([(1 - t) ** 2, 2 * t * (1 - t), t**2], corners)
+
+
+def _weighted(weights, corners):
+    """Return sums of three corners with weights, of the shape of a weight and a corner.
+
+    No product of matrices: the kernels of a BLAS differ between processors in the last bit, and
+    with them the bytes of a file.
+    """
+    return sum(numpy.multiply.outer(w, corner) for w, corner in zip(weights, corners))
 
 
 def _outside(source, consumer, corners, cells):
@@ -132,7 +141,9 @@ def _outside(source, consumer, corners, cells):
         free &= (apart > _half(cell, cells)).any(axis=1)
     first, last = t[free][[0, -1]]
     middle = [(1 - first) * (1 - last), first + last - 2 * first * last, first * last]
-    return numpy.array([_points(corners, first), middle @ corners, _points(corners, last)])
+    return numpy.array(
+        [_points(corners, first), _weighted(middle, corners), _points(corners, last)]
+    )
 
 
 def _route(matrix, cells):

@@ -1,12 +1,14 @@
 """What all figures share: size, colours, labels, and files of the same bytes."""
 
 import functools
+import io
 import re
 import textwrap
 from pathlib import Path
 
 import matplotlib.style
 from matplotlib.figure import Figure
+from PIL import Image
 
 from chainer_sno.files import replacing
 from reproduce import experiments
@@ -14,6 +16,8 @@ from reproduce.settings import format_epsilon0
 
 #: Inches; the width of a column of text, so that the letters are printed as large as they are.
 WIDTH = 6.4
+#: Dots in an inch of a PNG.
+DPI = 200
 #: The colours of Okabe and Ito, which the colour-blind tell apart; yellow is too light for a line.
 BLUE, RED, GREEN, BLACK, PURPLE, SKY, ORANGE = COLOURS = (
     "#0072B2",
@@ -71,6 +75,9 @@ def new_figure(height):
 def save(figure, path):
     """Save a figure as PNG and SVG, the same bytes from the same numbers.
 
+    The PNG has at most 256 colours, a third of the bytes: git keeps a copy of a committed one for
+    every record that changes it.
+
     Args:
         figure (matplotlib.figure.Figure): the figure.
         path (pathlib.Path): without an ending.
@@ -80,13 +87,15 @@ def save(figure, path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        target = path.with_name(f"{path.name}.{ending}")
-        with replacing(target) as file:
-            figure.savefig(file, format=ending, dpi=200, metadata=metadata)
-        written.append(target)
-    return written
+    png, svg = (path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg"))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with replacing(png) as file:
+        image.save(file, "png", optimize=True, dpi=(DPI, DPI))
+    with replacing(svg) as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return [png, svg]
 
 
 def wrap(title):

@@ -57,6 +57,23 @@ def test_the_reference_has_what_interfaces_list(documented):
     assert listed - documented == set()
 
 
+def test_the_results_are_a_page(pages):
+    page = (pages / "results" / "index.html").read_text()
+    shown = re.findall(r'<img[^>]* src="([^"]+)"', page)
+    assert [path.rpartition("/")[2] for path in shown if "figure-1a" in path]
+    for path in shown:
+        assert (pages / "results" / path).resolve().stat().st_size > 1000
+    written = (ROOT / "results" / "README.md").read_text()
+    headings = re.findall(r"^## (.+)$", written, re.MULTILINE)
+    assert len(headings) > 5
+    for heading in headings:
+        assert f"<h2>{heading.replace(chr(39), '’')}<" in page.replace("'", "’"), heading
+    # Every row of a table is there.
+    rows = [line for line in written.splitlines() if line.startswith("| ")]
+    assert page.count("<tr") == len(rows)
+    assert "findings.html" in page
+
+
 def test_what_is_public_lists_what_is_public():
     """A module that the interface names says itself what belongs to it, and it all exists."""
     for name in chainer_sno.__all__:

@@ -191,7 +191,7 @@ def test_a_trend_that_one_setting_carries_holds_in_part():
     others = dict.fromkeys(UNIT_WIDTHS[1:], 0.02)
     found = {f.id: f for f in claims.findings(world(fixed=others))}["unit-fixed-degrades"]
     assert found.outcome == "holds in part"
-    assert "fixed 52 alone" in found.effect
+    assert "only with fixed 52" in found.effect
     assert any(line.startswith("without fixed 52: Kendall's tau") for line in found.details)
     assert found.runs == 30
 

@@ -232,7 +232,7 @@ def test_schedules_stand_apart():
     ]
     titles = [schedule.schedule for schedule in others]
     assert titles == [
-        "not the paper's settings, but as many iterations, eta_factor=3.0",
+        "a full-length run with a changed setting, eta_factor=3.0",
         "a short run, 1/10 of the paper's iterations",
         "a short run, 1/10 of the paper's iterations, momentum=0.8",
         "a short run, 1/125 of the paper's iterations",
@@ -253,14 +253,15 @@ def test_only_the_papers_schedule_is_compared_with_the_paper(tmp_path, capsys):
     write(records, tmp_path)
     assert cli.main(["compare", "--runs", str(tmp_path)]) == 0
     first, sides, second, third, *_ = capsys.readouterr().out.split("\n\n")
-    assert "the paper's schedule, beside Table 1" in first
+    assert "Unit selection on MNIST, the paper's schedule, beside Table 1" in first
     assert "340/141/126  340/141/126" in first
     assert "agrees" in first
     assert "1st layer" in sides
     assert "a short run, 1/125 of the paper's iterations; not compared with the paper" in second
     assert "392/391/390" in second
     assert "340/141/126" not in second
-    assert "beside Table 2: no record at the paper's schedule" in third
+    told = "Connection selection on CIFAR-10, beside Table 2: no record at the paper's schedule"
+    assert told in third
 
 
 def test_compare_for_machines(tmp_path, capsys):

@@ -45,11 +45,11 @@ def test_a_third_experiment_goes_through_every_command(toy, tmp_path, capsys):
     assert len(found) == 4
     assert "4 runs: 4 finished" in call("status", *where)
     compared = call("compare", f"--runs={runs}")
-    assert "toy-selection" in compared
+    assert "Toy selection on MNIST, " in compared
     assert "whole" in compared
     call("report", f"--runs={runs}", f"--out={tmp_path / 'report'}")
     report = (tmp_path / "report" / "REPORT.md").read_text()
-    assert "## Toy selection on MNIST\n" in report
+    assert "## Toy selection on MNIST: " in report
     drawn = call("figures", f"--runs={runs}", f"--out={tmp_path / 'figures'}")
     assert "Kept of each layer" in drawn
     call("quick", "toy-selection", *where, f"--figures={tmp_path / 'quick'}")

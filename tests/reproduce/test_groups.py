@@ -98,16 +98,16 @@ def test_a_short_run_stands_beside_the_baselines_of_its_length():
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"units": 64}, "not the paper's settings, but as many iterations, units=64"),
-        ({"dataset": "fashion-mnist"}, "not the paper's settings, but as many iterations"),
-        ({"lr": 0.02}, "not the paper's settings, but as many iterations, lr=0.02"),
+        ({"units": 64}, "a full-length run with a changed setting, units=64"),
+        ({"dataset": "fashion-mnist"}, "a full-length run with a changed setting"),
+        ({"lr": 0.02}, "a full-length run with a changed setting, lr=0.02"),
         ({"examples": 600}, "a short run, 1/100 of the paper's iterations, examples=600"),
         (
             {"test_examples": 600},
-            "not the paper's settings, but as many iterations, test_examples=600",
+            "a full-length run with a changed setting, test_examples=600",
         ),
         ({"batch_size": 64}, "a short run, 1/2 of the paper's iterations"),
-        ({"epochs": 1000}, "not the paper's settings, 2 times its iterations"),
+        ({"epochs": 1000}, "a run of 2 times the paper's iterations"),
     ],
 )
 def test_other_settings_are_another_group(values, told):

@@ -5,7 +5,17 @@ import json
 import numpy
 import pytest
 
-from reproduce import Interrupted, ReproduceError, cli, data, progress, report, run, snapshot
+from reproduce import (
+    Interrupted,
+    ReproduceError,
+    cli,
+    data,
+    experiments,
+    progress,
+    report,
+    run,
+    snapshot,
+)
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection
 from tests.reproduce.synthetic import noise
@@ -80,7 +90,7 @@ def test_the_report_shows_them_apart(out, tmp_path):
     report.write([], [], tmp_path, tmp_path / "progress")
     text = (tmp_path / "REPORT.md").read_text()
     assert "## Unfinished runs" in text
-    assert "| sno epsilon0=2^-2, seed 0 | 4 | 8 |" in text
+    assert "| Connection selection on CIFAR-10 | sno epsilon0=2^-2, seed 0 | 4 | 8 |" in text
     assert "Unfinished runs" in (tmp_path / "report.html").read_text()
     report.write([], [], tmp_path, tmp_path / "nowhere")
     assert "Unfinished" not in (tmp_path / "REPORT.md").read_text()
@@ -111,11 +121,11 @@ def test_a_file_of_another_form_is_refused(change, out, tmp_path):
 
 def test_a_structure_without_a_path_has_no_depth():
     bits = numpy.zeros(18, bool)
-    found = progress._structure(RUNS["connections"], bits)
+    found = experiments.of(RUNS["connections"]).structure(RUNS["connections"], bits)
     assert found["depth"] is None
     assert progress.rows(
         [
             {"settings": RUNS["connections"].as_dict(), "iteration": 1, **found}
             | {"iterations": 2, "usage_rate": 0.0, "theta_histogram": [3, *[0] * 18, 1]}
         ]
-    )[1][0][5:7] == ["none", "100"]
+    )[1][0][6:8] == ["none", "100"]

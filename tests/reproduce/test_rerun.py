@@ -93,7 +93,8 @@ def test_the_first_epoch_that_differs_ends_it(records, here, capsys):
     printed = capsys.readouterr().out
     assert "Epoch 3 is not the record's:" in printed
     (row,) = (line for line in printed.splitlines() if line.startswith("theta/mean  "))
-    _, old, new = row.split()
+    _, old, new, relative = row.split()
+    assert 1e-16 < float(relative) < 3e-16
     assert float(old) == float(new) * (1 + 2**-52)
     assert "main/loss  " not in printed.split("Epoch 3")[1]
     # The epochs before it are not in question, and the same command trains anew.
@@ -133,6 +134,71 @@ def test_another_machine_or_version_is_told(records, here, capsys):
     assert "What is not as it was" in printed
     assert any(line.startswith("processor  Another") for line in printed.splitlines())
     assert any(line.startswith("numpy ") for line in printed.splitlines())
+
+
+def other_kernels(content):
+    """Make a record one of other kernels and another loss, as they leave it."""
+    content["machine"]["blas"] = ["openblas 0.3 Other, 1 thread"]
+    content["log"]["main/loss"][0] *= 1.001
+
+
+def test_a_record_of_this_machines_kernels_is_suggested(records, here, capsys):
+    path = changed(records["fast"], here, other_kernels)
+    assert cli.main(["rerun", str(path), "--epochs", "1", "--quiet"]) == 1
+    assert f"No record in {str(here)!r} was made with this machine's kernels" in (
+        capsys.readouterr().out
+    )
+    # Of two of them the one with shorter epochs; neither other code nor another processor matters.
+    for name, seconds in (("random", 7.0), ("plain", 3.0)):
+
+        def slow(content, seconds=seconds):
+            content["times"]["seconds"] = seconds * len(content["log"]["epoch"])
+            content["versions"]["commit"] = "0" * 40
+            content["machine"]["processor"] = "Another"
+
+        wanted = changed(records[name], here, slow)
+    assert cli.main(["rerun", str(path), "--epochs", "1", "--quiet"]) == 1
+    printed = capsys.readouterr().out
+    assert "To repeat bits, take a record that was made with this machine's kernels" in printed
+    assert f"{str(wanted)!r}." in printed
+    # A record of these kernels needs no other.
+    cli.main(["rerun", str(wanted), "--epochs", "1", "--quiet"])
+    assert "kernels" not in capsys.readouterr().out
+
+
+def test_a_difference_has_a_size_and_a_cause(records, here, capsys):
+    path = changed(records["fast"], here, other_kernels)
+    cli.main(["rerun", str(path), "--epochs", "1", "--quiet"])
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if line.startswith("main/loss  "))
+    assert row.endswith(" 1.0e-03")
+    assert "differs by 1.0e-03 of the record's value" in printed
+    assert "other kernels or libraries (blas)" in printed
+    assert "so this is only rounding" in printed
+
+    def loss(content):
+        content["log"]["main/loss"][0] *= 1.001
+
+    path = changed(records["fast"], here, loss)
+    cli.main(["rerun", str(path), "--epochs", "1", "--quiet"])
+    assert "this is not rounding: the code or the data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("new", "rounding", "told"),
+    [
+        (0.27948920895906676, ["blas"], "differs by 3.9e-04 of the record's value.  "),
+        (0.27948920895906676, ["blas", "numpy"], "(blas, numpy).  Training amplifies rounding"),
+        (0.2822, ["blas"], "more than rounding"),
+        (0.2821, ["blas"], "only rounding"),
+        (None, ["blas"], "cannot be compared"),
+        (0.27937922806161165, [], "this is not rounding"),
+    ],
+)
+def test_rounding_is_told_from_more(new, rounding, told):
+    rows = [["theta/mean", 0.4, 0.5], [rerun.LOSS, 0.27937922806161164, new]]
+    assert told in rerun.explain(rows, rounding)
+    assert ("only rounding" in rerun.explain(rows[:1], rounding)) == bool(rounding)
 
 
 def test_an_earlier_outcome_is_never_the_answer(records, monkeypatch):

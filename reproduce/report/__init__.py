@@ -1,0 +1,306 @@
+"""The report: what the records say, as Markdown and as one page for a browser.
+
+``README.md`` is the results page, ``FINDINGS.md`` interprets it, and ``REPORT.md`` has every table.
+``report.html`` holds all figures too.
+"""
+
+import base64
+import dataclasses
+import re
+from pathlib import Path
+
+import jinja2
+
+from chainer_sno.files import write_bytes
+from reproduce import ReproduceError, claims, compare, costs, experiments, figures, progress, record
+from reproduce.experiments import from_dict
+from reproduce.groups import computer
+from reproduce.report import findings, results
+from reproduce.report.markup import Markdown
+from reproduce.settings import fraction_of_paper
+
+#: The first line of a page that this module wrote, where a user could have one of the same name.
+MARK = "<!-- Written by `python -m reproduce report`. Do not edit. -->"
+#: The pages that begin with it.
+PAGES = ("README", "FINDINGS")
+_CONTENTS = "<!-- contents -->"
+_TEMPLATES = Path(__file__).parent / "templates"
+_RUN_COLUMNS = (
+    "experiment",
+    "method",
+    "setting",
+    "seed",
+    "schedule",
+    "eta_theta",
+    "usage %",
+    "test error %",
+    "selected",
+    "hours",
+    "ms an iteration",
+    "machine",
+    "finished",
+    "commit",
+)
+
+
+def _heading(kind):
+    """Return the heading of an experiment, with its section in the paper."""
+    return kind.heading() + f" (section {kind.section})" * bool(kind.section)
+
+
+def _sections(records, drawn):
+    """Return the tables of each experiment and schedule, and the figures that belong to each."""
+    published = compare.published()
+    sections = []
+    for experiment, kind in experiments.all_experiments().items():
+        found = compare.schedules(experiment, records)
+        table = published[experiment]["table"] if kind.table else ""
+        if table and not any(schedule.is_paper for schedule in found):
+            title = f"{_heading(kind)}: the paper's schedule"
+            sections.append({"title": title, "published": table, "rows": []})
+        for schedule in found:
+            rows = compare.rows(experiment, schedule.records)
+            header, cells = compare.columns(experiment, rows, compared=schedule.is_paper)
+            section = f" (section {kind.section})" if schedule.is_paper and table else ""
+            sections.append(
+                {
+                    "title": f"{schedule.title}{section}: {schedule.schedule}",
+                    "published": table if schedule.is_paper else "",
+                    "schedules": compare.descriptions(schedule.records),
+                    "several_machines": any(len(row.seconds) > 1 for row in rows),
+                    "header": header,
+                    "rows": cells,
+                    "sides": compare.sides_cells(compare.sides(rows)) if schedule.is_paper else [],
+                    "structures": kind.structure_table(schedule.records),
+                    "figures": [figure for figure in drawn if figure["group"] == schedule.slug],
+                }
+            )
+    return sections
+
+
+def content(records, refused, drawn, unfinished=(), short=()):
+    """Return what the pages say, as plain values.
+
+    Args:
+        records (list of dict): of both experiments and any schedule.
+        refused (list of str): a line for each file that is no record.
+        drawn (list): name, caption and files of each figure, see :func:`figures.draw_all`.
+        unfinished (list of dict): how far other runs are, see :mod:`reproduce.progress`.
+        short (list of dict): the records of ``results/pilot``.
+
+    Returns:
+        dict: for the templates.
+    """
+    unfinished_columns, unfinished_rows = progress.rows(unfinished)
+    judged = claims.findings(records)
+    machine, estimated = costs.costs(records)
+    trials = compare.published()["trials"]
+    kinds = experiments.all_experiments().values()
+    return {
+        **results.content(records, judged, drawn, unfinished),
+        **findings.content(records, judged, short),
+        "sides_columns": compare.SIDES,
+        "sides_legend": " ".join(compare.sides_legend().split()),
+        "legend": " ".join(compare.legend().split()),
+        "tables": _sections(records, drawn),
+        "claims": [
+            {
+                **dataclasses.asdict(finding),
+                "about": next(k.heading() for k in kinds if k.section == finding.section),
+            }
+            for finding in judged
+        ],
+        "outcomes": claims.OUTCOMES,
+        "machine": machine,
+        "costs": _costs(estimated, trials),
+        "run_columns": _RUN_COLUMNS,
+        "runs": [_cells(record) for record in records],
+        "machines": sorted({_machine(record) for record in records}),
+        "versions": sorted({_versions(record) for record in records}),
+        "refused": refused,
+        "shown": list(results.figure_names(records)),
+        "unfinished_columns": unfinished_columns,
+        "unfinished_rows": unfinished_rows,
+        "moving_limit": f"{findings.MOVING:.0%}",
+        "learnt": f"{findings.LEARNT:.0%}",
+    }
+
+
+def _costs(estimated, trials):
+    """Return the lines on what the experiments take."""
+    found = []
+    for experiment, kind in experiments.all_experiments().items():
+        own = [cost for cost in estimated if cost.experiment == experiment]
+        hours, missing = costs.total(own, trials)
+        found.append(
+            {
+                "title": _heading(kind),
+                "rows": [
+                    [cost.label, "-" if cost.hours is None else f"{cost.hours:.2f}", cost.source]
+                    for cost in own
+                ],
+                "total": f"{hours:.1f}",
+                "known": len(own) - len(missing),
+                "missing": missing,
+            }
+        )
+    return found
+
+
+def _cells(found):
+    """Return the row of a record: pairs of a text and what the column is sorted by."""
+    settings, result, times = from_dict(found["settings"]), found["result"], found["times"]
+    selected = experiments.of(settings).sizes(result)
+    seconds = times["seconds"] / result["iterations"]
+    commit = found["versions"].get("commit") or "-"
+    where = computer(found)
+    eta = settings.eta_factor
+    fraction = fraction_of_paper(settings)
+    title = f"{experiments.of(settings).title} on {settings.data.title}"
+    return [
+        (title, title),
+        (settings.method, settings.method),
+        (settings.setting or "-", settings.setting),
+        (str(settings.seed), settings.seed),
+        (
+            "paper" if settings.is_paper_schedule else f"{fraction}, not the paper's",
+            float(fraction),
+        ),
+        (f"{eta:g}/d" if eta else "-", eta or 0),
+        (f"{100 * result['usage_rate']:.1f}", result["usage_rate"]),
+        (f"{100 * result['test_error']:.2f}", result["test_error"]),
+        ("/".join(map(str, selected)), sum(selected)),
+        (f"{times['seconds'] / 3600:.2f}", times["seconds"]),
+        (f"{1000 * seconds:.3g}", seconds),
+        (where, where),
+        (times["finished"][:10], times["finished"]),
+        (commit[:8], commit),
+    ]
+
+
+def _machine(each):
+    found = each["machine"]
+    parts = [found["processor"], f"{found['cores']} cores" if found.get("cores") else ""]
+    parts += [found.get("system", ""), found.get("gpu", ""), *found.get("blas", ())]
+    return ", ".join(part for part in parts if part)
+
+
+def _versions(each):
+    names = ("python", "chainer_sno", "chainer", "numpy", "numba", "cupy")
+    found = each["versions"]
+    return ", ".join(f"{name} {found[name]}" for name in names if name in found)
+
+
+def slug(heading):
+    """Return the address on a page that GitHub gives to a heading of Markdown."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _contents(text):
+    """Return a table of contents of the headings of second level of a Markdown text."""
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    return "\n".join(f"- [{heading}](#{slug(heading)})" for heading in headings)
+
+
+def _environment(markup=None):
+    """Return the environment of the templates: of a markup, or of HTML, which escapes texts."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=markup is None,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    if markup is not None:
+        environment.globals["m"] = markup
+        environment.filters["escaped"] = markup.escape
+        environment.filters["penalty"] = lambda label: label.removeprefix("epsilon0 = ")
+        environment.filters["epoch"] = lambda number: f"epoch {number}"
+        environment.filters["escaped_row"] = lambda row: [markup.escape(cell) for cell in row]
+    environment.filters["data_uri"] = _data_uri
+    return environment
+
+
+def _data_uri(path):
+    """Return the content of an SVG file as an address, so that the page needs no other file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def pages(found, form):
+    """Return the results page and the findings.
+
+    Args:
+        found (dict): of :func:`content`.
+        form (Markdown or ReStructuredText): see :mod:`reproduce.report.markup`.
+
+    Returns:
+        dict: texts by the names of the pages in the repository, without an ending.
+    """
+    environment = _environment(form)
+    names = {"README": "results.jinja", "FINDINGS": "findings.jinja"}
+    return {
+        page: _tidy(environment.get_template(template).render(found))
+        for page, template in names.items()
+    }
+
+
+def _tidy(text):
+    """Return a text with one empty line at most between two parts."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _check_replaceable(directory):
+    """See that no page in a directory is another's README.
+
+    Raises:
+        ReproduceError: there is a page of such a name that this command did not write.
+    """
+    for name in PAGES:
+        path = directory / f"{name}.md"
+        try:
+            first = path.read_text().partition("\n")[0] if path.exists() else MARK
+        except (OSError, UnicodeDecodeError):
+            first = ""
+        if first != MARK:
+            raise ReproduceError(
+                f"{str(path)!r} was not written by `report`, which would write over it: give "
+                "another --out"
+            )
+
+
+def write(records, refused, directory, unfinished=None, pilot=None):
+    """Write README.md, FINDINGS.md, REPORT.md, report.html and the figures that they show.
+
+    Args:
+        records (list of dict): of both experiments and any schedule.
+        refused (list of str): a line for each file that is no record.
+        directory (str or pathlib.Path): gets the pages, and the figures in ``figures``.
+        unfinished (str or pathlib.Path): the files that say how far other runs are; none by
+            default.
+        pilot (str or pathlib.Path): short runs that the findings show; none by default.
+
+    Returns:
+        list of pathlib.Path: the four files.
+
+    Raises:
+        ReproduceError: the directory cannot be written, or has pages that are not this command's.
+    """
+    directory = Path(directory)
+    _check_replaceable(directory)
+    records = sorted(records, key=lambda record: record["name"])
+    drawn = []
+    for figure in figures.draw_all(records, directory / "figures"):
+        png, svg = figure.files
+        name = png.relative_to(directory).as_posix()
+        drawn.append({**figure._asdict(), "png": name, "svg": svg})
+    others = progress.read_all(unfinished) if unfinished else []
+    short = record.read_all(pilot)[0] if pilot else []
+    found = content(records, refused, drawn, others, short)
+    texts = {f"{name}.md": f"{MARK}\n\n{text}" for name, text in pages(found, Markdown()).items()}
+    text = _environment(Markdown()).get_template("report.md.jinja").render(found)
+    texts["REPORT.md"] = _tidy(text.replace(_CONTENTS, _contents(text)))
+    texts["report.html"] = _environment().get_template("report.html.jinja").render(found)
+    for name, text in texts.items():
+        write_bytes(directory / name, text.encode())
+    return [directory / name for name in texts]

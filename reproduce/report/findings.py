@@ -1,0 +1,285 @@
+"""The numbers and the conditions behind the sentences of the findings."""
+
+import numpy
+
+from reproduce import compare, experiments, progress
+from reproduce.claims import LEVEL
+from reproduce.claims.connection_selection import GUESSING
+from reproduce.experiments import from_dict
+from reproduce.groups import by_schedule, by_setting
+from reproduce.report import results
+
+#: A layer whose median changes by more than this part of itself is still changing.
+MOVING = 1 / 20
+#: Points of a training, as parts of its epochs: the drops of the learning rate, and the end.
+POINTS = (0.5, 0.75, 1.0)
+#: A network with a greater error, a fraction, only guesses; near :data:`GUESSING` percent.
+GUESSES = 0.95 * GUESSING / 100
+#: A network with a smaller error, a fraction, has learnt the classes.
+LEARNT = 0.1
+#: The columns of a log that count the theta in the outer bins of its histogram.
+_ENDS = ("theta/bin_00", f"theta/bin_{progress.BINS - 1}")
+
+
+def agreement(rows):
+    """Return how the rows of a table agree with the published ones.
+
+    Args:
+        rows (list of Row): at the paper's schedule.
+
+    Returns:
+        dict: ``agreeing`` and ``published``, counts of rows; ``others``, what differs, by label;
+        ``largest``, the row whose usage rate differs most; None without a published row.
+    """
+    known = [row for row in rows if row.published]
+    if not known:
+        return None
+    verdicts = {row.label: compare.verdict(row) for row in known}
+    return {
+        "agreeing": sum(verdict == "agrees" for verdict in verdicts.values()),
+        "published": len(known),
+        "others": {label: told for label, told in verdicts.items() if told != "agrees"},
+        "largest": max(known, key=lambda row: abs(row.difference)),
+    }
+
+
+def split(rows):
+    """Return the quantities of which the trials lie on one side of the paper's medians.
+
+    Args:
+        rows (list of Row): at the paper's schedule.
+
+    Returns:
+        list of dict: ``quantity``, ``less``, ``as much``, ``more`` and ``p``, those significant.
+    """
+    found = compare.sides(rows)
+    return [
+        {"quantity": quantity, **sides} for quantity, sides in found.items() if sides["p"] <= LEVEL
+    ]
+
+
+def _columns(experiment, record):
+    """Return the columns of a log that hold the size of each layer or block."""
+    count = len(experiment.sizes(record["result"]))
+    name = {"layer": "hidden", "block": "block"}.get(experiment.part, experiment.part)
+    return [record["log"].get(f"structure/{name}_{i}") for i in range(1, count + 1)]
+
+
+def drift(name, records):
+    """Return the size of the structures at :data:`POINTS` of the training.
+
+    Args:
+        name (str): of an experiment.
+        records (list of dict): of it, at the paper's schedule.
+
+    Returns:
+        list of dict: of each penalty that removes something its ``label``, the median ``sizes``
+        at each point, and ``moving``, whether one of them changes by more than :data:`MOVING`
+        after the last drop of the learning rate.
+    """
+    kind = experiments.get(name)
+    found = []
+    for (method, _), trials in by_setting(records).items():
+        if method != "sno" or all(r["result"]["usage_rate"] == 1 for r in trials):
+            continue
+        columns = [_columns(kind, record) for record in trials]
+        if any(column is None for each in columns for column in each):
+            continue
+        epochs = [max(1, round(point * len(columns[0][0]))) for point in POINTS]
+        # Of shape (trial, layer, point).
+        sizes = numpy.array([[[c[e - 1] for e in epochs] for c in each] for each in columns])
+        medians = numpy.median(sizes, axis=0)
+        before, after = medians[:, -2], medians[:, -1]
+        found.append(
+            {
+                "label": compare.label(from_dict(trials[0]["settings"])),
+                "epochs": epochs,
+                "sizes": [compare.counts(medians[:, i]) for i in range(len(POINTS))],
+                "moving": bool((abs(after - before) > MOVING * before).any()),
+            }
+        )
+    return found
+
+
+def disputed(name, records):
+    """Return the penalties whose trials disagree on which of the last two parts keeps more."""
+    kind = experiments.get(name)
+    found = []
+    for trials in by_setting(records).values():
+        sizes = [kind.sizes(record["result"])[-2:] for record in trials]
+        if {-1, 1} <= {(second > third) - (second < third) for second, third in sizes}:
+            found.append(compare.label(from_dict(trials[0]["settings"])))
+    return found
+
+
+def guessing(name, records):
+    """Return how long the network at M* only guesses, at the penalty that keeps the least.
+
+    Args:
+        name (str): of an experiment.
+        records (list of dict): of it, at the paper's schedule.
+
+    Returns:
+        dict: ``label``; ``epochs``, of the training; ``guess``, in how many epochs of it, and
+        ``learnt``, the epoch from which the error stays below :data:`LEARNT`, the least and the
+        greatest over the trials; None where no trial guesses or one never learns.
+    """
+    own = [record for record in records if record["settings"]["method"] == "sno"]
+    if not own:
+        return None
+    least = min(by_setting(own).values(), key=lambda trials: trials[0]["result"]["usage_rate"])
+    guess, learnt = [], []
+    for record in least:
+        errors = numpy.array(record["log"]["validation/main/error"])
+        guess.append(int((errors > GUESSES).sum()))
+        above = numpy.flatnonzero(errors >= LEARNT)
+        learnt.append(int(above[-1]) + 2 if len(above) else 1)
+    epochs = len(least[0]["log"]["epoch"])
+    if not min(guess) or max(learnt) > epochs:
+        return None
+    return {
+        "label": compare.label(from_dict(least[0]["settings"])),
+        "epochs": epochs,
+        "guess": results.span(guess),
+        "learnt": results.span(learnt),
+    }
+
+
+def _span(values, digits=1):
+    """Return the least and the greatest of fractions, in percent."""
+    low, high = (f"{100 * value:.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def changed(records):
+    """Return the runs of full length with a changed setting, beside the paper's trials.
+
+    Args:
+        records (list of dict): of any experiments and schedules.
+
+    Returns:
+        dict: from the title of an experiment to lists of cells: the change, the setting, n, the
+        usage rate, the sizes and the test error; then the range of the trials at the paper's
+        schedule in brackets.
+    """
+    found = {}
+    for group in by_schedule(records):
+        if group.is_paper or group.fraction != 1:
+            continue
+        name = group.settings.experiment
+        trials = {}
+        for record in results.at_paper(records, name):
+            label = compare.label(from_dict(record["settings"]))
+            trials.setdefault(label, []).append(record["result"])
+        change = ", ".join(f"{key}={value}" for key, value in group.changes.items())
+        for row in compare.rows(name, group.records):
+            beside = trials.get(row.label, [])
+
+            def cell(key, digits, row=row, beside=beside):
+                middle = f"{100 * getattr(row, key)[1]:.{digits}f}"
+                return middle + (
+                    f" [{_span([result[key] for result in beside], digits)}]" if beside else ""
+                )
+
+            found.setdefault(group.title, []).append(
+                [
+                    change,
+                    row.label,
+                    str(len(row.seeds)),
+                    cell("usage_rate", 1),
+                    compare.counts(part[1] for part in row.selected),
+                    cell("test_error", 2),
+                ]
+            )
+    return found
+
+
+def pilot(records, known):
+    """Return the short runs of the proposed method, in the longest schedule of an experiment.
+
+    Args:
+        records (list of dict): of ``results/pilot``.
+        known (collection of str): the experiments with a record at the paper's schedule, in whose
+            place no short run is shown.
+
+    Returns:
+        list of dict: of each experiment its ``subject``, the ``schedule`` in words, the ``rows`` of
+        a table, and ``factors``: in runs that differ in eta_theta only, which part of theta is
+        decided at the end.
+    """
+    found = []
+    for name, kind in results.published_experiments().items():
+        groups = compare.schedules(name, records)
+        if not groups or name in known:
+            continue
+        largest = max(groups, key=lambda group: len(group.records))
+        rows = [
+            [
+                row.label.removeprefix("epsilon0 = "),
+                f"{100 * row.usage_rate[1]:.1f}",
+                compare.counts(part[1] for part in row.selected),
+                f"{100 * row.test_error[1]:.2f}",
+            ]
+            for row in compare.rows(name, largest.records)
+            if row.method == "sno"
+        ]
+        found.append(
+            {
+                "subject": results.subject(kind),
+                "selected": f"{kind.selected} by {kind.part}",
+                "schedule": str(largest.fraction),
+                "eta": f"{largest.settings.eta_factor:g}/d" if largest.settings.eta_factor else "",
+                "rows": rows,
+                "factors": _factors(records, name),
+            }
+        )
+    return found
+
+
+def _factors(records, name):
+    """Return pairs of eta_theta and the part of theta decided, where only eta_theta differs."""
+    runs = {}
+    for record in records:
+        settings = from_dict(record["settings"])
+        if settings.experiment == name and settings.method == "sno":
+            decided = sum(record["log"].get(column, [0])[-1] for column in _ENDS) / settings.bits
+            key = settings.setting, settings.epochs
+            runs.setdefault(key, []).append((settings.eta_factor, decided))
+    several = max(runs.values(), key=len, default=[])
+    if len(several) < 2:
+        return []
+    return [(f"{factor:g}/d", f"{decided:.0%}") for factor, decided in sorted(several)]
+
+
+def content(records, findings, short=()):
+    """Return what the findings say beside the results page, as plain values.
+
+    Args:
+        records (list of dict): of any experiments and schedules.
+        findings (list of Finding): on all claims.
+        short (list of dict): the records of ``results/pilot``.
+
+    Returns:
+        dict: for the templates.
+    """
+    parts = {}
+    for name in results.published_experiments():
+        own = results.at_paper(records, name)
+        rows = compare.rows(name, own)
+        best = min(rows, key=lambda row: row.test_error[1], default=None)
+        parts[name] = {
+            "agreement": agreement(rows),
+            "split": split(rows),
+            "drift": drift(name, own),
+            "disputed": disputed(name, own),
+            "guessing": guessing(name, own),
+            "best": best,
+            "medians": {row.label: f"{100 * row.test_error[1]:.2f}%" for row in rows},
+        }
+    return {
+        "parts": parts,
+        "verdicts": {finding.id: finding for finding in findings},
+        "changed": changed(records),
+        "pilot": pilot(short, [name for name in parts if results.at_paper(records, name)]),
+        "end": f"{1 / progress.BINS:g}",
+    }

@@ -1,0 +1,227 @@
+"""What the results page says: the scope, the paper's tables, and what is missing."""
+
+import collections
+import re
+
+from reproduce import claims, compare, experiments, sweep
+from reproduce.experiments import from_dict
+from reproduce.groups import computer, safe_name
+
+#: The words that count the verdicts, for one claim and for several.
+VERDICTS = {
+    claims.HOLDS: ("holds", "hold"),
+    claims.PARTLY: ("holds in part", "hold in part"),
+    claims.FAILS: ("fails", "fail"),
+    claims.UNKNOWN: ("undecided", "undecided"),
+}
+
+
+def at_paper(records, experiment=None):
+    """Return the records at the paper's schedule, of an experiment if one is named."""
+    return [
+        record
+        for record in records
+        if from_dict(record["settings"]).is_paper_schedule
+        and experiment in (None, record["settings"]["experiment"])
+    ]
+
+
+def published_experiments():
+    """Return the experiments of which the paper prints a table, by name."""
+    return {name: kind for name, kind in experiments.all_experiments().items() if kind.table}
+
+
+def figure_names(records):
+    """Return the figures of the results page: those of the paper.
+
+    Args:
+        records (list of dict): of any experiments and schedules.
+
+    Returns:
+        dict: from the name of a figure's files to its number in the paper, such as ``Figure
+        1(a)``; an experiment without a record at the paper's schedule has none.
+    """
+    found = {}
+    for name, kind in published_experiments().items():
+        own = at_paper(records, name)
+        if own and kind.figure:
+            found[f"{name}-paper-figure-1{kind.figure}"] = f"Figure 1({kind.figure})"
+        for number, penalty in kind.networks.items():
+            drawn = [r for r in own if from_dict(r["settings"]).setting == f"epsilon0={penalty}"]
+            if drawn:
+                first = min(drawn, key=lambda record: record["settings"]["seed"])
+                found[f"{safe_name(first['name'])}-figure-{number}"] = f"Figure {number}"
+    return found
+
+
+def span(numbers):
+    """Return the least and the greatest of whole numbers: ``3 to 5``; ``none`` without any."""
+    if not numbers:
+        return "none"
+    least, most = min(numbers), max(numbers)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _tally(findings):
+    """Return how many claims have each verdict, in words."""
+    counted = collections.Counter(finding.outcome for finding in findings)
+    return ", ".join(
+        f"{counted[outcome]} {words[counted[outcome] != 1]}" for outcome, words in VERDICTS.items()
+    )
+
+
+def _percent(rate, digits=1):
+    return f"{100 * rate:.{digits}f}"
+
+
+def _rows(rows):
+    """Return the cells of Table 1 or 2: ours beside the paper's."""
+    cells = []
+    for row in rows:
+        paper = row.published
+        low, middle, high = (_percent(value, 2) for value in row.test_error)
+        cells.append(
+            [
+                row.label,
+                str(len(row.seeds)),
+                _percent(row.usage_rate[1]),
+                _percent(paper["usage_rate"]) if paper else "-",
+                compare.counts(part[1] for part in row.selected),
+                compare.counts(paper["selected"]) if paper else "-",
+                f"{middle} [{low}, {high}]" if len(row.seeds) > 1 else middle,
+            ]
+        )
+    return cells
+
+
+def settings_of(kind):
+    """Return the labels of the settings that the paper compares in an experiment, in order."""
+    return [compare.label(settings) for settings in sweep.grid(kind, "paper", range(1))]
+
+
+def _unfinished(entries):
+    """Return a line for each unfinished run: its setting and how far it is."""
+    lines = []
+    for entry in entries:
+        settings = from_dict(entry["settings"])
+        done, whole = entry["iteration"], entry["iterations"]
+        words = f"{compare.label(settings)}, seed {settings.seed}"
+        lines.append(f"{words}: iteration {done:,} of {whole:,} ({100 * done // whole}%)")
+    return lines
+
+
+def subject(kind):
+    """Return an experiment and its data set within a heading: ``unit selection on MNIST``."""
+    return kind.heading()[0].lower() + kind.heading()[1:]
+
+
+def section(name, kind, records, findings, unfinished, trials):
+    """Return what the page says of an experiment, as plain values.
+
+    Args:
+        name (str): of the experiment.
+        kind (Experiment): the experiment.
+        records (list of dict): of any experiments and schedules.
+        findings (list of Finding): on all claims.
+        unfinished (list of dict): see :mod:`reproduce.progress`.
+        trials (int): the paper's, of each setting.
+
+    Returns:
+        dict: for the templates.
+    """
+    own = at_paper(records, name)
+    rows = compare.rows(name, own)
+    counted = {row.label: len(row.seeds) for row in rows}
+    wanted = settings_of(kind)
+    judged = [finding for finding in findings if finding.section == kind.section]
+    under_way = [entry for entry in unfinished if entry["settings"]["experiment"] == name]
+    seconds = sum(record["times"]["seconds"] for record in own)
+    return {
+        "name": name,
+        "title": kind.heading(),
+        "subject": subject(kind),
+        "section": kind.section,
+        "table": kind.table,
+        "selected": kind.selected,
+        "part": kind.part,
+        "parts": f"{kind.selected} by {kind.part}",
+        "rows": _rows(rows),
+        "claims": judged,
+        "tally": _tally(judged),
+        "runs": len(own),
+        "trials": span([counted[label] for label in wanted if label in counted]),
+        "settings": len(wanted),
+        "known": sum(label in counted for label in wanted),
+        "core_hours": f"{seconds / 3600:.1f}",
+        "fewer": [
+            f"{label} ({counted[label]})" for label in wanted if 0 < counted.get(label, 0) < trials
+        ],
+        "none": [label for label in wanted if label not in counted],
+        "undecided": [f.id for f in judged if f.outcome == claims.UNKNOWN],
+        "unfinished": _unfinished(under_way),
+    }
+
+
+def scope(records):
+    """Return on what and with what the records were computed, in lines.
+
+    Args:
+        records (list of dict): at the paper's schedule.
+
+    Returns:
+        dict: the commits in the order of the runs, the software and the machines.
+    """
+    ordered = sorted(records, key=lambda record: record["times"]["finished"])
+    commits = [record["versions"].get("commit") for record in ordered]
+    commits = list(dict.fromkeys(commit[:8] for commit in commits if commit))
+    names = ("python", "chainer", "numpy", "numba", "cupy")
+    versions = {
+        ", ".join(f"{name} {r['versions'][name]}" for name in names if name in r["versions"])
+        for r in records
+    }
+    machines = collections.Counter(map(computer, records))
+    return {
+        "commits": commits,
+        "versions": sorted(versions),
+        "machines": [f"{where}: {count}" for where, count in sorted(machines.items())],
+        "dates": [ordered[0]["times"]["finished"][:10], ordered[-1]["times"]["finished"][:10]]
+        if ordered
+        else [],
+    }
+
+
+def content(records, findings, drawn, unfinished=()):
+    """Return what the results page says, as plain values.
+
+    Args:
+        records (list of dict): of any experiments and schedules.
+        findings (list of Finding): on all claims.
+        drawn (list): name and caption of each figure, as :func:`reproduce.report.write` has them.
+        unfinished (list of dict): see :mod:`reproduce.progress`.
+
+    Returns:
+        dict: for the templates.
+    """
+    trials = compare.published()["trials"]
+    numbers = figure_names(records)
+    captions = {figure["name"]: figure["caption"] for figure in drawn}
+    sections = []
+    for name, kind in published_experiments().items():
+        found = section(name, kind, records, findings, unfinished, trials)
+        found["figures"] = [
+            (number, file, captions[file])
+            for file, number in numbers.items()
+            if file in captions and re.match(rf"{name}[-_]", file)
+        ]
+        sections.append(found)
+    data = [kind.settings().data.title for kind in published_experiments().values()]
+    return {
+        "sections": sections,
+        "trials": trials,
+        "data": " and ".join(data),
+        "scope": scope(at_paper(records)),
+        "count": len(records),
+        "at_paper": len(at_paper(records)),
+        "unfinished": len(unfinished),
+        "source": compare.published()["source"],
+    }
