@@ -24,7 +24,9 @@ def test_theta_is_drawn_by_group(rng):
         numpy.testing.assert_array_equal(steps.get_data().values, numpy.sort(theta)[::-1])
         area = axes.collections[0].get_paths()
         assert on == (max(p.vertices[:, 0].max() for p in area) if area else 0)
-    assert figure.get_suptitle() == f"usage rate {bernoulli.usage_rate():.1%}, in units"
+    title = f"usage rate {bernoulli.usage_rate():.1%}, in units"
+    title += f"; {network.weight_ratio(bernoulli.mode()):.1%} of the weights remain"
+    assert figure.get_suptitle() == title
     figure.canvas.draw()
 
 
