@@ -77,18 +77,22 @@ class _Owners(chainer.FunctionHook):
 
     name = "chainer_sno.tracing"
 
-    def __init__(self, stack: list[Any]) -> None:
+    def __init__(self, stack: list[Any], keep: bool) -> None:
         super().__init__()
         self.stack = stack
+        self.keep = keep
         self.links: dict[int, Any] = {}
         self.order: dict[int, int] = {}
         self.functions: list[Any] = []
+        self.values: dict[int, Any] = {}
 
     def forward_preprocess(self, function: Any, in_data: Any) -> None:
         self.links[id(function)] = self.stack[-1] if self.stack else None
         self.order[id(function)] = len(self.functions)
         # Held, for another one could get the id of one that nobody needs.
         self.functions.append(function)
+        if self.keep:
+            self.values[id(function)] = in_data
 
 
 def paths_of(network: Any) -> dict[int, str]:
@@ -108,12 +112,14 @@ class Trace:
         x (numpy.ndarray): the mini-batch.
         train (bool): in training mode.
         whole (callable): takes a link and returns whether its call is one step.
+        values (bool): keep the values of the inputs of functions.
 
     Attributes:
         x (chainer.variable.VariableNode): the mini-batch.
         y (chainer.Variable): the outputs.
         steps (list of Step): in the order of the computation.
         paths (dict): see :func:`paths_of`.
+        values (dict): the values of a function's inputs, by its id, where they are kept.
 
     Raises:
         ValueError: the network cannot be called with x alone, or does not return one variable that
@@ -126,9 +132,10 @@ class Trace:
         x: Any,
         train: bool = False,
         whole: Callable[[Any], bool] = lambda link: False,
+        values: bool = False,
     ) -> None:
         calls = _Calls(whole)
-        owners = _Owners(calls.stack)
+        owners = _Owners(calls.stack, values)
         given = chainer.Variable(x)
         name = type(network).__name__
         with (
@@ -157,6 +164,7 @@ class Trace:
         # Held, for the graph holds outputs by weak references alone.
         self._calls = calls.found
         whole_calls = {id(y.node): (link, x, y, axes) for link, x, y, axes in calls.found}
+        self.values = owners.values
         self.steps = self._collect(whole_calls, owners)
 
     def _collect(self, calls: dict[int, Any], owners: _Owners) -> list[Step]:
