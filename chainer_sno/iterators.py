@@ -235,8 +235,8 @@ def choose_converter(iterator: Any) -> Callable[..., Any]:
         iterator (chainer.dataset.Iterator): of any kind.
 
     Returns:
-        callable: :func:`pass_arrays` for an :class:`ArrayIterator`, Chainer's ``concat_examples``
-        for iterators that hand out lists of examples.
+        callable: :func:`chainer_sno.pass_arrays` for an :class:`ArrayIterator`, Chainer's
+        ``concat_examples`` for iterators that hand out lists of examples.
     """
     if isinstance(iterator, ArrayIterator):
         return pass_arrays

@@ -26,7 +26,7 @@ PLAIN = {
     "Sub": "Sub",
     "Tanh": "Tanh",
 }
-#: Functions with a number: the operator, and whether the number comes first.
+#: The operators of functions with a number, and whether the number comes first.
 WITH_NUMBER = {
     "AddConstant": ("Add", False),
     "DivFromConstant": ("Div", True),

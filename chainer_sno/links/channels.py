@@ -19,7 +19,7 @@ from chainer_sno.tracing import EXAMPLES, Step, Trace, name_of
 
 L = chainer.links
 
-#: The number of what no layer of the network computes: it is always there.
+#: The number of what no layer of the network computes, which is always there.
 ALWAYS = -1
 
 #: Functions that compute each element from the elements at its place.
@@ -34,7 +34,7 @@ SPATIAL = frozenset(
     "AveragePooling2D AveragePoolingND MaxPooling2D MaxPoolingND Unpooling2D UnpoolingND "
     "ResizeImages".split()
 )
-#: Functions that move elements and compute nothing: they move the numbers of the channels too.
+#: Functions that move elements and compute nothing.  They move the numbers of channels as well.
 STRUCTURAL = frozenset(
     "Broadcast BroadcastTo Concat Copy Depth2Space Dstack ExpandDims Flip FlipLR FlipUD GetItem "
     "Hstack Moveaxis Repeat Reshape Rollaxis Separate Space2Depth SplitAxis Squeeze Stack Swapaxes "

@@ -30,6 +30,23 @@ def test_theta_is_drawn_by_group(rng):
     figure.canvas.draw()
 
 
+@pytest.mark.parametrize(
+    ("package", "statement"),
+    [
+        ("matplotlib", "chainer_sno.plots.theta_by_group(None, None)"),
+        ("numba", "import chainer_sno.fast"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(package, statement):
+    code = f"import sys; sys.modules[{package!r}] = None; import chainer_sno; {statement}"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 1
+    last = found.stderr.splitlines()[-1]
+    extra = {"matplotlib": "plot", "numba": "fast"}[package]
+    assert last.startswith("ImportError: ")
+    assert last.endswith(f"pip install {package}, or chainer_sno[{extra}]")
+
+
 @pytest.mark.parametrize("theta", [0.1, 0.9])
 def test_a_link_without_groups_is_one_and_a_part_of_a_figure_will_do(theta):
     class Least(chainer.Link):
