@@ -77,14 +77,15 @@ def source(link: Any, reestimate: Any = None) -> tuple[Any, Any, int] | None:
     check(reestimate)
     if reestimate is None:
         reestimate = getattr(link, "reestimate", 0)
-    if isinstance(reestimate, (tuple, list)):
-        iterator, batches = reestimate
-        converter = choose_converter(iterator)
-    else:
-        batches = reestimate
-        iterator, converter = _SOURCES.get(link, (None, None))
+    given = isinstance(reestimate, (tuple, list))
+    batches = reestimate[1] if given else reestimate
     if not batches or not norms_of(link):
         return None
+    if given:
+        iterator = reestimate[0]
+        converter = choose_converter(iterator)
+    else:
+        iterator, converter = _SOURCES.get(link, (None, None))
     if iterator is None:
         raise ValueError(
             "the statistics of batch normalisation are those of the structures that were sampled, "
