@@ -4,7 +4,7 @@ A worked example from outside the paper: a plain Chainer network, made searchabl
 layers.  Its channels are the bits of the structure, and a channel costs the floating-point
 operations that go into it and out of it.
 
-    python examples/fashion_mnist_channels.py           # some minutes on one core
+    python examples/fashion_mnist_channels.py           # a quarter of an hour on one core
     python examples/fashion_mnist_channels.py --quick   # seconds, made-up images: does it run?
 
 It needs the package and its extra ``examples``, and nothing else of this repository.  Given again
