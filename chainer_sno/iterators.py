@@ -265,17 +265,22 @@ def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:
         if not all(hasattr(each, "shape") for each in found):
             raise TypeError(f"it returned a pair of {_what(found[0])}")
     except Exception as error:
-        named = converter if hasattr(converter, "__name__") else None
-        named = named or getattr(converter, "base_callable", type(converter))
-        # That of Chainer's concat_examples is concat_examples_func.
-        name = getattr(named, "__name__", repr(named)).removesuffix("_func")
-        text = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"the converter {name} does not make a pair of arrays (x, t) of a mini-batch that is "
-            f"{_what(batch)} ({type(error).__name__}: {text}): leave it out, for an ArrayIterator "
-            "needs pass_arrays and others concat_examples, and give examples that are such pairs"
-        ) from error
+        raise _not_a_pair(converter, batch, error) from error
     return found
+
+
+def _not_a_pair(converter: Callable[..., Any], batch: Any, error: Exception) -> ValueError:
+    """Return the error that names a converter that did not make a pair of arrays."""
+    named = converter if hasattr(converter, "__name__") else None
+    named = named or getattr(converter, "base_callable", type(converter))
+    # That of Chainer's concat_examples is concat_examples_func.
+    name = getattr(named, "__name__", repr(named)).removesuffix("_func")
+    text = " ".join(str(error).split())[:300]
+    return ValueError(
+        f"the converter {name} does not make a pair of arrays (x, t) of a mini-batch that is "
+        f"{_what(batch)} ({type(error).__name__}: {text}): leave it out, for an ArrayIterator "
+        "needs pass_arrays and others concat_examples, and give examples that are such pairs"
+    )
 
 
 def _what(value: Any) -> str:
