@@ -27,10 +27,14 @@ setup(
         "dask": ["distributed"],
         # The pages under docs/; every module is imported for them.
         "docs": ["furo", "numba", "sphinx"],
+        # What examples/ needs beside the library.
+        "examples": ["matplotlib", "threadpoolctl"],
         # The fast path on a CPU.
         "fast": ["numba"],
         # Trained networks for other runtimes.
         "onnx": ["onnx"],
+        # Figures of a distribution.
+        "plot": ["matplotlib"],
         "reproduce": [
             "jinja2",
             "jsonschema",

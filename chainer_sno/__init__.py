@@ -14,6 +14,7 @@ from chainer_sno.iterators import ArrayIterator, pass_arrays
 from chainer_sno.nesterov import NesterovAG
 from chainer_sno.onnx_export import save_onnx
 from chainer_sno.profile import describe
+from chainer_sno.rates import suggest_eta
 from chainer_sno.saving import load_compact, save_compact
 from chainer_sno.summary import StructureSummary
 from chainer_sno.updater import StructureUpdater
@@ -41,5 +42,6 @@ __all__ = [
     "ranking_utility",
     "save_compact",
     "save_onnx",
+    "suggest_eta",
     "testing",
 ]

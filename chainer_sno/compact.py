@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from chainer_sno import batch_statistics
 from chainer_sno._types import Array
 
 
-def compact(link: Any, structure: Array | None = None) -> Any:
+def compact(link: Any, structure: Array | None = None, reestimate: Any = None) -> Any:
     """Return the plain network that remains when a structure's absent parts are deleted.
 
     Args:
@@ -14,14 +15,24 @@ def compact(link: Any, structure: Array | None = None) -> Any:
             :class:`chainer_sno.links.FixedStructure` of one.
         structure (array): bits, shape (d,); the mode of the distribution after a training.  A
             fixed structure has its own.
+        reestimate (int or tuple): how many training mini-batches estimate the statistics of batch
+            normalisation at the structure: of the iterator that the updater trains the link with,
+            or a pair of an iterator and how many.  0 keeps the running statistics, which average
+            over the structures that were sampled; the default is ``link.reestimate`` where there
+            is one, as of :func:`chainer_sno.links.select`, and else 0.
 
     Returns:
-        chainer.Link: a plain network, from x to outputs; in evaluation mode the link's.
+        chainer.Link: a plain network, from x to outputs; in evaluation mode the link's, but for
+        statistics that are estimated anew.
 
     Raises:
-        ValueError: nothing of the network remains.
+        ValueError: nothing of the network remains, or there are no mini-batches to estimate with.
         TypeError: the link has no such method, or the structure is missing or one too many.
     """
     if not hasattr(link, "compact"):
         raise TypeError(f"{type(link).__name__} cannot be compacted: give it a method compact()")
-    return link.compact() if structure is None else link.compact(structure)
+    found = batch_statistics.source(link, reestimate)
+    network = link.compact() if structure is None else link.compact(structure)
+    if found is not None:
+        batch_statistics.at_structure(link, network, structure, found)
+    return network

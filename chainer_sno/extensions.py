@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy
 
-from chainer_sno import prediction
+from chainer_sno import batch_statistics, prediction
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array, DeviceSpec
 from chainer_sno.bernoulli import Bernoulli
-from chainer_sno.iterators import pass_arrays
+from chainer_sno.iterators import choose_converter
 from chainer_sno.summary import StructureSummary
 from chainer_sno.uniforms import Stream, Uniforms
+from chainer_sno.updater import check_target
 
 __all__ = [
     "EpochTrigger",
@@ -40,7 +41,7 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
     Args:
         iterator (chainer_sno.ArrayIterator): the data, with ``repeat=False``.
         target (chainer.Link): from x to outputs of shape (N, classes).
-        converter (callable): makes arrays of a mini-batch.
+        converter (callable): makes arrays of a mini-batch; by default what the iterator needs.
         device (device specifier): where to send the mini-batches.
     """
 
@@ -48,9 +49,10 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
         self,
         iterator: Any,
         target: Any,
-        converter: Callable[..., Any] = pass_arrays,
+        converter: Callable[..., Any] | None = None,
         device: DeviceSpec = None,
     ) -> None:
+        converter = converter or choose_converter(iterator)
         super().__init__(iterator, target, converter, device)
 
     def predictors(self) -> dict[str, Callable[[Array], Array]]:
@@ -93,8 +95,19 @@ class StructureEvaluator(ErrorEvaluator):
         target (chainer.Link): a searchable link.
         bernoulli (chainer_sno.Bernoulli): the distribution.
         samples (int): structures of the stochastic prediction; 0 leaves it out.
-        converter (callable): makes arrays of a mini-batch.
+        converter (callable): makes arrays of a mini-batch; by default what the iterator needs.
         device (device specifier): where to send the mini-batches.
+        reestimate (int or tuple): how many training mini-batches estimate the statistics of batch
+            normalisation at the most probable structure, for the deterministic prediction: of the
+            iterator that the updater trains the link with, or a pair of an iterator and how many.
+            Neither the iterator nor the link moves.  0 is for the running statistics, which
+            average over the structures that were sampled; the default is ``target.reestimate``
+            where there is one, as of :func:`chainer_sno.links.select`, and else 0, with which the
+            paper's numbers are computed (reading R7).
+
+    Raises:
+        TypeError: the target is no searchable link.
+        ValueError: ``reestimate`` is something else.
     """
 
     def __init__(
@@ -103,18 +116,23 @@ class StructureEvaluator(ErrorEvaluator):
         target: Any,
         bernoulli: Bernoulli,
         samples: int = 0,
-        converter: Callable[..., Any] = pass_arrays,
+        converter: Callable[..., Any] | None = None,
         device: DeviceSpec = None,
+        reestimate: Any = None,
     ) -> None:
+        check_target(target["main"] if isinstance(target, dict) else target)
+        batch_statistics.check(reestimate)
+        converter = converter or choose_converter(iterator)
         super().__init__(iterator, target, converter, device)
         self.bernoulli = bernoulli
         self.samples = samples
+        self.reestimate = reestimate
         self.uniforms = Uniforms(len(bernoulli), bernoulli.uniforms.seed, Stream.EVALUATION)
 
     def predictors(self) -> dict[str, Callable[[Array], Array]]:
         """Return the deterministic and, with samples, the stochastic prediction."""
         link = self.get_target("main")
-        outputs = prediction.deterministic(link, self.bernoulli)
+        outputs = prediction.deterministic(link, self.bernoulli, self.reestimate)
         found: dict[str, Callable[[Array], Array]] = {
             "": lambda x: chainer.functions.log_softmax(outputs(x)).array
         }
@@ -147,18 +165,9 @@ def reestimated_statistics(
         forward (callable): computes outputs of a mini-batch x.
         batches (iterable of array): the mini-batches, x each.
     """
-    norms = [child for child in link.links() if isinstance(child, chainer.links.BatchNormalization)]
-    saved = [(norm, norm.avg_mean.copy(), norm.avg_var.copy(), norm.decay) for norm in norms]
-    try:
-        with chainer.using_config("train", True), chainer.no_backprop_mode():
-            for k, x in enumerate(batches):
-                for norm in norms:
-                    norm.decay = k / (k + 1)  # the mean over all mini-batches so far
-                forward(x)
+    with batch_statistics.kept(link):
+        batch_statistics.estimate(link, forward, batches)
         yield
-    finally:
-        for norm, mean, var, decay in saved:
-            norm.avg_mean[...], norm.avg_var[...], norm.decay = mean, var, decay
 
 
 class ThetaReport(chainer.training.Extension):
@@ -203,8 +212,9 @@ class StructureReport(chainer.training.Extension):
     """Report the size of the most probable structure.
 
     It reports ``structure/usage_rate`` (reading R1) and, where the link states them,
-    ``structure/weight_ratio`` (the fraction of the weights) and ``structure/NAME``, the bits that
-    are on in each of its groups, such as the units of ``hidden_1``.
+    ``structure/weight_ratio`` and ``structure/flops_ratio`` (the fractions of the weights and of
+    the floating-point operations that remain) and ``structure/NAME``, the bits that are on in each
+    of its groups, such as the units of ``hidden_1``.
 
     Args:
         link (chainer.Link): a searchable link.
@@ -224,6 +234,9 @@ class StructureReport(chainer.training.Extension):
         report: dict[str, float] = {"structure/usage_rate": summary.usage_rate}
         if summary.weight_ratio is not None:
             report["structure/weight_ratio"] = summary.weight_ratio
+        if "flops" in summary.remaining:
+            left, whole = summary.remaining["flops"]
+            report["structure/flops_ratio"] = left / max(whole, 1)
         report.update({f"structure/{name}": on for name, (on, _) in summary.groups.items()})
         chainer.report(report)
 

@@ -233,6 +233,22 @@ def pass_arrays(batch: tuple[Array, ...], device: Any = None) -> tuple[Array, ..
 functools.update_wrapper(pass_arrays, pass_arrays.base_callable)
 
 
+def choose_converter(iterator: Any) -> Callable[..., Any]:
+    """Return the converter that the mini-batches of an iterator need.
+
+    Args:
+        iterator (chainer.dataset.Iterator): of any kind.
+
+    Returns:
+        callable: :func:`chainer_sno.pass_arrays` for an :class:`ArrayIterator`, Chainer's
+        ``concat_examples`` for iterators that hand out lists of examples.
+    """
+    if isinstance(iterator, ArrayIterator):
+        return pass_arrays
+    found: Callable[..., Any] = chainer.dataset.concat_examples
+    return found
+
+
 def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:
     """Call a converter as Chainer's updaters do, one of the old style with the number of a GPU.
 
@@ -242,6 +258,37 @@ def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:
         device (chainer.backend.Device): where to send the arrays; None leaves that open.
 
     Returns:
-        tuple of array: what the converter returns.
+        tuple of array: x and t.
+
+    Raises:
+        ValueError: the converter does not make a pair of arrays of the mini-batch.
     """
-    return chainer.dataset.convert._call_converter(converter, batch, device)
+    try:
+        found = chainer.dataset.convert._call_converter(converter, batch, device)
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise TypeError(f"it returned {_what(found)}")
+        if not all(hasattr(each, "shape") for each in found):
+            raise TypeError(f"it returned a pair of {_what(found[0])}")
+    except Exception as error:
+        raise _not_a_pair(converter, batch, error) from error
+    return found
+
+
+def _not_a_pair(converter: Callable[..., Any], batch: Any, error: Exception) -> ValueError:
+    """Return the error that names a converter that did not make a pair of arrays."""
+    named = converter if hasattr(converter, "__name__") else None
+    named = named or getattr(converter, "base_callable", type(converter))
+    # That of Chainer's concat_examples is concat_examples_func.
+    name = getattr(named, "__name__", repr(named)).removesuffix("_func")
+    text = " ".join(str(error).split())[:300]
+    return ValueError(
+        f"the converter {name} does not make a pair of arrays (x, t) of a mini-batch that is "
+        f"{_what(batch)} ({type(error).__name__}: {text}): leave it out, for an ArrayIterator "
+        "needs pass_arrays and others concat_examples, and give examples that are such pairs"
+    )
+
+
+def _what(value: Any) -> str:
+    """Return what a value is, in words."""
+    name = type(value).__name__
+    return f"a {name} of {len(value)}" if isinstance(value, (tuple, list)) else f"a {name}"

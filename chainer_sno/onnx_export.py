@@ -1,5 +1,6 @@
 """Plain networks as ONNX models, for other runtimes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import chainer_sno
 from chainer_sno._import_chainer import chainer
 from chainer_sno.files import write_bytes
 from chainer_sno.links import MLP, CompactDenseNet
+from chainer_sno.onnx_functions import add_network
+from chainer_sno.tracing import EXAMPLES
 
 #: The version of ONNX's operators; the first whose Shape takes a part of the axes.
 OPSET = 15
@@ -23,60 +26,73 @@ ACTIVATIONS = {
 }
 
 
-def save_onnx(path: str | Path, network: Any) -> None:
+def save_onnx(path: str | Path, network: Any, x_shape: Sequence[int] | None = None) -> None:
     """Write a plain network as an ONNX model, in one step.
 
     Args:
         path (str or pathlib.Path): the file, by custom with the ending ``.onnx``.
         network (chainer.Link): see :func:`chainer_sno.onnx_export.to_onnx`.
+        x_shape (tuple of int): the shape of one example, see there.
 
     Raises:
         ImportError: the package onnx is not installed; the message says how to install it.
         TypeError, ValueError: see :func:`chainer_sno.onnx_export.to_onnx`.
         OSError: the file cannot be written.
     """
-    write_bytes(path, to_onnx(network).SerializeToString())
+    write_bytes(path, to_onnx(network, x_shape).SerializeToString())
 
 
-def to_onnx(network: Any) -> Any:
+def to_onnx(network: Any, x_shape: Sequence[int] | None = None) -> Any:
     """Return a plain network as an ONNX model.
 
-    Its input ``x`` and its output ``y``, before the softmax, have a first axis of any length, the
-    mini-batch; images have any height and width that the network takes.  It computes what the
-    network computes in evaluation mode, and has its dtype; few runtimes know all of float64.
+    Its input ``x`` and its output ``y`` have a first axis of any length, the mini-batch.  It
+    computes what the network computes in evaluation mode, and has its dtype; few runtimes know all
+    of float64.  Images of a :class:`~chainer_sno.links.CompactDenseNet` have any height and width
+    that the network takes; other networks are exported from a traced call, for examples of one
+    shape.
 
     Args:
-        network (chainer.Link): a :class:`~chainer_sno.links.MLP` or a
-            :class:`~chainer_sno.links.CompactDenseNet`, such as :func:`chainer_sno.compact`
-            returns.
+        network (chainer.Link): from x to the outputs: a network of one's own, or what
+            :func:`chainer_sno.compact` returns.
+        x_shape (tuple of int): the shape of one example; needed for a network of one's own that
+            does not state it as ``network.x_shape``, as the compact ones of
+            :func:`chainer_sno.links.select` do.
 
     Returns:
         onnx.ModelProto: checked by onnx.
 
     Raises:
         ImportError: the package onnx is not installed; the message says how to install it.
-        TypeError: it is another link.
-        ValueError: the activation of its units has no name.
+        TypeError: it is a searchable link, or the shape is missing.
+        ValueError: the activation of a MLP's units has no name; or a function that the network
+            calls has no operator here, and the message names it; or what it computes depends on the
+            size of the mini-batch.
     """
     try:
         import onnx
     except ImportError as error:
         raise ImportError("the ONNX format needs the package onnx: run pip install onnx") from error
     kinds = {MLP: _mlp, CompactDenseNet: _dense_net}
-    if type(network) not in kinds:
-        names = ", ".join(kind.__name__ for kind in kinds)
-        raise TypeError(
-            f"network must be one of {names}, not {type(network).__name__}: compact it first"
-        )
     graph = _Graph(onnx)
-    axes, outputs = kinds[type(network)](graph, network)
+    if type(network) in kinds:
+        axes, *outputs = kinds[type(network)](graph, network)
+    else:
+        axes = check_plain(network, x_shape)
+        outputs = add_network(graph, network, axes, EXAMPLES)
+        again = _Graph(onnx)
+        add_network(again, network, axes, EXAMPLES + 1)
+        if graph.content() != again.content():
+            raise ValueError(
+                f"what {type(network).__name__} computes depends on the number of examples: it "
+                "must be the same for mini-batches of any size"
+            )
     kind = onnx.helper.np_dtype_to_tensor_dtype(next(network.params()).dtype)
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             type(network).__name__,
             [onnx.helper.make_tensor_value_info("x", kind, ["batch", *axes])],
-            [onnx.helper.make_tensor_value_info("y", kind, ["batch", outputs])],
+            [onnx.helper.make_tensor_value_info("y", kind, ["batch", *outputs])],
             graph.weights,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -87,6 +103,24 @@ def to_onnx(network: Any) -> Any:
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def check_plain(network: Any, x_shape: Any) -> list[int]:
+    """Return the shape of one example of a plain network.
+
+    Raises:
+        TypeError: the network is no plain one, or the shape is missing.
+    """
+    name = type(network).__name__
+    if not isinstance(network, chainer.Link):
+        raise TypeError(f"a {name} is no chainer.Link")
+    if hasattr(network, "costs"):
+        raise TypeError(f"{name} is searchable, no plain network: compact it first")
+    if x_shape is None:
+        x_shape = getattr(network, "x_shape", None)
+    if x_shape is None:
+        raise TypeError(f"{name} does not state the shape of one example: give x_shape")
+    return [int(n) for n in x_shape]
 
 
 class _Graph:
@@ -115,6 +149,10 @@ class _Graph:
         node = self.onnx.helper.make_node(operator, names, [output], **attributes)
         self.nodes.append(node)
         return output
+
+    def content(self) -> list[bytes]:
+        """Return all of it, for comparison."""
+        return [each.SerializeToString() for each in (*self.nodes, *self.weights)]
 
     def _weight(self, array: Any) -> Any:
         name = f"weight_{len(self.weights)}"

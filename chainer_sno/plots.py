@@ -34,11 +34,17 @@ def theta_by_group(link: Any, bernoulli: Any, figure: Any = None) -> "Figure":
         matplotlib.figure.Figure: the figure, not known to pyplot.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib is not installed; the message says how to install it.
     """
-    importlib.import_module("chainer_sno._import_matplotlib")  # before what follows imports it
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    try:
+        # Before what follows imports matplotlib.
+        importlib.import_module("chainer_sno._import_matplotlib")
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise ImportError(
+            "figures need the package matplotlib: pip install matplotlib, or chainer_sno[plot]"
+        ) from error
 
     theta = chainer.backends.cuda.to_cpu(bernoulli.theta)
     groups = getattr(link, "groups", None) or {"bits": slice(0, len(theta))}
@@ -63,8 +69,5 @@ def theta_by_group(link: Any, bernoulli: Any, figure: Any = None) -> "Figure":
         axes.set_title(f"{name.replace('_', ' ')}: {on} of {len(values)}", fontsize="medium")
     figure.supxlabel(r"bits of a group, largest $\theta$ first")
     figure.supylabel(r"$\theta$")
-    summary = StructureSummary(link, bernoulli)
-    figure.suptitle(
-        f"usage rate {summary.usage_rate:.1%}, in {summary.criterion}", fontsize="medium"
-    )
+    figure.suptitle(StructureSummary(link, bernoulli).words(), fontsize="medium")
     return figure

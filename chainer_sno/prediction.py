@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy
 
+from chainer_sno import batch_statistics
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array, DeviceSpec
 from chainer_sno.bernoulli import Bernoulli
-from chainer_sno.iterators import convert, pass_arrays
+from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.uniforms import Stream, Uniforms
 
 __all__ = [
@@ -48,17 +49,31 @@ def structures_of(bernoulli: Bernoulli, samples: int, uniforms: Uniforms | None 
     return uniforms.take(samples) < bernoulli.theta
 
 
-def deterministic(link: Any, bernoulli: Bernoulli) -> Callable[[Array], Any]:
+def deterministic(
+    link: Any, bernoulli: Bernoulli, reestimate: Any = None
+) -> Callable[[Array], Any]:
     """Return what computes the outputs at the most probable structure.
 
     Args:
         link (chainer.Link): a searchable link.
         bernoulli (chainer_sno.Bernoulli): the distribution.
+        reestimate (int or tuple): with which mini-batches to estimate the statistics of batch
+            normalisation anew, see :class:`chainer_sno.extensions.StructureEvaluator`.
 
     Returns:
         callable: from x to the outputs before the softmax, a variable of shape (N, classes).
+
+    Raises:
+        ValueError: there are no mini-batches to estimate with.
     """
     mode = bernoulli.mode()
+    found = batch_statistics.source(link, reestimate)
+    outputs = _at(link, mode)
+    return outputs if found is None else batch_statistics.at_structure(link, outputs, mode, found)
+
+
+def _at(link: Any, mode: Array) -> Callable[[Array], Any]:
+    """Return what computes the outputs at a structure."""
     # Where there is a smaller network that computes the same, ask that.
     if hasattr(link, "compact") and getattr(link, "evaluate_compact", True):
         with contextlib.suppress(ValueError):
@@ -92,7 +107,9 @@ def mean_probabilities(
                 yield k, total / k
 
 
-def predict(link: Any, bernoulli: Bernoulli, x: Array, samples: int = 0) -> Array:
+def predict(
+    link: Any, bernoulli: Bernoulli, x: Array, samples: int = 0, reestimate: Any = None
+) -> Array:
     """Return the probabilities of the classes.
 
     Args:
@@ -100,18 +117,22 @@ def predict(link: Any, bernoulli: Bernoulli, x: Array, samples: int = 0) -> Arra
         bernoulli (chainer_sno.Bernoulli): the distribution.
         x (array): a mini-batch, on the device of the link.
         samples (int): K, structures of the stochastic prediction; 0 for the deterministic one.
+        reestimate (int or tuple): of the deterministic one, with which mini-batches to estimate
+            the statistics of batch normalisation anew, see
+            :class:`chainer_sno.extensions.StructureEvaluator`.
 
     Returns:
         array: shape (N, classes), the rows add up to one.
 
     Raises:
-        ValueError: ``samples`` is negative.
+        ValueError: ``samples`` is negative, or there are no mini-batches to estimate with.
     """
     if samples < 0:
         raise ValueError(f"samples must be at least 0, not {samples}")
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         if not samples:
-            found: Array = chainer.functions.softmax(deterministic(link, bernoulli)(x)).array
+            outputs = deterministic(link, bernoulli, reestimate)
+            found: Array = chainer.functions.softmax(outputs(x)).array
             return found
         ((_, mean),) = mean_probabilities(link, x, structures_of(bernoulli, samples))
         return mean
@@ -120,7 +141,7 @@ def predict(link: Any, bernoulli: Bernoulli, x: Array, samples: int = 0) -> Arra
 def measure(
     predict_logs: Callable[[Array], Mapping[Any, Array]],
     iterator: Any,
-    converter: Callable[..., Any] = pass_arrays,
+    converter: Callable[..., Any] | None = None,
     device: DeviceSpec = None,
 ) -> dict[Any, tuple[float, float]]:
     """Return loss and error of predictions on a whole data set, by counting examples.
@@ -128,7 +149,7 @@ def measure(
     Args:
         predict_logs (callable): from x to log-probabilities by name, arrays of shape (N, classes).
         iterator (chainer_sno.ArrayIterator): the data, with ``repeat=False``.
-        converter (callable): makes arrays of a mini-batch.
+        converter (callable): makes arrays of a mini-batch; by default what the iterator needs.
         device (device specifier): where to send the mini-batches.
 
     Returns:
@@ -140,6 +161,7 @@ def measure(
     """
     if getattr(iterator, "repeat", getattr(iterator, "_repeat", False)):
         raise ValueError("the iterator of an evaluation must not repeat: make it with repeat=False")
+    converter = converter or choose_converter(iterator)
     iterator.reset()
     loss: dict[Any, Any] = {}
     wrong: dict[Any, Any] = {}
@@ -195,9 +217,10 @@ def error_against_samples(
     bernoulli: Bernoulli,
     iterator: Any,
     ks: Sequence[int] = (1, 2, 5, 10, 20, 50),
-    converter: Callable[..., Any] = pass_arrays,
+    converter: Callable[..., Any] | None = None,
     device: DeviceSpec = None,
     chunk: int = 10,
+    reestimate: Any = None,
 ) -> SampleErrors:
     """Return the error of the stochastic prediction against its number of structures.
 
@@ -209,9 +232,10 @@ def error_against_samples(
         bernoulli (chainer_sno.Bernoulli): the distribution.
         iterator (chainer_sno.ArrayIterator): the data, with ``repeat=False``.
         ks (sequence of int): the numbers of structures.
-        converter (callable): makes arrays of a mini-batch.
+        converter (callable): makes arrays of a mini-batch; by default what the iterator needs.
         device (device specifier): where to send the mini-batches.
         chunk (int): structures computed at once, a matter of memory.
+        reestimate (int or tuple): for the deterministic prediction, see :func:`predict`.
 
     Returns:
         SampleErrors: in the order of K.
@@ -223,7 +247,7 @@ def error_against_samples(
     if not wanted or wanted[0] < 1:
         raise ValueError(f"ks must be numbers of structures, each at least 1, not {list(ks)}")
     structures = structures_of(bernoulli, wanted[-1])
-    mode = deterministic(link, bernoulli)
+    mode = deterministic(link, bernoulli, reestimate)
 
     def predict_logs(x: Array) -> dict[int, Array]:
         # 0 for the mode; the log of a probability that underflowed is -inf, and so is its loss.

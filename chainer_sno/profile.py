@@ -11,7 +11,11 @@ import numpy
 from chainer_sno._import_chainer import chainer
 
 #: The links whose weights and operations are counted.
-COUNTED = (chainer.links.Linear, chainer.links.Convolution2D)
+COUNTED = (
+    chainer.links.Linear,
+    chainer.links.Convolution2D,
+    chainer.links.DepthwiseConvolution2D,
+)
 
 
 class _Counter(chainer.LinkHook):
@@ -28,7 +32,9 @@ class _Counter(chainer.LinkHook):
             W = args.link.W
             self.weights[id(W)] = W.size
             # Each output channel, a row of W, is computed once a sample and pixel.
-            self.flops += 2 * W.size * (args.out.size // len(W))
+            depthwise = isinstance(args.link, chainer.links.DepthwiseConvolution2D)
+            rows = W.shape[0] * W.shape[1] if depthwise else len(W)
+            self.flops += 2 * W.size * (args.out.size // rows)
 
 
 def count(network: Any, shape: Sequence[int]) -> dict[str, int]:
@@ -38,8 +44,9 @@ def count(network: Any, shape: Sequence[int]) -> dict[str, int]:
     Biases, activations, batch normalisation and pooling are left out of weights and operations.
 
     Args:
-        network (chainer.Link): from x to outputs; of :class:`chainer.links.Linear` and
-            :class:`chainer.links.Convolution2D`, and of links without weights.
+        network (chainer.Link): from x to outputs; of :class:`chainer.links.Linear`,
+            :class:`chainer.links.Convolution2D` and :class:`chainer.links.DepthwiseConvolution2D`,
+            and of links without weights.
         shape (tuple of int): of one sample.
 
     Returns:
@@ -55,8 +62,8 @@ def count(network: Any, shape: Sequence[int]) -> dict[str, int]:
     for path, parameter in network.namedparams():
         if parameter.ndim > 1 and id(parameter) not in counter.weights:
             raise ValueError(
-                f"the operations of {path} cannot be counted: it is not the weight of a Linear or "
-                "Convolution2D link that takes part in the forward pass"
+                f"the operations of {path} cannot be counted: it is not the weight of a Linear, "
+                "Convolution2D or DepthwiseConvolution2D link that takes part in the forward pass"
             )
     return {
         "weights": sum(counter.weights.values()),

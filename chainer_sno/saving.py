@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from chainer_sno import saving_networks
 from chainer_sno._import_chainer import chainer
 from chainer_sno.files import DAMAGE, read_npz, write_npz
 from chainer_sno.links import MLP, CompactDenseNet
@@ -25,42 +26,53 @@ def save_compact(path: str | Path, network: Any) -> None:
     ``description``, a text in JSON: the kind of the network, its geometry and its dtype.  It is
     written in one step: it is whole, or what was there before.
 
+    Of a network of one's own, such as :func:`chainer_sno.compact` returns of what
+    :func:`chainer_sno.links.select` made, the file holds the arrays and the sizes.  Its class is
+    code, which no file holds: :func:`load_compact` needs a network of that class, of any widths.
+
     Args:
         path (str or pathlib.Path): the file, by custom with the ending ``.npz``.
-        network (chainer.Link): a :class:`~chainer_sno.links.MLP` or a
-            :class:`~chainer_sno.links.CompactDenseNet`, such as :func:`chainer_sno.compact`
-            returns.
+        network (chainer.Link): a plain network, such as :func:`chainer_sno.compact` returns.
 
     Raises:
-        TypeError: it is another link.
-        ValueError: the activation of its units has no name.
+        TypeError: it is a searchable link, or none.
+        ValueError: the activation of a MLP's units has no name; or a parameter waits for a first
+            call.
         OSError: the file cannot be written.
     """
+    name = type(network).__name__
+    if not isinstance(network, chainer.Link):
+        raise TypeError(f"a {name} is no chainer.Link")
+    if hasattr(network, "costs"):
+        raise TypeError(f"{name} is searchable, no plain network: compact it first")
     if type(network) not in KINDS.values():
-        raise TypeError(
-            f"network must be one of {', '.join(KINDS)}, not {type(network).__name__}: compact "
-            "it first"
-        )
+        own = {"format": FORMAT, **saving_networks.describe(network)}
+        write_npz(path, {"description": json.dumps(own), **saving_networks.arrays_of(network)})
+        return
     description = {
         "format": FORMAT,
-        "kind": type(network).__name__,
+        "kind": name,
         "geometry": network.geometry,
         "dtype": next(network.params()).dtype.name,
     }
     write_npz(path, {"description": json.dumps(description), **serialize(network)})
 
 
-def load_compact(path: str | Path) -> Any:
+def load_compact(path: str | Path, network: Any = None) -> Any:
     """Return a network that :func:`save_compact` saved, on the CPU.
 
     Args:
         path (str or pathlib.Path): the file.
+        network (chainer.Link): for a network of one's own, one of its class, of any widths, such
+            as the one that was given to :func:`chainer_sno.links.select`; a copy of it gets the
+            sizes and the arrays of the file.
 
     Returns:
         chainer.Link: with the weights and statistics of the saved one.
 
     Raises:
         ValueError: the file is damaged or holds no such network; the message is one line.
+        TypeError: the file holds a network of one's own, and none is given; or the other way round.
         OSError: it cannot be read.
     """
     try:
@@ -71,11 +83,18 @@ def load_compact(path: str | Path) -> Any:
                 f"the file has format {description['format']}, and this version reads format "
                 f"{FORMAT}"
             )
-        with chainer.using_config("dtype", numpy.dtype(description["dtype"])):
-            network = KINDS[description["kind"]](
-                **description["geometry"], initialW=chainer.initializers.Zero()
-            )
-        load_arrays(network, arrays)
+        own = description["kind"] == saving_networks.KIND
+        if own and network is not None:
+            return saving_networks.restore(network, description, arrays)
+        what = str(description["class" if own else "kind"])
+        if own == (network is None):
+            found = None  # one is needed and missing, or given and not needed
+        else:
+            with chainer.using_config("dtype", numpy.dtype(description["dtype"])):
+                found = KINDS[description["kind"]](
+                    **description["geometry"], initialW=chainer.initializers.Zero()
+                )
+            load_arrays(found, arrays)
     except OSError:
         raise
     except (*DAMAGE, AttributeError, IndexError, TypeError) as error:
@@ -83,7 +102,12 @@ def load_compact(path: str | Path) -> Any:
         raise ValueError(
             f"{str(path)!r} is not the file of a compact network ({reason})"
         ) from error
-    return network
+    if found is None:
+        raise TypeError(
+            f"{str(path)!r} holds a {what}, "
+            + (f"whose class no file holds: give a {what} too" if own else "which needs no network")
+        )
+    return found
 
 
 def load_arrays(link: Any, arrays: Any) -> None:

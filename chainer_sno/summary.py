@@ -22,6 +22,10 @@ class StructureSummary:
         bits (tuple of int): bits that are on, and all.
         usage_rate (float): by the costs of the distribution (reading R1).
         weight_ratio (float): the fraction of the weights; None where the link does not state it.
+        remaining (dict): weights and floating-point operations of one example that remain, and
+            all, as pairs under ``"weights"`` and ``"flops"``; empty where the link does not state
+            them (``link.remaining``).  They are those of the smaller network, which the usage rate
+            is not: it counts a weight between two channels at both of its ends.
         groups (dict): from the name of a group to its bits that are on, and all of it.
     """
 
@@ -34,17 +38,34 @@ class StructureSummary:
         self.weight_ratio: float | None = None
         if hasattr(link, "weight_ratio"):
             self.weight_ratio = link.weight_ratio(mode)
+        self.remaining: dict[str, tuple[int, int]] = {}
+        if hasattr(link, "remaining"):
+            self.remaining = link.remaining(mode)
         self.groups: dict[str, tuple[int, int]] = {
             name: (int(mode[group].sum()), len(mode[group]))
             for name, group in getattr(link, "groups", {}).items()
         }
+
+    def words(self) -> str:
+        """Return the usage rate and what remains, in one line."""
+        parts = [f"usage rate {self.usage_rate:.1%}, in {self.criterion}"]
+        left = [
+            f"{kept / max(whole, 1):.1%} of the {name}"
+            for name, (kept, whole) in self.remaining.items()
+        ]
+        if not left and self.weight_ratio is not None:
+            left = [f"{self.weight_ratio:.1%} of the weights"]
+        return "; ".join([*parts, f"{' and '.join(left)} remain"] if left else parts)
 
     def _rows(self) -> list[tuple[str, str, str]]:
         """Return the lines of the table: name, bits on of all, fraction."""
         parts = {**self.groups, "bits on": self.bits}
         rows = [(name, f"{on} of {n}", f"{on / n:.1%}") for name, (on, n) in parts.items()]
         rows.append(("usage rate", f"in {self.criterion}", f"{self.usage_rate:.1%}"))
-        if self.weight_ratio is not None:
+        for name, (left, whole) in self.remaining.items():
+            words = f"{left:,} of {whole:,}"
+            rows.append((f"{name} that remain", words, f"{left / max(whole, 1):.1%}"))
+        if self.weight_ratio is not None and "weights" not in self.remaining:
             rows.append(("weight ratio", "", f"{self.weight_ratio:.1%}"))
         return rows
 

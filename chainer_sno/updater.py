@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from chainer_sno import batch_statistics
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array, DeviceSpec
 from chainer_sno.bernoulli import Bernoulli
-from chainer_sno.iterators import convert
+from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.utility import ranking_utility
 
 
@@ -23,6 +24,28 @@ def _use_threads(link: Any, threads: int) -> None:
         link.threads = threads
     elif threads > 1:
         raise ValueError(f"{type(link).__name__} computes with one thread, not with {threads}")
+
+
+def check_target(link: Any) -> None:
+    """Check that a link is searchable, as far as it says so.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if hasattr(link, "costs"):
+        return
+    name = type(link).__name__
+    if isinstance(link, chainer.links.Classifier):
+        raise TypeError(
+            f"a {name} computes a loss, and a search needs the outputs of each structure: set the "
+            "optimizer up with the searchable link itself, and give loss_func to the updater"
+        )
+    if not isinstance(link, chainer.Link):
+        raise TypeError(f"a {name} is no searchable link: call optimizer.setup(link) first")
+    raise TypeError(
+        f"{name} has no costs, so it is not searchable: chainer_sno.links.select makes a plain "
+        "network searchable, and chainer_sno.links says what a link needs"
+    )
 
 
 def check_samples(serializer: Any, samples: int) -> None:
@@ -60,13 +83,15 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         samples (int): :math:`\lambda`, the structures drawn in one iteration.
         loss_func (callable): from the outputs of one structure and t to its loss, a scalar
             variable that is a mean over the mini-batch.
-        converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater.
+        converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater; by
+            default what the iterator needs, see :func:`chainer_sno.iterators.choose_converter`.
         device (device specifier): where to train, as in Chainer's StandardUpdater.
         threads (int): that compute at once, for a link that says how many may: on a CPU,
             :class:`chainer_sno.links.DenseNet`.  By default the link's ``threads`` stay as they
             are.  The numbers do not depend on it.
 
     Raises:
+        TypeError: the optimizer's target is no searchable link.
         ValueError: ``samples`` or ``threads`` is less than one, the distribution has another number
             of bits than the link, or the link cannot use threads.
     """
@@ -82,10 +107,11 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         bernoulli: Bernoulli,
         samples: int = 2,
         loss_func: Callable[..., Any] = chainer.functions.softmax_cross_entropy,
-        converter: Callable[..., Any] = chainer.dataset.concat_examples,
+        converter: Callable[..., Any] | None = None,
         device: DeviceSpec = None,
         threads: int | None = None,
     ) -> None:
+        check_target(optimizer.target)
         if threads is not None:
             _use_threads(optimizer.target, threads)
         if samples < 1:
@@ -95,7 +121,9 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
                 f"the link has {len(optimizer.target.costs)} bits and the distribution has "
                 f"{len(bernoulli)}: make the distribution with the costs of the link"
             )
+        converter = converter or choose_converter(iterator)
         super().__init__(iterator, optimizer, converter, device, loss_func)
+        batch_statistics.remember(optimizer.target, iterator, converter)
         if self.device is not None:
             bernoulli.to_device(self.device)
         self.bernoulli = bernoulli

@@ -78,7 +78,10 @@ for what in dist/*.whl dist/*.tar.gz ./checkout; do
     mkdir -p elsewhere
     (cd elsewhere && python ../train.py)
 done
+# The example needs the package and its extra, and nothing else of the checkout.
+pip install -qq --disable-pip-version-check --no-build-isolation "./checkout[examples]"
+(cd elsewhere && python ../checkout/examples/fashion_mnist_channels.py --quick)
 # What the extras name is to be had, all of it together.
 pip install -qq --disable-pip-version-check --dry-run --no-build-isolation \
-    "./checkout[dask,docs,fast,onnx,reproduce,test]"
+    "./checkout[dask,docs,examples,fast,onnx,plot,reproduce,test]"
 echo "ok: the extras fit together"

@@ -6,7 +6,15 @@ are the reference that the tests hold it against.
 """
 
 from chainer_sno.extensions import Synchronise
-from chainer_sno.fast.engine import Engine
-from chainer_sno.fast.updaters import FastStandardUpdater, FastStructureUpdater
+
+try:
+    from chainer_sno.fast.engine import Engine
+    from chainer_sno.fast.updaters import FastStandardUpdater, FastStructureUpdater
+except ModuleNotFoundError as error:
+    if error.name != "numba":
+        raise
+    raise ImportError(
+        "the fast path needs the package numba: pip install numba, or chainer_sno[fast]"
+    ) from error
 
 __all__ = ["Engine", "FastStandardUpdater", "FastStructureUpdater", "Synchronise"]

@@ -20,7 +20,7 @@ from chainer_sno.accelerated import (
 )
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
-from chainer_sno.iterators import convert
+from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
 from chainer_sno.updater import StructureUpdater, check_samples
 from chainer_sno.utility import ranking_utility
@@ -409,7 +409,8 @@ class FastStandardUpdater(Accelerated, chainer.training.updaters.StandardUpdater
     Args:
         iterator (chainer.dataset.Iterator): mini-batches; the examples are pairs (x, t).
         optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`.
-        converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater.
+        converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater; by
+            default what the iterator needs, see :func:`chainer_sno.iterators.choose_converter`.
 
     Raises:
         ValueError: the link or the optimizer is another, or the link is on a GPU.
@@ -421,9 +422,9 @@ class FastStandardUpdater(Accelerated, chainer.training.updaters.StandardUpdater
         self,
         iterator: Any,
         optimizer: Any,
-        converter: Callable[..., Any] = chainer.dataset.concat_examples,
+        converter: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(iterator, optimizer, converter)
+        super().__init__(iterator, optimizer, converter or choose_converter(iterator))
         link = optimizer.target
         if not isinstance(link, links.MLP):
             raise ValueError(

@@ -1,5 +1,8 @@
 """Searchable links, the contract that they keep, and the plain networks that they become.
 
+**A plain network** becomes searchable by naming its layers: :func:`select`.  The contract is for
+what that cannot follow, and for other kinds of bits.
+
 **What is needed.**  A link is searchable when it is a :class:`chainer.Link` with two things:
 
 * ``link(x, structures)``: a mini-batch ``x`` of N examples and structures, bool of shape
@@ -30,10 +33,14 @@ come as bool on the device of the link; cast them to the dtype of what they mult
   else the link knows, an array of shape (d,); ValueError for another.  ``x_shape`` is the shape of
   one example, or None.  For :func:`chainer_sno.complexity.costs`.
 * ``link.criterion``: what ``costs`` count, a word for reports.
+* ``link.remaining(structure)``: how many weights and operations of one example a structure keeps, a
+  dictionary with pairs (remaining, all) under ``"weights"`` and ``"flops"``.  For reports.
+* ``link.reestimate``: how many training mini-batches re-estimate the statistics of batch
+  normalisation by default, see :func:`chainer_sno.compact` and
+  :class:`chainer_sno.extensions.StructureEvaluator`; without it, none.
 
 **Whether it is right.**  :func:`chainer_sno.testing.check_searchable` holds a link against all of
-this.  A link from the outside, the channels of a convolutional network, is in
-``examples/fashion_mnist_channels.py``; in short::
+this.  What it asks for, in short::
 
     class Gated(chainer.Chain):
         def __init__(self):
@@ -55,6 +62,7 @@ from chainer_sno.links.masked_linear import MaskedLinear
 from chainer_sno.links.masked_mlp import MaskedMLP
 from chainer_sno.links.mlp import MLP
 from chainer_sno.links.plain_dense_net import PlainDenseNet
+from chainer_sno.links.select import SelectedNetwork, select
 
 __all__ = [
     "MLP",
@@ -64,4 +72,6 @@ __all__ = [
     "PlainDenseNet",
     "MaskedLinear",
     "MaskedMLP",
+    "SelectedNetwork",
+    "select",
 ]

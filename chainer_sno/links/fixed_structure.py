@@ -50,4 +50,5 @@ class FixedStructure(chainer.Chain):
             ValueError: nothing of the network remains.
             TypeError: the link does not say what remains of it.
         """
-        return compact(self.link, self.structure)
+        # Its running statistics are those of this very structure.
+        return compact(self.link, self.structure, reestimate=0)

@@ -11,6 +11,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+from chainer_sno.batch_statistics import norms_of
 from chainer_sno.testing import absent, computed, stated
 from chainer_sno.testing.report import Finding, NotSearchable, Report
 from chainer_sno.testing.subject import CallFailed, Subject
@@ -105,6 +106,11 @@ def _check(link: Any, x: Array, skip: set[str], bits: int, seed: int) -> Report:
         message = f"{name} is not a chainer.Link: derive it from chainer.Chain"
         return Report(name, (Finding("link", message),))
     subject = Subject(link, x, bits, seed)
+    if norms_of(subject.plain):
+        subject.notes.append(
+            "running statistics of batch normalisation average over the sampled structures, which "
+            "the most probable one is not: evaluate and compact with reestimate=..."
+        )
     findings: list[Finding] = []
     passed: list[str] = []
     for check, function in CHECKS.items():

@@ -105,23 +105,24 @@ class Switch:
         own, acts = (a[name].reshape(len(a[name]), -1).any(axis=1) for a in (self.own, self.acts))
         return numpy.logical_and(own, ~acts)
 
-    def left_behind(self) -> list[tuple[str, int]]:
+    def left_behind(self) -> list[tuple[str, int, str]]:
         """Return the rows that should be switched with the bit's own, and still act without it.
 
         Returns:
-            list: the name of the parameter and the row, for each.
+            list: the name of the parameter and the row, and the name of the parameter whose row
+            is switched off, for each.
         """
         found = []
         lengths = {name: len(own) for name, own in self.own.items() if own.ndim}
         for name, length in lengths.items():
             rows = self.rows(name)
-            if rows.all():
-                continue
+            if not self.acts[name].any():
+                continue  # what the whole link takes is gone, not what a row of it computes
             for other in lengths:
                 same_link = other.rsplit("/", 1)[0] == name.rsplit("/", 1)[0]
                 if other != name and same_link and lengths[other] == length:
                     acting = self.acts[other].reshape(length, -1).any(axis=1)
-                    found += [(other, int(row)) for row in numpy.flatnonzero(rows & acting)]
+                    found += [(other, int(row), name) for row in numpy.flatnonzero(rows & acting)]
         return found
 
 
@@ -136,10 +137,10 @@ def bits(subject: Subject) -> Iterator[str]:
     changed = dict.fromkeys(pending, 0)  # how often, without anything of its own
     looks = -(-LOOKS // len(pending))
     cut_only: set[int] = set()
-    left: dict[tuple[str, int], int] = {}
+    left: dict[tuple[str, int, str], int] = {}
     for attempt in range(ATTEMPTS):
         for structure in numpy.concatenate((subject.full(), subject.structures(1))):
-            behind: dict[tuple[str, int], int] = {}
+            behind: dict[tuple[str, int, str], int] = {}
             for switch in _switches(subject, structure, pending):
                 if not switch.changes:
                     continue
@@ -158,6 +159,7 @@ def bits(subject: Subject) -> Iterator[str]:
             break
         if attempt < ATTEMPTS - 1:
             subject.redraw()
+    left = _confirmed(subject, left)
     without = [bit for bit, n in looked.items() if n == 0]
     idle = [bit for bit in without if changed[bit] == 0]
     weak = [bit for bit in without if changed[bit] > 0]
@@ -174,7 +176,7 @@ def bits(subject: Subject) -> Iterator[str]:
             "get no gradient then: mask the values, not the gradients alone"
         )
     if left:
-        names = ", ".join(sorted({name for name, _ in left}))
+        names = ", ".join(sorted({name for name, _, _ in left}))
         yield (
             f"with {listed(sorted(set(left.values())))} off, {names} still acts in the place of "
             "what is switched off: mask after the bias, the normalisation and the activation "
@@ -197,14 +199,36 @@ def _switches(subject: Subject, structure: Array, pending: list[int]) -> Iterato
 
 
 def _unowned(
-    subject: Subject, structure: Array, left: dict[tuple[str, int], int]
-) -> dict[tuple[str, int], int]:
+    subject: Subject, structure: Array, left: dict[tuple[str, int, str], int]
+) -> dict[tuple[str, int, str], int]:
     """Return those rows of what was left behind that no other bit switches off."""
     if left:
         for switch in _switches(subject, structure, [*range(subject.d)]):
             left = {
-                (name, row): bit for (name, row), bit in left.items() if not switch.rows(name)[row]
+                (name, row, source): bit
+                for (name, row, source), bit in left.items()
+                if not switch.rows(name)[row]
             }
             if not left:
                 break
+    return left
+
+
+def _confirmed(
+    subject: Subject, left: dict[tuple[str, int, str], int]
+) -> dict[tuple[str, int, str], int]:
+    """Return those rows of what was left behind whose bit owns the row that is switched off.
+
+    Where all inputs of a unit but one sleep, the bit of that one seems to own the weights of the
+    unit.  With other noise on the parameters they act without it.
+    """
+    for _ in range(ATTEMPTS_TO_OWN if left else 0):
+        subject.redraw()
+        (full,) = subject.full()
+        for switch in _switches(subject, full, sorted(set(left.values()))):
+            left = {
+                (name, row, source): bit
+                for (name, row, source), bit in left.items()
+                if bit != switch.bit or not switch.acts[source][row].any()
+            }
     return left

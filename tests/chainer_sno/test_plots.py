@@ -24,8 +24,27 @@ def test_theta_is_drawn_by_group(rng):
         numpy.testing.assert_array_equal(steps.get_data().values, numpy.sort(theta)[::-1])
         area = axes.collections[0].get_paths()
         assert on == (max(p.vertices[:, 0].max() for p in area) if area else 0)
-    assert figure.get_suptitle() == f"usage rate {bernoulli.usage_rate():.1%}, in units"
+    title = f"usage rate {bernoulli.usage_rate():.1%}, in units"
+    title += f"; {network.weight_ratio(bernoulli.mode()):.1%} of the weights remain"
+    assert figure.get_suptitle() == title
     figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("package", "statement"),
+    [
+        ("matplotlib", "chainer_sno.plots.theta_by_group(None, None)"),
+        ("numba", "import chainer_sno.fast"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(package, statement):
+    code = f"import sys; sys.modules[{package!r}] = None; import chainer_sno; {statement}"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 1
+    last = found.stderr.splitlines()[-1]
+    extra = {"matplotlib": "plot", "numba": "fast"}[package]
+    assert last.startswith("ImportError: ")
+    assert last.endswith(f"pip install {package}, or chainer_sno[{extra}]")
 
 
 @pytest.mark.parametrize("theta", [0.1, 0.9])

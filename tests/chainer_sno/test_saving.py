@@ -6,7 +6,10 @@ import pytest
 from chainer_sno import compact, links, load_compact, save_compact
 from chainer_sno._import_chainer import chainer
 from chainer_sno.files import read_npz, write_npz
+from tests.chainer_sno.networks import NETWORKS as NETWORKS_OF_ONES_OWN
+from tests.chainer_sno.networks import SHAPE
 from tests.chainer_sno.test_compact import make_dense_net, structure_of
+from tests.chainer_sno.test_select import make
 
 NETWORKS = ("mlp", "inputs", "dropout", "dense_net")
 
@@ -63,7 +66,7 @@ def test_chainers_serializers_load_into_a_fresh_one_of_the_geometry(name, rng, t
 
 def test_what_no_file_can_hold_is_refused(rng, tmp_path):
     path = tmp_path / "network.npz"
-    with pytest.raises(TypeError, match="one of MLP, CompactDenseNet, not MaskedMLP: compact it"):
+    with pytest.raises(TypeError, match="MaskedMLP is searchable, no plain network: compact it"):
         save_compact(path, links.MaskedMLP(3, (2,), 2))
     with pytest.raises(ValueError, match="cannot be saved: give one of relu, tanh"):
         save_compact(path, links.MLP(3, (2,), 2, activation=lambda x: x))
@@ -148,3 +151,59 @@ def test_a_failed_save_leaves_the_file_that_was_there(rng, tmp_path, monkeypatch
         save_compact(path, make_network("inputs", rng)[0])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", NETWORKS_OF_ONES_OWN)
+def test_a_network_of_ones_own_comes_back_into_its_class(name, rng, tmp_path):
+    kind, _ = NETWORKS_OF_ONES_OWN[name]
+    link = make(name, rng)
+    structure = rng.random(link.d) < 0.6
+    for group in link.groups.values():
+        structure[group.start] = True
+    small = compact(link, structure, reestimate=0)
+    x = rng.standard_normal((3, *SHAPE)).astype("f")
+    path = tmp_path / "network.npz"
+    save_compact(path, small)
+    whole = kind()  # its parameters may wait for a first call
+    for network in (whole, link.network):
+        before = [None if p.array is None else p.array.copy() for p in network.params()]
+        found = load_compact(path, network)
+        with chainer.using_config("train", False):
+            numpy.testing.assert_array_equal(found(x).array, small(x).array)
+        for old, parameter in zip(before, network.params()):
+            assert old is None or numpy.array_equal(old, parameter.array)
+        assert found.x_shape == SHAPE
+        assert [str(child) for child in found.links()] == [str(child) for child in small.links()]
+    save_compact(tmp_path / "again.npz", found)
+    assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
+    chainer.optimizers.SGD().setup(found).update(lambda: chainer.functions.sum(found(x)))
+
+
+def test_a_network_of_ones_own_needs_its_class(rng, tmp_path):
+    path = tmp_path / "network.npz"
+    link = make("lenet", rng)
+    save_compact(path, link.network)
+    lenet, vgg = (NETWORKS_OF_ONES_OWN[name][0]() for name in ("lenet", "vgg"))
+    with pytest.raises(TypeError, match="holds a LeNet5, whose class no file holds: give a LeNet5"):
+        load_compact(path)
+    with pytest.raises(ValueError, match="of the class LeNet5, and the network given is a VGG"):
+        load_compact(path, vgg)
+    del lenet.conv1.b
+    with pytest.raises(ValueError, match="conv1/b is one too many"):
+        load_compact(path, lenet)
+    with pytest.raises(ValueError, match="has no values yet: call the network once"):
+        save_compact(tmp_path / "x", vgg)
+    with pytest.raises(TypeError, match="SelectedNetwork is searchable"):
+        save_compact(tmp_path / "x", link)
+    save_compact(path, links.MLP(3, (2,), 2))
+    with pytest.raises(TypeError, match="holds a MLP, which needs no network"):
+        load_compact(path, lenet)
+    with chainer.using_config("dtype", numpy.float64):
+        double = make("lenet").network
+    save_compact(path, double)
+    with pytest.raises(ValueError, match="conv1/W is float64 of 4 axes, not float32 of 4"):
+        load_compact(path, link.network)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="is not the file of a compact network"):
+        load_compact(path, link.network)

@@ -1,8 +1,17 @@
 import numpy
 import pytest
 
-from chainer_sno import Bernoulli, StructureSummary, StructureUpdater, complexity, extensions, links
+from chainer_sno import (
+    Bernoulli,
+    StructureSummary,
+    StructureUpdater,
+    complexity,
+    extensions,
+    links,
+    profile,
+)
 from chainer_sno._import_chainer import chainer
+from tests.chainer_sno.networks import NETWORKS, SHAPE
 
 
 @pytest.fixture
@@ -76,3 +85,36 @@ def test_what_is_printed_says_something(network, bernoulli):
         f"<StructureUpdater of MaskedMLP: 4 structures an iteration, 0 iterations done, "
         f"{bernoulli!r}>"
     )
+
+
+def test_what_remains_is_printed_beside_the_usage_rate(rng):
+    numpy.random.seed(0)
+    kind, layers = NETWORKS["lenet"]
+    link = links.select(kind(), layers, SHAPE)
+    bernoulli = Bernoulli(link.costs, criterion="flops")
+    bernoulli.theta[...] = numpy.where(numpy.arange(link.d) % 3 == 0, 0.9, 0.1)
+    counts = [
+        profile.count(link.compact(structure), SHAPE)
+        for structure in (bernoulli.mode(), numpy.ones(link.d, dtype=bool))
+    ]
+    summary = StructureSummary(link, bernoulli)
+    expected = {}
+    for what in ("weights", "flops"):
+        left, whole = (count[what] for count in counts)
+        expected[what] = left / whole
+        assert summary.remaining[what] == (left, whole)
+        line = next(line for line in repr(summary).splitlines() if f"{what} that remain" in line)
+        assert line.split()[3:] == [f"{left:,}", "of", f"{whole:,}", f"{left / whole:.1%}"]
+    # A weight between two channels counts at both of its ends in the one and once in the other.
+    assert summary.usage_rate > expected["flops"]
+    words = (
+        f"{expected['weights']:.1%} of the weights and {expected['flops']:.1%} of the flops remain"
+    )
+    assert summary.words() == f"usage rate {summary.usage_rate:.1%}, in flops; {words}"
+    observed = {}
+    reporter = chainer.Reporter()
+    with reporter.scope(observed), reporter:
+        extensions.StructureReport(link, bernoulli)(None)
+    assert observed["structure/weight_ratio"] == expected["weights"]
+    assert observed["structure/flops_ratio"] == expected["flops"]
+    assert observed["structure/conv1"] == 2

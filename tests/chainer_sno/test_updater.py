@@ -7,6 +7,7 @@ from chainer_sno import (
     ArrayIterator,
     Bernoulli,
     StructureUpdater,
+    extensions,
     links,
     pass_arrays,
     ranking_utility,
@@ -205,3 +206,60 @@ def test_bad_arguments_are_named(rng):
         StructureUpdater(
             updater.get_iterator("main"), updater.get_optimizer("main"), Bernoulli(numpy.ones(4))
         )
+
+
+def test_the_converter_follows_from_the_iterator(rng):
+    updater = make_updater(rng, converter=None)
+    expected = make_updater(numpy.random.default_rng(20190907))
+    examples = chainer.datasets.TupleDataset(*updater.get_iterator("main").arrays)
+    optimizer = updater.get_optimizer("main")
+    serial = StructureUpdater(
+        chainer.iterators.SerialIterator(examples, 8), optimizer, updater.bernoulli
+    )
+    assert serial.converter is chainer.dataset.concat_examples
+    updater.update()
+    expected.update()
+    for name, array in arrays_of(updater).items():
+        numpy.testing.assert_array_equal(array, arrays_of(expected)[name])
+    serial.update()
+
+
+@pytest.mark.parametrize("name", ["concat_examples", "pass_arrays"])
+def test_the_wrong_converter_is_named(name, rng):
+    updater = make_updater(rng)
+    iterator, converter = updater.get_iterator("main"), chainer.dataset.concat_examples
+    if name == "pass_arrays":
+        examples = chainer.datasets.TupleDataset(*iterator.arrays)
+        iterator, converter = chainer.iterators.SerialIterator(examples, 8), pass_arrays
+    optimizer = updater.get_optimizer("main")
+    wrong = StructureUpdater(iterator, optimizer, updater.bernoulli, converter=converter)
+    with pytest.raises(ValueError, match=f"the converter {name} does not make .*leave it out"):
+        wrong.update()
+
+
+def test_examples_that_are_no_pairs_are_named(rng):
+    updater = make_updater(rng)
+    examples = chainer.datasets.TupleDataset(numpy.zeros((8, 6), "f"))
+    iterator = chainer.iterators.SerialIterator(examples, 2)
+    wrong = StructureUpdater(iterator, updater.get_optimizer("main"), updater.bernoulli)
+    with pytest.raises(
+        ValueError, match="a mini-batch that is a list of 2 .*it returned a tuple of"
+    ):
+        wrong.update()
+
+
+def test_what_is_not_searchable_is_refused_with_what_to_do(rng):
+    updater = make_updater(rng)
+    iterator, bernoulli = updater.get_iterator("main"), updater.bernoulli
+    plain = links.MLP(6, (5,), 3)
+    for target, message in [
+        (chainer.links.Classifier(plain), "a Classifier computes a loss, .*loss_func"),
+        (plain, "MLP has no costs, .*links.select"),
+    ]:
+        optimizer = chainer.optimizers.SGD().setup(target)
+        with pytest.raises(TypeError, match=message):
+            StructureUpdater(iterator, optimizer, bernoulli)
+        with pytest.raises(TypeError, match=message):
+            extensions.StructureEvaluator(iterator, target, bernoulli)
+    with pytest.raises(TypeError, match=r"call optimizer\.setup"):
+        StructureUpdater(iterator, chainer.optimizers.SGD(), bernoulli)
