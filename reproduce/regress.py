@@ -327,8 +327,8 @@ def read(name, directory, data_dir=None):
             )
         if content["case"] != name:
             raise ReproduceError(
-                f"{str(path)!r} is the baseline of {content['case']!r}, not of {name!r}: write it "
-                f"write it anew with {mend}"
+                f"{str(path)!r} is the baseline of {content['case']!r}, not of {name!r}: write "
+                f"it anew with {mend}"
             )
         content["settings"].keys()
         numbers = content["numbers"]

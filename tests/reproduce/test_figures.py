@@ -354,7 +354,7 @@ def test_two_records_of_one_name_must_be_the_same(tmp_path):
     ("part", "name", "value", "message"),
     [
         ("result", "test_error", None, "at result/test_error"),
-        ("result", "structure", "0101", "not 273 bits"),
+        ("result", "structure", "0101", "has 4 bits, and its settings have 273"),
         ("result", "test_error", float("nan"), "is nan"),
         ("result", "test_error", 0.25, "last epoch"),
         ("result", "iterations", 7, "iterations"),
@@ -497,9 +497,9 @@ def test_the_command_draws_named_records(tmp_path, capsys):
     ("arguments", "message"),
     [
         (("--runs", "nowhere"), "--runs: there is no directory 'nowhere'"),
-        (("nowhere.json",), "'nowhere.json' is not a record of a run"),
+        (("nowhere.json",), "there is no file 'nowhere.json'"),
         (("lame.json",), "at result: 'test_error' is a required"),
-        (("good.json", "--out", "/dev/null/x"), "cannot write into '/dev/null/x'"),
+        (("good.json", "--out", "/dev/null/x"), "'/dev/null/x' lies below the file"),
         (("--colour",), "unrecognized arguments: --colour"),
     ],
 )

@@ -311,8 +311,8 @@ def damage(content):
         (lambda path, change: path.write_text("[]"), "is damaged"),
         (lambda path, change: change(damage), "is damaged"),
         (lambda path, change: change(lambda c: c["numbers"].pop("losses")), "is damaged"),
-        (lambda path, change: change(lambda c: c.update(schema=0)), "has the schema 0, not 1"),
-        (lambda path, change: change(lambda c: c.update(case="units")), "is the baseline of units"),
+        (lambda path, change: change(lambda c: c.update(schema=0)), "has schema 0, not 1"),
+        (lambda path, change: change(lambda c: c.update(case="units")), "is the baseline of 'units'"),
     ],
 )
 def test_a_baseline_of_no_use_gets_one_line(do, message, baseline, capsys):
@@ -330,7 +330,7 @@ def test_a_baseline_of_no_use_gets_one_line(do, message, baseline, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--cases", "units,unicorns"), "case 'unicorns' is none of units, "),
+        (("--cases", "units,unicorns"), "there is no case 'unicorns': give some of units, "),
         (("--cases", "run-units", "--traces"), "none of the --cases"),
     ],
 )

@@ -208,6 +208,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path, capsys):
 def test_a_page_that_is_not_its_own_is_not_written_over(tmp_path, undrawn, capsys):
     (tmp_path / "README.md").write_text("# Mine\n")
     (tmp_path / "runs").mkdir()
+    test_compare.write([synthetic.unit(epsilon0="2^-7")], tmp_path / "runs")
     arguments = ["report", "--runs", str(tmp_path / "runs"), "--out"]
     assert cli.main([*arguments, str(tmp_path)]) == 2
     error = capsys.readouterr().err

@@ -334,11 +334,11 @@ def test_two_processes_do_not_train_the_same_run(tmp_path):
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
     result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30", "--weight-decay", "0")
     assert result.returncode == 2
-    assert "lower the learning rate" in result.stderr
+    assert "give a smaller --lr" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("*.json"))
     (failed,) = tmp_path.glob("*/failed.json")
-    assert "lower the learning rate" in json.loads(failed.read_text())["reason"]
+    assert "give a smaller --lr" in json.loads(failed.read_text())["reason"]
 
 
 def test_a_learning_rate_that_the_fast_path_cannot_take_is_named(tmp_path):

@@ -271,7 +271,7 @@ def test_a_failed_run_is_left_until_asked_for(tmp_path, capsys):
     bad = UnitSelection(method="fixed", width=4, epochs=2, lr=1e30, weight_decay=0.0, **SMALL)
     failures = sweep.run_all([bad, good], tmp_path)
     assert list(failures) == [bad.name]
-    assert "lower the learning rate" in failures[bad.name]
+    assert "give a smaller --lr" in failures[bad.name]
     assert len(the_records(tmp_path)) == 1
     (failed,) = tmp_path.glob("*/failed.json")
     before = failed.stat().st_mtime_ns
@@ -315,7 +315,7 @@ def test_status_tells_the_truth_while_and_after(tmp_path):
     assert whole.startswith("7 runs: 2 interrupted, 5 waiting; ")
 
 
-def test_status_does_without_chainer(tmp_path):
+def test_status_does_without_chainer():
     """It is asked again and again, and Chainer takes longer to import than it does to answer."""
     program = (
         "import sys\n"
@@ -323,10 +323,10 @@ def test_status_does_without_chainer(tmp_path):
         "code = cli.main(['status', '--out', sys.argv[1]])\n"
         "sys.exit(code or 'chainer' in sys.modules)"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
+    command = [sys.executable, "-c", program, "results/runs"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("0 runs")
+    assert " finished" in result.stdout
 
 
 def test_status_of_files_that_are_no_runs(tmp_path):
