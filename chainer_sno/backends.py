@@ -60,7 +60,8 @@ def make_updater(
     ``reference``   Chainer's own code: :class:`chainer_sno.StructureUpdater`, or Chainer's
                     StandardUpdater for a network of fixed structure; any link, optimizer and device
     ``fast``        compiled for the CPU: :class:`chainer_sno.links.MaskedMLP` or
-                    :class:`~chainer_sno.links.MLP` with NesterovAG; needs numba
+                    :class:`~chainer_sno.links.MLP` with NesterovAG,
+                    MomentumSGD or SGD; needs numba
     ``graph``       an iteration is one launch of a CUDA graph: the same links and DenseNets
                     with NesterovAG on a GPU, data on the GPU
     ``auto``        the first of ``graph``, ``fast`` and ``reference`` that can serve the network,
@@ -68,7 +69,8 @@ def make_updater(
     ==============  ===============================================================================
 
     On a CPU a :class:`chainer_sno.links.DenseNet` has a fast engine of its own, which any updater
-    uses.  Adam, and every optimizer but NesterovAG, trains with the reference.
+    uses.  Adam trains with the reference: its step on a weight without a gradient is no linear
+    map, see :mod:`chainer_sno.fast.rules`.
 
     The attribute ``backend`` of the updater names the backend.  ``refused`` says why the ones that
     come before it could not be used, a dictionary of texts.

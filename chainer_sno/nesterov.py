@@ -132,35 +132,45 @@ def _update(step: Callable[..., None], parameter: Any, decays: bool, decay: floa
     rule.t += 1
 
 
-def weight_decay(optimizer: Any) -> float:
+def weight_decay(
+    optimizer: Any, kinds: tuple[Any, ...] = (chainer.optimizers.NesterovAG,)
+) -> float:
     """Return the weight decay of an optimizer whose step the project's own code can do.
 
     Args:
         optimizer (chainer.Optimizer): set up.
+        kinds (tuple of type): the optimizers that the code knows.
 
     Returns:
         float: the sum of the rates of its WeightDecay hooks.
 
     Raises:
-        ValueError: it is not NesterovAG, or has another hook.
+        ValueError: it is of another kind, or has another hook.
     """
     hookable = optimizer._hookable
     hooks = [*hookable._pre_update_hooks.values(), *hookable._post_update_hooks.values()]
     decays = [hook for hook in hooks if isinstance(hook, chainer.optimizer_hooks.WeightDecay)]
-    if not isinstance(optimizer, chainer.optimizers.NesterovAG) or len(decays) < len(hooks):
+    if not isinstance(optimizer, kinds) or len(decays) < len(hooks):
+        names = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(
-            "the fast path needs the optimizer NesterovAG with no hook other than WeightDecay: "
-            "use the plain updater"
+            f"the fast path needs the optimizer {names} with no hook other than WeightDecay, not "
+            f"{type(optimizer).__name__} with {len(hooks) - len(decays)} others: use the plain "
+            "updater"
         )
     return sum(hook.rate for hook in decays)
 
 
-def parameter_decay(parameter: Any, optimizer: Any) -> float:
+def parameter_decay(
+    parameter: Any,
+    optimizer: Any,
+    kind: Any = chainer.optimizers.nesterov_ag.NesterovAGRule,
+) -> float:
     """Return the weight decay that one parameter has beside the optimizer's.
 
     Args:
         parameter (chainer.Parameter): of the optimizer's target.
-        optimizer (chainer.optimizers.NesterovAG): set up.
+        optimizer (chainer.Optimizer): set up.
+        kind (type): of its update rule.
 
     Returns:
         float: the sum of the rates of the WeightDecay hooks of its update rule.
@@ -169,10 +179,10 @@ def parameter_decay(parameter: Any, optimizer: Any) -> float:
         ValueError: the parameter is frozen, or its rule has another hook, kind or rate of its own.
     """
     rule, name = parameter.update_rule, parameter.name
-    if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule:
+    if type(rule) is not kind:
         raise ValueError(
-            f"the fast path needs NesterovAG, and {name} has the update rule {rule!r}: use the "
-            "plain updater"
+            f"the fast path needs {kind.__name__}, and {name} has the update rule {rule!r}: use "
+            "the plain updater"
         )
     if not rule.enabled:
         raise ValueError(

@@ -27,6 +27,7 @@ import numpy
 
 from chainer_sno._types import Array
 from chainer_sno.fast import kernels
+from chainer_sno.fast.rules import NESTEROV, Rule
 
 #: Velocities of the weights and of the biases, layer by layer.
 Velocities = tuple[Sequence[Array], Sequence[Array]]
@@ -56,13 +57,17 @@ def _place(k, mode, i, n):
 class _Basis:
     """The eigenbasis of an untouched weight's iteration, for one learning rate.
 
-    With no gradient, v' = mu v - lr decay W and W' = W + mu^2 v' - (1 + mu) lr decay W.  The map's
-    eigenvalues are real for any sensible setting, one just below 1 (slow), one near mu (fast).  A
-    state is the sum of a slow part (v, W) = (slow_v, 1) s and a fast part (v, W) = (fast_v, 1) f.
+    With no gradient, v' = mu v - lr decay W and W' = W + a v' - b lr decay W, where a and b are
+    those of the rule (:mod:`chainer_sno.fast.rules`).  The map's eigenvalues are real for any
+    sensible setting, one just below 1 (slow), one near mu (fast).  A state is the sum of a slow
+    part (v, W) = (slow_v, 1) s and a fast part (v, W) = (fast_v, 1) f.
     """
 
-    def __init__(self, lr, momentum, decay):
-        pull, span = lr * decay, 1 + momentum + momentum**2
+    def __init__(self, lr, momentum, decay, rule):
+        pull, span, lag = lr * decay, rule.span(momentum), rule.lag(momentum)
+        if not rule.has_momentum:
+            self._without_momentum(lr, pull)
+            return
         # The losses 1 - eigenvalue are the roots of e^2 - total e + pull = 0.  Solved for them, not
         # for the eigenvalues, since the slow one differs from 1 by about 1e-5 only.
         total = 1 - momentum + pull * span
@@ -75,12 +80,24 @@ class _Basis:
             )
         slow_loss = pull / fast_loss
         self.log_slow, self.log_fast = math.log1p(-slow_loss), math.log1p(-fast_loss)
-        self.slow_v = (pull * span - slow_loss) / momentum**3
-        self.fast_v = (pull * span - fast_loss) / momentum**3
+        self.slow_v = (pull * span - slow_loss) / lag
+        self.fast_v = (pull * span - fast_loss) / lag
         # A gradient g moves (v, W) by -lr * g * (1, span).
         self.add_fast = (-lr + self.slow_v * lr * span) / (self.fast_v - self.slow_v)
         self.add_slow = -lr * span - self.add_fast
         self.period = int(max(1, min(4096, math.log(_GROWTH) / -self.log_fast)))
+
+    def _without_momentum(self, lr, pull):
+        # The weight is its slow part: W' = (1 - pull) W.  Nothing ever enters the fast part.
+        if pull >= 1:
+            raise ValueError(
+                f"the fast path cannot train with {lr=} and lr * decay = {pull}: lower the "
+                "learning rate or the weight decay, or use the plain updater"
+            )
+        self.log_slow, self.log_fast = math.log1p(-pull), 0.0
+        self.slow_v, self.fast_v = 0.0, 1.0
+        self.add_slow, self.add_fast = -lr, 0.0
+        self.period = 4096
 
     def powers(self, age):
         """The eigenvalues (slow, fast) to the power age."""
@@ -95,8 +112,8 @@ class _Basis:
 class Engine:
     """Train a fully connected network with ReLU; ``Engine.step`` is one iteration.
 
-    The numbers are those of Chainer's NesterovAG with WeightDecay on every parameter (readings R6
-    and R14), up to rounding.
+    The numbers are those of Chainer's NesterovAG, MomentumSGD or SGD with WeightDecay on every
+    parameter (readings R6 and R14), up to rounding.
 
     Args:
         weights (list of numpy.ndarray): shape (out, in) each, inputs first, float32 or float64;
@@ -104,10 +121,11 @@ class Engine:
         biases (list of numpy.ndarray): shape (out,) each.
         lr (float): the learning rate; :attr:`lr` may be set between steps, and a new value costs
             a pass over all weights.
-        momentum (float): mu, strictly between 0 and 1.
+        momentum (float): mu, strictly between 0 and 1; ignored by a rule without momentum.
         decay (float): of the weights.
         velocities (tuple): v of the weights and of the biases, lists like theirs; zeros by default.
         bias_decay (float): of the biases; ``decay`` by default.
+        rule (chainer_sno.fast.rules.Rule): of the optimizer, NesterovAG's by default.
 
     Raises:
         ValueError: the momentum is out of range, or so much decay that it is no decay any more.
@@ -126,8 +144,9 @@ class Engine:
         decay: float = 1e-4,
         velocities: Velocities | None = None,
         bias_decay: float | None = None,
+        rule: Rule = NESTEROV,
     ) -> None:
-        if not 0 < momentum < 1:
+        if rule.has_momentum and not 0 < momentum < 1:
             raise ValueError(
                 f"the fast path needs a momentum between 0 and 1, both excluded, not {momentum}: "
                 "use the plain updater"
@@ -135,7 +154,8 @@ class Engine:
         self.dtype = numpy.asarray(weights[0]).dtype
         if self.dtype not in (numpy.float32, numpy.float64):
             raise TypeError(f"weights must be float32 or float64, not {self.dtype}")
-        self.momentum, self.decay = float(momentum), float(decay)
+        self.rule, self.decay = rule, float(decay)
+        self.momentum = float(momentum) if rule.has_momentum else 0.0
         self.bias_decay = self.decay if bias_decay is None else float(bias_decay)
         self._shapes = [numpy.shape(W) for W in weights]
         self._hidden = numpy.array([0] + [n for n, _ in self._shapes[:-1]], numpy.int64).cumsum()
@@ -166,7 +186,7 @@ class Engine:
     ) -> None:
         """Start over from plain arrays; the arguments are those of the constructor."""
         self._lr = float(lr)
-        self._basis = _Basis(self._lr, self.momentum, self.decay)
+        self._basis = _Basis(self._lr, self.momentum, self.decay, self.rule)
         self._age = 0  # iterations since the powers of the eigenvalues were 1
         self._fresh = [False] * len(self._shapes)  # whether _W holds the weights
         for k, shape in enumerate(self._shapes):
@@ -220,7 +240,7 @@ class Engine:
             state (dict): of :meth:`state`.
         """
         self._lr, self._age = float(state["lr"]), int(state["age"])
-        self._basis = _Basis(self._lr, self.momentum, self.decay)
+        self._basis = _Basis(self._lr, self.momentum, self.decay, self.rule)
         self._bias[...], self._bias_v[...] = state["bias"], state["bias_velocity"]
         for k in range(len(self._shapes)):
             self._S[k][...], self._F[k][...] = state[f"slow_{k}"], state[f"fast_{k}"]
@@ -239,7 +259,7 @@ class Engine:
 
     def _change_basis(self, lr):
         """Folds the powers back into S and F, in the eigenbasis of the (new) learning rate."""
-        old, new = self._basis, _Basis(lr, self.momentum, self.decay)
+        old, new = self._basis, _Basis(lr, self.momentum, self.decay, self.rule)
         slow, fast = old.powers(self._age)
         # f' = (v - new.slow_v W) / (new.fast_v - new.slow_v), v and W in terms of the old s and f.
         fs = slow * (old.slow_v - new.slow_v) / (new.fast_v - new.slow_v)
@@ -409,7 +429,8 @@ class Engine:
             if k:
                 dz = self._back_activations(k - 1, zs[k - 1], dh, modes, units[k], n, lam, drop)
         rates = kind(self.momentum), kind(self._lr), kind(self.bias_decay)
-        kernels.update_bias(self._bias, self._bias_v, self._bias_gradient, *rates)
+        update = kernels.update_bias if self.rule.nesterov else kernels.update_bias_with_momentum
+        update(self._bias, self._bias_v, self._bias_gradient, *rates)
         if self._age >= self._basis.period:
             self._change_basis(self._lr)
         return losses if last else losses.repeat(lam)

@@ -153,6 +153,16 @@ def update_bias(b, v, gradient, momentum, lr, decay):
 
 
 @compiled
+def update_bias_with_momentum(b, v, gradient, momentum, lr, decay):
+    """Chainer's MomentumSGD with weight decay; SGD where the momentum is 0."""
+    for i in range(len(b)):
+        g = gradient[i] + decay * b[i]
+        v[i] = momentum * v[i] - lr * g
+        b[i] += v[i]
+        gradient[i] = 0
+
+
+@compiled
 def activate(z, z_rows, z_start, bias, units, h, h_rows, h_start, n):
     """H = relu(z + bias) of one structure's units, rows renumbered from z's to h's.
 

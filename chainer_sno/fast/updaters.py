@@ -20,6 +20,7 @@ from chainer_sno.accelerated import (
 )
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
+from chainer_sno.fast.rules import RULES, rule_of
 from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
 from chainer_sno.updater import StructureUpdater, check_samples
@@ -134,7 +135,8 @@ class _Binding:
     Args:
         find_layers (callable): returns the layers of the network as they are, a list of
             chainer.links.Linear, inputs first.
-        optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay.
+        optimizer (chainer.Optimizer): NesterovAG, MomentumSGD or SGD, set up, with no hook but
+            WeightDecay.
 
     Raises:
         ValueError: the optimizer or a layer is another, or the network is not on the CPU.
@@ -145,6 +147,14 @@ class _Binding:
             raise ValueError(
                 "this fast path runs on the CPU only: use the captured updaters on a GPU"
             )
+        rule = rule_of(optimizer)
+        if rule is None:
+            names = ", ".join(each.name for each in RULES)
+            raise ValueError(
+                f"the fast path needs one of the optimizers {names}, not "
+                f"{type(optimizer).__name__}: use the plain updater"
+            )
+        self.rule = rule
         self._find_layers = find_layers
         self.layers = find_layers()
         check_layers(self.layers)
@@ -171,14 +181,18 @@ class _Binding:
         """Make the engine from the network and the optimizer as they are."""
         self._rates = self._current_rates()
         momentum, decay, bias_decay = self._rates
+        velocities = None
+        if self.rule.has_momentum:
+            velocities = [velocity(W) for W in self._weights], [velocity(b) for b in self._biases]
         self.engine = Engine(
             [W.array for W in self._weights],
             [b.array for b in self._biases],
             self.optimizer.lr,
             momentum,
             decay,
-            ([velocity(W) for W in self._weights], [velocity(b) for b in self._biases]),
+            velocities,
             bias_decay,
+            self.rule,
         )
         self._remember()
 
@@ -188,17 +202,21 @@ class _Binding:
         Raises:
             ValueError: the engine cannot do what the optimizer would.
         """
-        optimizer, both = self.optimizer, weight_decay(self.optimizer)
+        optimizer, both = self.optimizer, weight_decay(self.optimizer, (self.rule.optimizer,))
         own: list[float] = []
         for parameters in (self._weights, self._biases):
-            found = {parameter_decay(parameter, optimizer) for parameter in parameters}
+            found = {
+                parameter_decay(parameter, optimizer, self.rule.update_rule)
+                for parameter in parameters
+            }
             if len(found) > 1:
                 raise ValueError(
                     "the fast path has one weight decay for all weights and one for all biases, "
                     f"not several: {sorted(found)}; use the plain updater"
                 )
             own += found
-        return optimizer.momentum, both + own[0], both + own[1]
+        momentum = optimizer.momentum if self.rule.has_momentum else 0.0
+        return momentum, both + own[0], both + own[1]
 
     def _check_network(self) -> None:
         """Check that the network is the one that the engine was made of.
@@ -229,14 +247,17 @@ class _Binding:
                 parameter.__class__ = _held(type(parameter))  # type: ignore[arg-type]
             rule = parameter.update_rule
             if not isinstance(rule.state, _HeldState):
-                rule._state = _HeldState(rule.state)
+                rule._state = _HeldState(rule.state or {})
         self._known = [[array.copy() for array in pair] for pair in self._stored()]
 
     def _stored(self) -> Any:
         """Yield what the network has: the values and the velocity of each parameter."""
         for parameter in self._parameters:
             state = parameter.update_rule.state
-            yield stored(parameter), dict.__getitem__(state, "v")
+            if self.rule.has_momentum:
+                yield stored(parameter), dict.__getitem__(state, "v")
+            else:
+                yield (stored(parameter),)
 
     def _is_as_known(self) -> bool:
         """Return whether nobody has changed what the network has."""
@@ -295,7 +316,8 @@ class _Binding:
             for parameter, kind in ((layer.W, "weight"), (layer.b, "bias")):
                 values = found["weights" if kind == "weight" else "biases"]
                 stored(parameter)[...] = values[k]
-                velocity(parameter)[...] = found[f"{kind}_velocities"][k]
+                if self.rule.has_momentum:
+                    velocity(parameter)[...] = found[f"{kind}_velocities"][k]
         self._remember()
 
     def serialize(self, serializer: Any, epoch: int) -> None:
@@ -315,6 +337,12 @@ class _Binding:
         state = {name: serializer(name, value) for name, value in self.engine.state().items()}
         self.optimizer.t = int(serializer("t", self.optimizer.t))
         serializer("optimizer_lr", self.optimizer.lr)
+        rule = self.rule.name
+        # Snapshots that are older do not say it: they are NesterovAG's.
+        with contextlib.suppress(KeyError):
+            rule = str(serializer("rule", rule))
+        if rule != self.rule.name:
+            raise ValueError(f"the snapshot has the optimizer {rule}, here {self.rule.name}")
         if not loads:
             serializer("epoch", self.optimizer.epoch)
             return
@@ -344,7 +372,8 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
 
     Raises:
         ValueError: the link is not a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs
-            are not under selection, the optimizer is not NesterovAG with no hook but WeightDecay,
+            are not under selection, the optimizer is not one of NesterovAG, MomentumSGD and SGD
+            with no hook but WeightDecay,
             the loss is another, or the link is on a GPU.
     """
 
@@ -408,7 +437,7 @@ class FastStandardUpdater(Accelerated, chainer.training.updaters.StandardUpdater
 
     Args:
         iterator (chainer.dataset.Iterator): mini-batches; the examples are pairs (x, t).
-        optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`.
+        optimizer (chainer.Optimizer): as there; its target is a :class:`chainer_sno.links.MLP`.
         converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater; by
             default what the iterator needs, see :func:`chainer_sno.iterators.choose_converter`.
 

@@ -312,7 +312,10 @@ def damage(content):
         (lambda path, change: change(damage), "is damaged"),
         (lambda path, change: change(lambda c: c["numbers"].pop("losses")), "is damaged"),
         (lambda path, change: change(lambda c: c.update(schema=0)), "has schema 0, not 1"),
-        (lambda path, change: change(lambda c: c.update(case="units")), "is the baseline of 'units'"),
+        (
+            lambda path, change: change(lambda c: c.update(case="units")),
+            "is the baseline of 'units'",
+        ),
     ],
 )
 def test_a_baseline_of_no_use_gets_one_line(do, message, baseline, capsys):

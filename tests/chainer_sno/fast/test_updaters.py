@@ -15,8 +15,12 @@ from chainer_sno.uniforms import generator
 WIDTHS = (30, (25, 20, 15), 4)
 
 
+#: Makes the optimizer of the updaters; tests may set another.
+OPTIMIZER = {0: lambda: chainer.optimizers.NesterovAG(0.05, 0.9)}
+
+
 def optimizer_of(link):
-    optimizer = chainer.optimizers.NesterovAG(0.05, 0.9).setup(link)
+    optimizer = OPTIMIZER[0]().setup(link)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
     return optimizer
 
@@ -69,10 +73,10 @@ def compare(fast, plain, dtype):
         layer = theirs[name.rsplit("/", 1)[0] + "/W"].array
         scale = abs(layer).max()
         assert scale > 0
-        for a, b in [
-            (parameter.array, expected.array),
-            (parameter.update_rule.state["v"], expected.update_rule.state["v"]),
-        ]:
+        pairs = [(parameter.array, expected.array)]
+        if expected.update_rule.state:  # SGD has none
+            pairs.append((parameter.update_rule.state["v"], expected.update_rule.state["v"]))
+        for a, b in pairs:
             numpy.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
 
 
@@ -96,6 +100,91 @@ def test_200_iterations_agree(theta, samples, dtype):
             # A near-tie may rank the other way round in float32; follow the plain one from there.
             fast.bernoulli.theta[...] = plain.bernoulli.theta
     compare(fast, plain, dtype)
+
+
+@pytest.fixture(params=["MomentumSGD", "SGD"])
+def other_optimizer(request, monkeypatch):
+    """The updaters have another optimizer whose step is a linear map."""
+    kinds = {
+        "MomentumSGD": lambda: chainer.optimizers.MomentumSGD(0.05, 0.8),
+        "SGD": lambda: chainer.optimizers.SGD(0.2),
+    }
+    monkeypatch.setitem(OPTIMIZER, 0, kinds[request.param])
+    return request.param
+
+
+@pytest.mark.parametrize("theta", [0.5, 0.0, 1.0, "mixed"])
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_other_optimizers_agree(other_optimizer, theta, samples, dtype):
+    if theta == "mixed":
+        theta = numpy.arange(60) % 3 / 2
+    fast = structure_updater(FastStructureUpdater, samples, theta)
+    plain = structure_updater(StructureUpdater, samples, theta)
+    for i in range(60):
+        if i == 40:
+            for updater in (fast, plain):
+                updater.get_optimizer("main").lr /= 10
+        fast.update()
+        plain.update()
+        fast.bernoulli.theta[...] = plain.bernoulli.theta
+    compare(fast, plain, dtype)
+
+
+def test_weights_at_rest_decay_as_with_other_optimizers(other_optimizer, dtype):
+    """Units that are off move by decay and momentum alone, over several foldings of the powers."""
+    fast = structure_updater(FastStructureUpdater, 2, 0.5)
+    plain = structure_updater(StructureUpdater, 2, 0.5)
+    for structures in (numpy.ones((2, 60), bool), numpy.zeros((2, 60), bool)):
+        for _ in range(150):
+            x, t = next(fast.get_iterator("main"))
+            fast.step(x, t, structures)
+            plain.step(x, t, structures)
+    compare(fast, plain, dtype)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_fixed_structures_with_other_optimizers_agree(other_optimizer, ratio, dtype):
+    fast = standard_updater(FastStandardUpdater, ratio)
+    plain = standard_updater(chainer.training.updaters.StandardUpdater, ratio)
+    for _ in range(60):
+        fast.update()
+        plain.update()
+    compare(fast, plain, dtype)
+
+
+def test_other_optimizers_go_on_from_a_snapshot_with_the_same_bits(other_optimizer):
+    whole, first, second = (structure_updater(FastStructureUpdater) for _ in range(3))
+    for _ in range(60):
+        whole.update()
+    for _ in range(25):
+        first.update()
+    file = io.BytesIO()
+    chainer.serializers.save_npz(file, first)
+    file.seek(0)
+    chainer.serializers.load_npz(file, second)
+    for _ in range(35):
+        second.update()
+    expected = dict(whole.get_optimizer("main").target.namedparams())
+    for name, parameter in second.get_optimizer("main").target.namedparams():
+        numpy.testing.assert_array_equal(parameter.array, expected[name].array)
+
+
+def test_a_snapshot_of_another_optimizer_is_refused(monkeypatch):
+    first = structure_updater(FastStructureUpdater)
+    first.update()
+    file = io.BytesIO()
+    chainer.serializers.save_npz(file, first)
+    file.seek(0)
+    monkeypatch.setitem(OPTIMIZER, 0, lambda: chainer.optimizers.MomentumSGD(0.05, 0.9))
+    second = structure_updater(FastStructureUpdater)
+    with pytest.raises(ValueError, match="has the optimizer NesterovAG, here MomentumSGD"):
+        chainer.serializers.load_npz(file, second)
+
+
+def test_adam_is_refused_by_name(monkeypatch):
+    monkeypatch.setitem(OPTIMIZER, 0, chainer.optimizers.Adam)
+    with pytest.raises(ValueError, match="one of the optimizers NesterovAG, MomentumSGD, SGD, not"):
+        structure_updater(FastStructureUpdater)
 
 
 @pytest.mark.parametrize("kind", ["empty", "full"])
@@ -184,7 +273,7 @@ def test_what_it_is_not_for_is_named():
     with pytest.raises(ValueError, match="cross entropy"):
         make(links.MaskedMLP(*WIDTHS), loss_func=functions.mean_squared_error)
     with pytest.raises(ValueError, match="NesterovAG"):
-        make(links.MaskedMLP(*WIDTHS), chainer.optimizers.SGD())
+        make(links.MaskedMLP(*WIDTHS), chainer.optimizers.Adam())
     with pytest.raises(ValueError, match="trains an MLP"):
         make(links.MaskedMLP(*WIDTHS), kind=FastStandardUpdater)
     hooked = chainer.optimizers.NesterovAG()

@@ -1,0 +1,66 @@
+r"""The optimizers whose step on an untouched weight is a linear map, described once.
+
+With the gradient :math:`g`, weight decay included, such a step is
+
+.. math::
+    v' = \mu v - \eta g, \qquad W' = W + a\,v' - b\,\eta g.
+
+=============  =================  =======================  =================
+optimizer      :math:`\mu`        :math:`a`                :math:`b`
+=============  =================  =======================  =================
+NesterovAG     its momentum       :math:`\mu^2`            :math:`1 + \mu`
+MomentumSGD    its momentum       1                        0
+SGD            0                  1                        0
+=============  =================  =======================  =================
+
+The engine's eigenbasis and its step on the biases follow from the rule.  Adam does not fit: it
+divides by a root of the squared gradients, so an untouched weight does not follow a linear map.
+"""
+
+import dataclasses
+from typing import Any
+
+from chainer_sno._import_chainer import chainer
+
+_optimizers = chainer.optimizers
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The rule of an optimizer.
+
+    Attributes:
+        name (str): of the optimizer.
+        optimizer (type): the class of the optimizer.
+        update_rule (type): the class of its update rules.
+        nesterov (bool): whether a and b are those of NesterovAG; else they are 1 and 0.
+        has_momentum (bool): whether there are velocities.
+    """
+
+    name: str
+    optimizer: Any
+    update_rule: Any
+    nesterov: bool = False
+    has_momentum: bool = True
+
+    def span(self, momentum: float) -> float:
+        """Return a + b: by how many times the rate a gradient moves the weight."""
+        return 1 + momentum + momentum**2 if self.nesterov else 1.0
+
+    def lag(self, momentum: float) -> float:
+        """Return a mu: by how much the velocity before the step moves the weight."""
+        return momentum**3 if self.nesterov else momentum
+
+
+NESTEROV = Rule(
+    "NesterovAG", _optimizers.NesterovAG, _optimizers.nesterov_ag.NesterovAGRule, nesterov=True
+)
+MOMENTUM = Rule("MomentumSGD", _optimizers.MomentumSGD, _optimizers.momentum_sgd.MomentumSGDRule)
+SGD = Rule("SGD", _optimizers.SGD, _optimizers.sgd.SGDRule, has_momentum=False)
+#: The rules that the engine of a CPU knows.
+RULES = (NESTEROV, MOMENTUM, SGD)
+
+
+def rule_of(optimizer: Any) -> Rule | None:
+    """Return the rule of an optimizer; None where there is none."""
+    return next((rule for rule in RULES if isinstance(optimizer, rule.optimizer)), None)
