@@ -373,8 +373,7 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
     Raises:
         ValueError: the link is not a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs
             are not under selection, the optimizer is not one of NesterovAG, MomentumSGD and SGD
-            with no hook but WeightDecay,
-            the loss is another, or the link is on a GPU.
+            with no hook but WeightDecay, the loss is another, or the link is on a GPU.
     """
 
     def __init__(
