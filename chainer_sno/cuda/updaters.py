@@ -215,8 +215,8 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
         super().__init__(iterator, optimizer, bernoulli, samples)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels, samples
-        _check_device(link, arguments[2])
         self._check_link(link)
+        _check_device(link, arguments[2])
         if isinstance(link, links.PlainDenseNet):
             kernels, network = _dense(link, *arguments)
         else:
@@ -263,8 +263,8 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
-        _check_device(link, arguments[2])
         self._check_link(link)
+        _check_device(link, arguments[2])
         if isinstance(link, links.FixedStructure):
             kernels, network = _dense(link.link, *arguments)
         else:

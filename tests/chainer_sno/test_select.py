@@ -299,7 +299,7 @@ def test_what_is_no_network_of_layers_is_refused():
         select(Trouble(plain), ["conv1"], (5, 4, 4))
     with pytest.raises(ValueError, match="returns a tuple"):
         select(Trouble(plain, lambda y: (y, y)), ["conv1"], (3, 4, 4))
-    with pytest.raises(ValueError, match="'rows' is none of"):
+    with pytest.raises(ValueError, match="must be one of units, weights, flops"):
         select(good, ["conv1"], (3, 4, 4), criterion="rows")
 
 

@@ -282,7 +282,7 @@ def test_a_failed_run_is_left_until_asked_for(tmp_path, capsys):
     assert again == failures
     assert failed.stat().st_mtime_ns > before
     printed = "\n".join(status.lines([status.state(tmp_path, r) for r in (bad, good)]))
-    assert f"failed       {bad.name}: the loss of iteration" in printed
+    assert f"failed       {bad.name}: the training has diverged: the loss of iter" in printed
     assert "1 finished, 1 failed" in printed
 
 
