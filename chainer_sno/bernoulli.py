@@ -80,6 +80,7 @@ class Bernoulli(chainer.Link):
             raise ValueError(f"initial_theta must lie in [0, 1], not {initial_theta!r}")
         self.epsilon0 = float(epsilon0)
         self.eta = 1.0 / d if eta is None else float(eta)
+        # Algorithm 1, line 1: theta(0)
         self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d).astype(dtype))
         self.add_persistent("costs", c)
         self._largest = float(c.max())
@@ -120,7 +121,7 @@ class Bernoulli(chainer.Link):
         Returns:
             array: bool of shape (lambda, d).
         """
-        return self.uniforms.take(samples) < self.theta
+        return self.uniforms.take(samples) < self.theta  # Algorithm 1, line 5
 
     def update(self, structures: Array, utilities: Array) -> None:
         r"""Take one step of equation (7) and clamp :math:`\theta` to [1/d, 1 - 1/d].
@@ -152,14 +153,17 @@ class Bernoulli(chainer.Link):
             raise ValueError(f"utilities must be finite, not {utilities}")
         utilities = utilities.astype(theta.dtype)
         if xp is not numpy and theta.dtype == numpy.float64:
+            # eq. (7) and the clamp on a GPU, cuda/method.cu
             kernels = loaded(("method",), theta.dtype)
             structures = structures.astype(theta.dtype)
             arguments = structures, utilities, len(structures), d, self.penalty, self.eta, theta
             kernels.each("update_theta", d, *arguments)
             return
+        # eq. (7): the sum over the structures, from their ranking
         selection = (utilities[:, None] * (structures - theta)).sum(axis=0) / len(structures)
+        # eq. (7): the penalty, and the step
         step = self.eta * (selection - self.penalty * theta * (1 - theta))
-        xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)
+        xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)  # Algorithm 1, line 8
 
     @property
     def penalty(self) -> Any:
@@ -169,6 +173,7 @@ class Bernoulli(chainer.Link):
         """
         epsilon0, kept = self._kept_penalty
         if epsilon0 != self.epsilon0:
+            # Section 3, implementation remark: epsilon = epsilon_0 / max(c)
             kept = (self.epsilon0 / self._largest * self.costs).astype(self.theta.dtype)
             self._kept_penalty = self.epsilon0, kept
         return kept
@@ -179,7 +184,7 @@ class Bernoulli(chainer.Link):
         Returns:
             array: bool of shape (d,).
         """
-        return self.theta >= 0.5
+        return self.theta >= 0.5  # Section 3, prediction: m_i = 1 if theta_i >= 0.5
 
     def usage_rate(self) -> float:
         """Return the usage rate of the mode (reading R1).

@@ -112,8 +112,9 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         """Do one iteration of Algorithm 1."""
         iterator = self.get_iterator("main")
         optimizer = self.get_optimizer("main")
+        # Algorithm 1, line 4: the mini-batch, one for all structures
         x, t = convert(self.converter, iterator.next(), self.input_device)
-        structures = self.bernoulli.sample(self.samples)
+        structures = self.bernoulli.sample(self.samples)  # Algorithm 1, line 5
         losses = self.step(x, t, structures)
         graph, self._graph = self._graph, None
         chainer.report({"loss": losses.mean() if graph is None else graph}, optimizer.target)
@@ -138,12 +139,16 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         if isinstance(outputs, chainer.Variable):
             # Iterating over a variable indexes it, and the gradient of that is slow on a CPU.
             outputs = chainer.functions.separate(outputs)
+        # Algorithm 1, line 6: the losses
         losses = chainer.functions.stack([self.loss_func(y, t) for y in outputs])
         ranked = losses.array.astype("d")
         if chainer.config.keep_graph_on_report:  # as Chainer's DumpGraph asks for
             self._graph = chainer.functions.mean(chainer.functions.cast(losses, "d"))
+        # Algorithm 1, line 7: eq. (7); line 8: the clamp
         self.bernoulli.update(structures, ranking_utility(ranked))
+        # eq. (6): the gradient of the mean is the mean of the gradients
         chainer.functions.mean(losses).backward()
+        # Algorithm 1, line 9: a step of any optimizer
         optimizer.update()
         return ranked
 

@@ -18,6 +18,7 @@ def cumulative_utilities(samples: int) -> Array:
     Returns:
         numpy.ndarray: float64, shape (lambda + 1,); do not write to it.
     """
+    # Section 3, gradient approximation: u = 1 for the best ceil(lambda / 4), -1 for the worst
     count = -(-samples // 4)
     utilities = numpy.zeros(samples)
     utilities[:count] += 1

@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "mathml",
+    "paper",
     "reference",
 ]
 html_math_renderer = "mathml"
