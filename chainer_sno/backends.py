@@ -88,6 +88,26 @@ def make_updater(
     Raises:
         ValueError: there is no such backend, or the one that is asked for cannot serve the network,
             the optimizer or the device; the message says why.
+
+    Example:
+        >>> import chainer_sno, chainer, numpy
+        >>> x = numpy.random.default_rng(0).standard_normal((64, 8)).astype("f")
+        >>> network = chainer_sno.links.MaskedMLP(8, (16,), 2)
+        >>> updater = chainer_sno.make_updater(
+        ...     chainer_sno.ArrayIterator((x, (x[:, 0] > 0).astype("i")), 32),
+        ...     chainer.optimizers.Adam().setup(network),
+        ...     chainer_sno.Bernoulli(network.costs, epsilon0=2**-6),
+        ...     converter=chainer_sno.pass_arrays,
+        ... )
+        >>> updater.backend  # Adam has no faster path
+        'reference'
+        >>> list(updater.refused)
+        ['graph', 'fast']
+
+    See Also:
+        :class:`chainer_sno.StructureUpdater`: the reference.
+
+        :mod:`chainer_sno.fast`: the updaters for a CPU.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown: give auto, {', '.join(BACKENDS)}")

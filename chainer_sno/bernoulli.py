@@ -45,6 +45,26 @@ class Bernoulli(chainer.Link):
     Raises:
         ValueError: a shape or a value is not as above, d < 2 (the range of
             :math:`\theta`, [1/d, 1 - 1/d], would be empty), or the dtype is another.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> bernoulli = chainer_sno.Bernoulli(numpy.ones(4), epsilon0=0.5, seed=1)
+        >>> structures = bernoulli.sample(2)
+        >>> structures.astype(int).tolist()
+        [[1, 0, 0, 1], [0, 1, 1, 1]]
+        >>> losses = numpy.array([0.3, 0.9])  # the first structure wins
+        >>> bernoulli.update(structures, chainer_sno.ranking_utility(losses))
+        >>> bernoulli.theta.tolist()  # 0.5, +- eta / 2 where they differ, less the penalty's part
+        [0.59375, 0.34375, 0.34375, 0.46875]
+        >>> bernoulli.usage_rate()
+        0.25
+
+    See Also:
+        :func:`chainer_sno.ranking_utility`: the utilities of :meth:`update`.
+
+        :class:`chainer_sno.StructureUpdater`: trains it together with the weights.
+
+        :func:`chainer_sno.complexity.costs`: other complexity coefficients.
     """
 
     theta: Array

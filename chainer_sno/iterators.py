@@ -37,6 +37,18 @@ class ArrayIterator(chainer.dataset.Iterator):
     Raises:
         ValueError: the arrays differ in length, a mini-batch does not fit, or the seed is out of
             range.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> x, t = numpy.arange(6, dtype="f"), numpy.arange(6, dtype="i")
+        >>> iterator = chainer_sno.ArrayIterator((x, t), 4, shuffle=False)
+        >>> [array.tolist() for array in iterator.next()]
+        [[0.0, 1.0, 2.0, 3.0], [0, 1, 2, 3]]
+        >>> [array.tolist() for array in iterator.next()]  # crosses into the next epoch
+        [[4.0, 5.0, 0.0, 1.0], [4, 5, 0, 1]]
+
+    See Also:
+        :func:`chainer_sno.pass_arrays`: the converter for its mini-batches.
     """
 
     #: The random numbers of an augmentation that kernels draw; a subclass may have some.

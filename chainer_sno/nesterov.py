@@ -32,6 +32,15 @@ class NesterovAG(chainer.optimizers.NesterovAG):
     Args:
         lr (float): the learning rate.
         momentum (float): of the velocities.
+
+    Example:
+        >>> import chainer_sno, chainer
+        >>> network = chainer_sno.links.MaskedMLP(8, (16,), 2)
+        >>> optimizer = chainer_sno.NesterovAG(lr=0.01, momentum=0.9).setup(network)
+        >>> optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
+
+    See Also:
+        :class:`chainer_sno.extensions.StepSchedule`: the paper's learning rates.
     """
 
     def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:

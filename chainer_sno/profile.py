@@ -111,6 +111,17 @@ def describe(
 
     Raises:
         ValueError: the operations cannot be counted.
+
+    Example:
+        >>> import chainer_sno
+        >>> costs = chainer_sno.describe(chainer_sno.links.MLP(8, (4,), 2), (8,), seconds=0.01)
+        >>> costs["weights"], costs["parameters"], costs["flops"]  # 8 * 4 + 4 * 2, biases, twice
+        (40, 46, 80)
+        >>> sorted(costs["milliseconds"])  # of mini-batches of 1 and 64
+        [1, 64]
+
+    See Also:
+        :func:`chainer_sno.compact`: makes such a network.
     """
     return {
         **count(network, shape),

@@ -35,6 +35,20 @@ def save_compact(path: str | Path, network: Any) -> None:
         TypeError: it is another link.
         ValueError: the activation of its units has no name.
         OSError: the file cannot be written.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> network = chainer_sno.links.MLP(8, (4, 4), 2)
+        >>> chainer_sno.save_compact("small.npz", network)
+        >>> again = chainer_sno.load_compact("small.npz")
+        >>> x = numpy.ones((3, 8), "f")
+        >>> numpy.array_equal(network(x).array, again(x).array)
+        True
+
+    See Also:
+        :func:`chainer_sno.load_compact`: reads the file.
+
+        :func:`chainer_sno.save_onnx`: a file for other runtimes.
     """
     if type(network) not in KINDS.values():
         raise TypeError(

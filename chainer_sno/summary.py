@@ -23,6 +23,22 @@ class StructureSummary:
         usage_rate (float): by the costs of the distribution (reading R1).
         weight_ratio (float): the fraction of the weights; None where the link does not state it.
         groups (dict): from the name of a group to its bits that are on, and all of it.
+
+    Example:
+        >>> import chainer_sno
+        >>> network = chainer_sno.links.MaskedMLP(8, (4, 4), 2)
+        >>> chainer_sno.StructureSummary(network, chainer_sno.Bernoulli(network.costs))
+        structure of MaskedMLP
+          hidden_1        4 of 4  100.0%
+          hidden_2        4 of 4  100.0%
+          bits on         8 of 8  100.0%
+          usage rate    in units  100.0%
+          weight ratio            100.0%
+
+    See Also:
+        :class:`chainer_sno.extensions.StructureReport`: the same numbers during a training.
+
+        :func:`chainer_sno.compact`: the network that remains.
     """
 
     def __init__(self, link: Any, bernoulli: Any) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "CHUNK_SIZE",
     "Stream",
     "Uniforms",
+    "check_seed",
     "generator",
 ]
 

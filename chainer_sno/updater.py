@@ -69,6 +69,29 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
     Raises:
         ValueError: ``samples`` or ``threads`` is less than one, the distribution has another number
             of bits than the link, or the link cannot use threads.
+
+    Example:
+        >>> import chainer_sno, chainer, numpy
+        >>> x = numpy.random.default_rng(0).standard_normal((64, 8)).astype("f")
+        >>> t = (x[:, 0] > 0).astype("i")
+        >>> network = chainer_sno.links.MaskedMLP(8, (16,), 2)
+        >>> bernoulli = chainer_sno.Bernoulli(network.costs, epsilon0=2**-6)
+        >>> updater = chainer_sno.StructureUpdater(
+        ...     chainer_sno.ArrayIterator((x, t), 32),
+        ...     chainer.optimizers.NesterovAG(lr=0.05).setup(network),
+        ...     bernoulli,
+        ...     converter=chainer_sno.pass_arrays,
+        ... )
+        >>> updater.update()
+        >>> updater.iteration, bool((bernoulli.theta != 0.5).any())
+        (1, True)
+
+    See Also:
+        :func:`chainer_sno.make_updater`: chooses a faster updater that computes the same.
+
+        :class:`chainer_sno.extensions.StepSchedule`: the paper's learning rates.
+
+        :class:`chainer_sno.extensions.StructureEvaluator`: the test error at :math:`M^*`.
     """
 
     iteration: int
