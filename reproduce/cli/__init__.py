@@ -16,7 +16,7 @@ def main(arguments=None):
         arguments (list of str): of the command line.
 
     Returns:
-        int: the exit code: 0, 1 where a command says so, 2 for what the user can mend, and 128
+        int: the exit code: 0, 1 where a command says so, 2 for an error that the user can fix, and 128
         plus the signal's number after a signal.
     """
     try:
