@@ -1,4 +1,4 @@
-"""One function that chooses the code that trains: the reference, or a fast path that can."""
+"""One function that chooses the code that trains: the reference or a suitable fast path."""
 
 import importlib
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def make_updater(
     backend: str = "auto",
     **options: Any,
 ) -> Any:
-    """Return the updater that trains a network fastest with the numbers of the reference.
+    """Return the fastest updater that computes the numbers of the reference for a network.
 
     ==============  ===============================================================================
     ``reference``   Chainer's own code: :class:`chainer_sno.StructureUpdater`, or Chainer's
@@ -70,8 +70,8 @@ def make_updater(
     On a CPU a :class:`chainer_sno.links.DenseNet` has a fast engine of its own, which any updater
     uses.  Adam, and every optimizer but NesterovAG, trains with the reference.
 
-    The attribute ``backend`` of the updater names the backend.  ``refused`` says why the ones that
-    come before it could not be used, a dictionary of texts.
+    The attribute ``backend`` of the updater names the backend.  ``refused`` is a dictionary with the
+    reasons why the earlier backends could not be used.
 
     Args:
         iterator (chainer.dataset.Iterator): mini-batches of pairs (x, t).

@@ -31,16 +31,16 @@ class Bernoulli(chainer.Link):
         seed (int): the seed of the structures.
         criterion (str): what the costs count, such as ``"flops"``, for reports; needed only where
             they are not those of the link.
-        dtype (numpy.dtype): of :math:`\theta` and of the arithmetic of equation (7), float64
-            whatever that of the network.  One step of the penalty moves a bit by
-            :math:`\epsilon\theta(1-\theta)/d`, at :math:`2^{-9}` and d = 2352 at most 2e-7, which
-            float32 rounds to a multiple of 6e-8, and to nothing near 1; float32 is for seeing what
-            that does.
+        dtype (numpy.dtype): of :math:`\theta` and of the arithmetic of equation (7); float64 by
+            default, for any dtype of the network.  One step of the penalty moves a bit by
+            :math:`\epsilon\theta(1-\theta)/d`, at :math:`2^{-9}` and d = 2352 at most 2e-7.
+            float32 rounds this to a multiple of 6e-8, and to zero near 1; it is there to study
+            this effect.
 
     Attributes:
         theta (array): :math:`\theta`, shape (d,).
         costs (array): c, shape (d,), float64.
-        criterion (str): what the costs count, None where that was not said.
+        criterion (str): what the costs count, None if it was not given.
 
     Raises:
         ValueError: a shape or a value is not as above, d < 2 (the range of
@@ -110,7 +110,7 @@ class Bernoulli(chainer.Link):
 
     @property
     def printable_specs(self) -> Iterator[tuple[str, Any]]:
-        """What ``str`` shows of it, as of Chainer's links."""
+        """The entries that ``str`` shows, as for Chainer's links."""
         yield "d", len(self)
         yield "epsilon0", self.epsilon0
         yield "eta", f"{self.eta:.6g}"
@@ -218,8 +218,7 @@ class Bernoulli(chainer.Link):
         """Save or load theta, the costs and the state of the random numbers.
 
         Raises:
-            ValueError: what is loaded was saved by a distribution of another epsilon0, eta, costs
-                or dtype, which it would not be in what follows.
+            ValueError: the distribution that was saved has another epsilon0, eta, costs or dtype.
         """
         if isinstance(serializer, chainer.Serializer):
             serializer("settings", numpy.array([self.epsilon0, self.eta]))
@@ -230,10 +229,10 @@ class Bernoulli(chainer.Link):
         self.uniforms.serialize(serializer["uniforms"])
 
     def _check_saved(self, serializer: Any) -> None:
-        """Check that what is about to be loaded belongs to a distribution like this one."""
+        """Check that the saved distribution has the same settings as this one."""
 
         def saved(name: str) -> Any:
-            # Snapshots that are older lack some of it.
+            # Older snapshots lack some of the entries.
             with contextlib.suppress(KeyError):
                 found = serializer(name, None)
                 return None if found is None else numpy.asarray(found)

@@ -1,4 +1,4 @@
-"""From a structure to the smaller plain network that computes the same function."""
+"""The smaller plain network that computes the same function as a structure."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def compact(link: Any, structure: Array | None = None) -> Any:
 
     Raises:
         ValueError: nothing of the network remains.
-        TypeError: the link has no such method, or the structure is missing or one too many.
+        TypeError: the link has no such method, the structure is missing, or the link takes none.
 
     Example:
         >>> import chainer_sno, numpy

@@ -54,7 +54,7 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
         super().__init__(iterator, target, converter, device)
 
     def predictors(self) -> dict[str, Callable[[Array], Array]]:
-        """Return what is evaluated, a dictionary from a suffix of the names to functions.
+        """Return the functions to evaluate, a dictionary by the suffix of their names.
 
         Returns:
             dict: a function from x to the log-probabilities, shape (N, classes), an array.
@@ -295,7 +295,7 @@ class EpochTrigger:
     """Fire at the last whole iteration of every epoch, iteration ``e * n / N`` rounded down (R10).
 
     Chainer's ``(1, "epoch")`` fires at the first iteration at or after the end of an epoch.  Where
-    an epoch does not divide into mini-batches, that of the last epoch would lie behind the end.
+    an epoch does not divide into mini-batches, that of the last epoch would come after the end.
 
     Args:
         examples (int): n, examples an epoch.
@@ -317,7 +317,7 @@ class EpochTrigger:
 
 
 class Synchronise(chainer.training.Extension):
-    """Synchronise an updater of the fast paths before the extensions that look at the network.
+    """Synchronise an updater of the fast paths before the extensions that read the network.
 
     Extend the trainer with it at the trigger of the evaluation.  On a CPU the engine's parameters
     are written into the network; on a GPU the mean loss since the last time is reported.  With the
@@ -325,7 +325,7 @@ class Synchronise(chainer.training.Extension):
     """
 
     trigger = 1, "epoch"
-    # Ahead of evaluators and whatever else reports values.
+    # Before evaluators and all other extensions that report values.
     priority = chainer.training.PRIORITY_WRITER + 100
 
     def __call__(self, trainer: Any) -> None:

@@ -12,7 +12,7 @@ from chainer_sno.utility import ranking_utility
 
 
 def _use_threads(link: Any, threads: int) -> None:
-    """Let a link compute with so many threads.
+    """Let a link compute with a number of threads.
 
     Raises:
         ValueError: the number is less than one, or the link has one thread only.
@@ -29,10 +29,10 @@ def check_samples(serializer: Any, samples: int) -> None:
     """Save the number of structures of an iteration, or check the saved one.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the saved number is another one.
     """
     found = samples
-    # Snapshots that are older do not say it.
+    # Older snapshots do not have it.
     with contextlib.suppress(KeyError):
         found = int(serializer("samples", samples))
     if found != samples:
@@ -95,7 +95,7 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
     """
 
     iteration: int
-    # The mean loss as a variable, where the graph that leads to it is to be reported.
+    # The mean loss as a variable, if its computational graph is to be reported.
     _graph: Any = None
 
     def __init__(
