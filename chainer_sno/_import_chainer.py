@@ -31,8 +31,8 @@ sparse matrices), ``chainer.testing`` and so ``chainer.gradient_check`` where th
 Python up to 3.8 only.
 
 This is the only module that patches anything.  The patches of NumPy and ``sys.modules`` are undone
-when the import ends, so other libraries see the NumPy and the SciPy they expect, and a Chainer that
-somebody imported before us is left as it is.  Warnings of the import are silenced because they
+when the import ends, so other libraries see the NumPy and the SciPy they expect.  A Chainer that
+was imported before this module stays as it is.  Warnings of the import are silenced because they
 concern Chainer's own source (invalid escape sequences, deprecated aliases) and a user can do
 nothing about them.
 """

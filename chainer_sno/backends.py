@@ -70,8 +70,8 @@ def make_updater(
     On a CPU a :class:`chainer_sno.links.DenseNet` has a fast engine of its own, which any updater
     uses.  Adam, and every optimizer but NesterovAG, trains with the reference.
 
-    The attribute ``backend`` of the updater names the backend.  ``refused`` is a dictionary with the
-    reasons why the earlier backends could not be used.
+    The attribute ``backend`` of the updater names the backend.  ``refused`` is a dictionary with
+    the reasons why the earlier backends could not be used.
 
     Args:
         iterator (chainer.dataset.Iterator): mini-batches of pairs (x, t).

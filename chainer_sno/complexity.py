@@ -1,8 +1,8 @@
 """The cost of a structure: complexity coefficients, usage rate, weight ratio, FLOPs.
 
 The paper takes c to be ones for units and the number of weights for connections, and leaves other
-criteria to future work.  :func:`costs` offers three for any link that states them.  Your own vector,
-such as measured seconds, goes to :class:`chainer_sno.Bernoulli` directly.
+criteria to future work.  :func:`costs` offers three for any link that states them.  A vector of
+your own, such as measured seconds, goes to :class:`chainer_sno.Bernoulli` directly.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,12 +42,12 @@ def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
     =============  ================================================================================
 
     A weight between two units disappears with either unit, so the coefficients of units add up to
-    more than the weights of the network.  Each connection has weights of its own, so those of
-    connections add up to the weights exactly.
+    more than the weights of the network.  Connections have weights of their own, so their
+    coefficients add up to the weights exactly.
 
-    A link states the costs of its bits with ``link.costs_of(criterion, x_shape)``, an array of shape
-    (d,); ``x_shape`` is the shape of one example, or None.  It raises ValueError for a criterion
-    that it does not know, and may know others than these.
+    A link states the costs of its bits with ``link.costs_of(criterion, x_shape)``, an array of
+    shape (d,); ``x_shape`` is the shape of one example, or None.  The method raises ValueError for
+    an unknown criterion, and it may know others than these.
 
     Args:
         link (chainer.Link): a searchable link.

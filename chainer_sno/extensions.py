@@ -162,7 +162,7 @@ def reestimated_statistics(
 
 
 class ThetaReport(chainer.training.Extension):
-    r"""Report how the distribution stands.
+    r"""Report the state of the distribution.
 
     It reports ``theta/mean``, ``theta/min``, ``theta/max``, ``theta/converged`` (the fraction of
     bits within 5% of 0 or 1) and ``theta/entropy`` (the mean over the bits, in bits).  With bins it

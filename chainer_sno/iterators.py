@@ -24,7 +24,7 @@ class ArrayIterator(chainer.dataset.Iterator):
     Args:
         arrays (tuple of array): of the same length n, NumPy or CuPy, all on one device.
         batch_size (int): examples a mini-batch, between 1 and n.
-        repeat (bool): go on for ever; otherwise stop after one epoch.
+        repeat (bool): continue for ever; otherwise stop after one epoch.
         shuffle (bool): a new order every epoch; otherwise the order of the arrays.
         seed (int): the seed of the orders, from 0 to 2**63 - 1.
         divisor (float): of the first array, which is then converted to Chainer's dtype, 255 for
@@ -127,7 +127,7 @@ class ArrayIterator(chainer.dataset.Iterator):
         return self._current_order
 
     def skip(self) -> None:
-        """Pass over the next mini-batch, which somebody has cut out by other means."""
+        """Skip the next mini-batch, which other code has already cut out."""
         self._previous = self.position
         self.position += self.batch_size
 

@@ -36,8 +36,8 @@ def structures_of(bernoulli: Bernoulli, samples: int, uniforms: Uniforms | None 
     Args:
         bernoulli (chainer_sno.Bernoulli): the distribution.
         samples (int): how many.
-        uniforms (chainer_sno.uniforms.Uniforms): the stream to go on with; by default the one of
-            the distribution's seed from its beginning, so the same structures every time.
+        uniforms (chainer_sno.uniforms.Uniforms): the stream to continue; by default that of the
+            distribution's seed from its beginning, which gives the same structures every time.
 
     Returns:
         array: bool of shape (samples, d), on the device of the distribution.
@@ -49,7 +49,7 @@ def structures_of(bernoulli: Bernoulli, samples: int, uniforms: Uniforms | None 
 
 
 def deterministic(link: Any, bernoulli: Bernoulli) -> Callable[[Array], Any]:
-    """Return what computes the outputs at the most probable structure.
+    """Return a function that computes the outputs at the most probable structure.
 
     Args:
         link (chainer.Link): a searchable link.
@@ -70,7 +70,7 @@ def deterministic(link: Any, bernoulli: Bernoulli) -> Callable[[Array], Any]:
 def mean_probabilities(
     link: Any, x: Array, structures: Array, at: Sequence[int] = (), chunk: int | None = None
 ) -> Iterator[tuple[int, Array]]:
-    """Yield the mean of the softmax outputs over the first structures, while they come in.
+    """Yield the mean of the softmax outputs over the first structures, as they are computed.
 
     Args:
         link (chainer.Link): a searchable link.

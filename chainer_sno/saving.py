@@ -23,7 +23,7 @@ def save_compact(path: str | Path, network: Any) -> None:
 
     The file is an uncompressed npz archive of the arrays that Chainer's serializer saves and of
     ``description``, a text in JSON: the kind of the network, its geometry and its dtype.  It is
-    written in one step: it is whole, or what was there before.
+    written in one step, so an interruption leaves the old file in place.
 
     Args:
         path (str or pathlib.Path): the file, by custom with the ending ``.npz``.
@@ -101,10 +101,10 @@ def load_compact(path: str | Path) -> Any:
 
 
 def load_arrays(link: Any, arrays: Any) -> None:
-    """Load arrays into a link that has just those.
+    """Load arrays into a link that has exactly these arrays.
 
-    Chainer's own deserializer takes an array of another shape where it can be broadcast, and
-    leaves alone what the link does not ask for.
+    Chainer's own deserializer accepts an array of another shape if it can be broadcast, and ignores
+    arrays that the link does not have.
 
     Args:
         link (chainer.Link): gets them.

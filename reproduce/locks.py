@@ -109,7 +109,7 @@ def are_missing(directory):
         with tempfile.TemporaryFile(dir=directory) as file:
             return _try(file, fcntl.LOCK_EX) is None
     except OSError:
-        return False  # whoever needs the lock says so
+        return False  # the code that needs the lock reports it
 
 
 def warning(directory):

@@ -293,7 +293,7 @@ def run(settings, out, options=Options()):
         except OSError as error:
             message = (
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "
-                "before is whole; mend it and give the same command"
+                "before is whole; correct it and give the same command"
             )
             marks.write_failure(directory, settings, message, again=True)
             raise ReproduceError(message, again=True) from error

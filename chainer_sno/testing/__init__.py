@@ -68,7 +68,7 @@ def check_searchable(
         x (array): a mini-batch that it takes, a few examples; random numbers will do.
         skip (collection of str): names of checks to leave out.  A link whose bits choose between
             functions without parameters has to leave out ``bits``.
-        bits (int): how many bits are switched one by one, at the most.
+        bits (int): the largest number of bits that are switched one by one.
         seed (int): of the structures and of the noise on the parameters.
         raise_error (bool): raise an error where something is wrong, instead of returning.
 

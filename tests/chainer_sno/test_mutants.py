@@ -258,5 +258,7 @@ def test_the_checks_pass_without_a_change(part):
 )
 def test_a_mutant_is_caught(part, line, other):
     module, use, check = CHECKS[part]
-    with use(mutated(module, line, other)), pytest.raises(AssertionError):
+    # A mutant may also be so wrong that it raises an error of its own, or warns.
+    caught = AssertionError, AttributeError, IndexError, RuntimeWarning
+    with use(mutated(module, line, other)), pytest.raises(caught):
         check()
