@@ -1,4 +1,4 @@
-"""The two predictions of section 3, and how the stochastic one depends on its structures.
+"""The two predictions of section 3, and the effect of the number of structures on the second.
 
 The deterministic prediction is that of the most probable structure; the paper reports it.  The
 stochastic one is the mean of the softmax outputs over K structures drawn from the distribution.

@@ -8,7 +8,7 @@ from chainer_sno._import_chainer import chainer
 
 
 class StructureSummary:
-    """How much of a network the most probable structure keeps, as it stands when this is made.
+    """The size of the most probable structure at the time when this object is made.
 
     ``print`` it, or end a notebook's cell with it.
 

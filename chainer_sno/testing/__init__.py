@@ -1,6 +1,6 @@
-"""What a searchable link gets wrong, said before a training goes wrong with it.
+"""Checks of a searchable link, which report mistakes before a training.
 
-:func:`check_searchable` holds a link against the contract of :mod:`chainer_sno.links`; give it to
+:func:`check_searchable` checks a link against the contract of :mod:`chainer_sno.links`; call it in
 the tests of your own model.
 """
 
@@ -30,7 +30,7 @@ CHECKS: dict[str, Callable[[Subject], Iterator[str]]] = {
     "compact": stated.compact,
     "device": computed.device,
 }
-#: What a link may leave out.
+#: The checks that a link may skip by not having the feature.
 OPTIONAL = ("groups", "costs_of", "weight_ratio", "compact")
 
 
@@ -43,7 +43,7 @@ def check_searchable(
     seed: int = 0,
     raise_error: bool = True,
 ) -> Report:
-    """Check that a link keeps the contract of searchable links; collect all that it breaks.
+    """Check that a link keeps the contract of searchable links; list everything that is wrong.
 
     The link is not changed: the checks work on copies, the exact ones in float64.
 
@@ -59,7 +59,7 @@ def check_searchable(
                       :mod:`chainer_sno.testing.absent` for how that is found out
     ``weight_ratio``  in [0, 1], 1 with everything on, monotone, and not less than the fraction of
                       the weights that get a gradient
-    ``compact``       what it returns computes the same
+    ``compact``       the returned network computes the same
     ``device``        the outputs on a GPU, with CuPy's structures, are those on the CPU
     ================  =============================================================================
 
