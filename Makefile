@@ -2,8 +2,8 @@
 # make test        install and run the tests
 # make docs        build the pages into docs/_build/html
 # make docs-check  run every code block of the pages and the README, minutes
-# make package-check  build the wheel and train with it in a fresh environment
-# make report     write the pages of results/ from the records, and draw the figures
+# make package-check  build the wheel, train with it and run the README's example in a fresh environment
+# make report     write the pages of results/ and the README's tables from the records, and draw the figures
 # make benchmark   time an iteration beside stock Chainer and, with PEERS, PyTorch and JAX
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,7 @@ reproduce: data
 
 report: install
 	$(BIN)/python -m reproduce report
+	$(BIN)/python -m reproduce.readme
 
 test: data lint
 	$(BIN)/python -m pytest

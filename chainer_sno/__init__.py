@@ -2,7 +2,7 @@
 
 The method of Saito and Shirakawa, *Controlling Model Complexity in Probabilistic Model-Based
 Dynamic Optimization of Neural Network Structures* (ICANN 2019): stochastic natural gradient on a
-Bernoulli distribution over structures, with a penalty that sets how large the network may be.
+Bernoulli distribution over structures, with a penalty that limits the size of the network.
 """
 
 from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)

@@ -24,15 +24,15 @@ And some of its functions need help to run.  They get it in Chainer's own module
   process (spawn, forkserver), import Chainer before anything of ours unless the script does it at
   its top.  They get an initializer that imports this module first.
 
-What stays broken, with or without this module, because it needs other libraries of 2022:
+The following stays broken, with or without this module, because it needs libraries of 2022:
 ``links.caffe.CaffeFunction`` (protobuf before 4), ``sparse_matmul`` of float16 (SciPy has no such
 sparse matrices), ``chainer.testing`` and so ``chainer.gradient_check`` where there is no
 ``pkg_resources`` (setuptools before 81 has it), and ``chainerx``, which Chainer 7.8.1 has for
 Python up to 3.8 only.
 
 This is the only module that patches anything.  The patches of NumPy and ``sys.modules`` are undone
-when the import ends, so other libraries see the NumPy and the SciPy they expect, and a Chainer that
-somebody imported before us is left as it is.  Warnings of the import are silenced because they
+when the import ends, so other libraries see the NumPy and the SciPy they expect.  A Chainer that
+was imported before this module stays as it is.  Warnings of the import are silenced because they
 concern Chainer's own source (invalid escape sequences, deprecated aliases) and a user can do
 nothing about them.
 """
@@ -83,7 +83,7 @@ class _Later(types.ModuleType):
 
 
 def _stand_ins() -> dict[str, types.ModuleType]:
-    """Return a check that finds nothing, and SciPy's parts for later where SciPy is installed."""
+    """Return a check that reports nothing, and stand-ins for parts of SciPy if it is installed."""
     check = types.ModuleType(_CHECK)
     check.check = lambda: None  # type: ignore[attr-defined]
     found = {_CHECK: check}
@@ -119,7 +119,7 @@ class _NumpyWith(types.ModuleType):
 def _seeing(function: Any, name: str, numpy_with: Any) -> Any:
     """Return a function that sees another module under a global name.
 
-    Others of its module go on to see NumPy, which they compare array modules with.
+    The other functions of its module still see NumPy, which they compare array modules with.
     """
     own = {**function.__globals__, name: numpy_with}
     return types.FunctionType(function.__code__, own, function.__name__, function.__defaults__)
@@ -144,7 +144,7 @@ _original_fetch_setup: Any = None
 
 
 def _patch_functions(chainer: Any) -> None:
-    """Make those functions of Chainer run that are in its way with a current NumPy."""
+    """Repair the functions of Chainer that fail with a current NumPy."""
     global _original_fetch_setup
     modules: dict[str, Any] = {
         name: importlib.import_module(f"chainer.{name}")

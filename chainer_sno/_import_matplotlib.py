@@ -1,4 +1,4 @@
-"""Import matplotlib, also where ``MPLBACKEND`` names a backend that is not installed.
+"""Import matplotlib, even if ``MPLBACKEND`` names a backend that is not installed.
 
 Programs that a notebook starts inherit the name of its backend, and without the package that holds
 it matplotlib cannot be imported at all.  Figures that are only saved need no backend.
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def _import_matplotlib() -> Any:
-    """Return matplotlib, with the backend of the environment where there is one."""
+    """Return matplotlib, with the backend of the environment if there is one."""
     name = os.environ.get("MPLBACKEND")
     if name is None or "matplotlib" in sys.modules:
         import matplotlib

@@ -1,7 +1,7 @@
-"""What the accelerated updaters share: the checks that Chainer's plain updaters do not need.
+"""The checks that all accelerated updaters make, and Chainer's plain updaters do not need.
 
 An accelerated updater computes what the plain one would, from what it knows of the network, the
-optimizer and the trainer.  Whatever it cannot take into account, it refuses by name.
+optimizer and the trainer.  It refuses by name everything that it cannot take into account.
 """
 
 import weakref
@@ -120,7 +120,7 @@ class Accelerated:
         """Check, once for each trainer, that its extensions find what they need.
 
         Raises:
-            ValueError: one needs gradients or a graph, which there are none of; or
+            ValueError: one needs gradients or a graph, which do not exist here; or
                 ``chainer.config.train`` is false.
         """
         if not chainer.config.train:

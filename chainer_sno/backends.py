@@ -1,4 +1,4 @@
-"""One function that chooses the code that trains: the reference, or a fast path that can."""
+"""One function that chooses the code that trains: the reference or a suitable fast path."""
 
 import importlib
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def make_updater(
     backend: str = "auto",
     **options: Any,
 ) -> Any:
-    """Return the updater that trains a network fastest with the numbers of the reference.
+    """Return the fastest updater that computes the numbers of the reference for a network.
 
     ==============  ===============================================================================
     ``reference``   Chainer's own code: :class:`chainer_sno.StructureUpdater`, or Chainer's
@@ -72,8 +72,8 @@ def make_updater(
     uses.  Adam trains with the reference: its step on a weight without a gradient is no linear
     map, see :mod:`chainer_sno.fast.rules`.
 
-    The attribute ``backend`` of the updater names the backend.  ``refused`` says why the ones that
-    come before it could not be used, a dictionary of texts.
+    The attribute ``backend`` of the updater names the backend.  ``refused`` is a dictionary with
+    the reasons why the earlier backends could not be used.
 
     Args:
         iterator (chainer.dataset.Iterator): mini-batches of pairs (x, t).
@@ -90,6 +90,26 @@ def make_updater(
     Raises:
         ValueError: there is no such backend, or the one that is asked for cannot serve the network,
             the optimizer or the device; the message says why.
+
+    Example:
+        >>> import chainer_sno, chainer, numpy
+        >>> x = numpy.random.default_rng(0).standard_normal((64, 8)).astype("f")
+        >>> network = chainer_sno.links.MaskedMLP(8, (16,), 2)
+        >>> updater = chainer_sno.make_updater(
+        ...     chainer_sno.ArrayIterator((x, (x[:, 0] > 0).astype("i")), 32),
+        ...     chainer.optimizers.Adam().setup(network),
+        ...     chainer_sno.Bernoulli(network.costs, epsilon0=2**-6),
+        ...     converter=chainer_sno.pass_arrays,
+        ... )
+        >>> updater.backend  # Adam has no faster path
+        'reference'
+        >>> list(updater.refused)
+        ['graph', 'fast']
+
+    See Also:
+        :class:`chainer_sno.StructureUpdater`: the reference.
+
+        :mod:`chainer_sno.fast`: the updaters for a CPU.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown: give auto, {', '.join(BACKENDS)}")

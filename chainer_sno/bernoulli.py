@@ -31,20 +31,40 @@ class Bernoulli(chainer.Link):
         seed (int): the seed of the structures.
         criterion (str): what the costs count, such as ``"flops"``, for reports; needed only where
             they are not those of the link.
-        dtype (numpy.dtype): of :math:`\theta` and of the arithmetic of equation (7), float64
-            whatever that of the network.  One step of the penalty moves a bit by
-            :math:`\epsilon\theta(1-\theta)/d`, at :math:`2^{-9}` and d = 2352 at most 2e-7, which
-            float32 rounds to a multiple of 6e-8, and to nothing near 1; float32 is for seeing what
-            that does.
+        dtype (numpy.dtype): of :math:`\theta` and of the arithmetic of equation (7); float64 by
+            default, for any dtype of the network.  One step of the penalty moves a bit by
+            :math:`\epsilon\theta(1-\theta)/d`, at :math:`2^{-9}` and d = 2352 at most 2e-7.
+            float32 rounds this to a multiple of 6e-8, and to zero near 1; it is there to study
+            this effect.
 
     Attributes:
         theta (array): :math:`\theta`, shape (d,).
         costs (array): c, shape (d,), float64.
-        criterion (str): what the costs count, None where that was not said.
+        criterion (str): what the costs count, None if it was not given.
 
     Raises:
         ValueError: a shape or a value is not as above, d < 2 (the range of
             :math:`\theta`, [1/d, 1 - 1/d], would be empty), or the dtype is another.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> bernoulli = chainer_sno.Bernoulli(numpy.ones(4), epsilon0=0.5, seed=1)
+        >>> structures = bernoulli.sample(2)
+        >>> structures.astype(int).tolist()
+        [[1, 0, 0, 1], [0, 1, 1, 1]]
+        >>> losses = numpy.array([0.3, 0.9])  # the first structure wins
+        >>> bernoulli.update(structures, chainer_sno.ranking_utility(losses))
+        >>> bernoulli.theta.tolist()  # 0.5, +- eta / 2 where they differ, less the penalty's part
+        [0.59375, 0.34375, 0.34375, 0.46875]
+        >>> bernoulli.usage_rate()
+        0.25
+
+    See Also:
+        :func:`chainer_sno.ranking_utility`: the utilities of :meth:`update`.
+
+        :class:`chainer_sno.StructureUpdater`: trains it together with the weights.
+
+        :func:`chainer_sno.complexity.costs`: other complexity coefficients.
     """
 
     theta: Array
@@ -80,6 +100,7 @@ class Bernoulli(chainer.Link):
             raise ValueError(f"initial_theta must lie in [0, 1], not {initial_theta!r}")
         self.epsilon0 = float(epsilon0)
         self.eta = 1.0 / d if eta is None else float(eta)
+        # Algorithm 1, line 1: theta(0)
         self.add_persistent("theta", theta.clip(1.0 / d, 1.0 - 1.0 / d).astype(dtype))
         self.add_persistent("costs", c)
         self._largest = float(c.max())
@@ -89,7 +110,7 @@ class Bernoulli(chainer.Link):
 
     @property
     def printable_specs(self) -> Iterator[tuple[str, Any]]:
-        """What ``str`` shows of it, as of Chainer's links."""
+        """The entries that ``str`` shows, as for Chainer's links."""
         yield "d", len(self)
         yield "epsilon0", self.epsilon0
         yield "eta", f"{self.eta:.6g}"
@@ -120,7 +141,7 @@ class Bernoulli(chainer.Link):
         Returns:
             array: bool of shape (lambda, d).
         """
-        return self.uniforms.take(samples) < self.theta
+        return self.uniforms.take(samples) < self.theta  # Algorithm 1, line 5
 
     def update(self, structures: Array, utilities: Array) -> None:
         r"""Take one step of equation (7) and clamp :math:`\theta` to [1/d, 1 - 1/d].
@@ -152,14 +173,17 @@ class Bernoulli(chainer.Link):
             raise ValueError(f"utilities must be finite, not {utilities}")
         utilities = utilities.astype(theta.dtype)
         if xp is not numpy and theta.dtype == numpy.float64:
+            # eq. (7) and the clamp on a GPU, cuda/method.cu
             kernels = loaded(("method",), theta.dtype)
             structures = structures.astype(theta.dtype)
             arguments = structures, utilities, len(structures), d, self.penalty, self.eta, theta
             kernels.each("update_theta", d, *arguments)
             return
+        # eq. (7): the sum over the structures, from their ranking
         selection = (utilities[:, None] * (structures - theta)).sum(axis=0) / len(structures)
+        # eq. (7): the penalty, and the step
         step = self.eta * (selection - self.penalty * theta * (1 - theta))
-        xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)
+        xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)  # Algorithm 1, line 8
 
     @property
     def penalty(self) -> Any:
@@ -169,6 +193,7 @@ class Bernoulli(chainer.Link):
         """
         epsilon0, kept = self._kept_penalty
         if epsilon0 != self.epsilon0:
+            # Section 3, implementation remark: epsilon = epsilon_0 / max(c)
             kept = (self.epsilon0 / self._largest * self.costs).astype(self.theta.dtype)
             self._kept_penalty = self.epsilon0, kept
         return kept
@@ -179,7 +204,7 @@ class Bernoulli(chainer.Link):
         Returns:
             array: bool of shape (d,).
         """
-        return self.theta >= 0.5
+        return self.theta >= 0.5  # Section 3, prediction: m_i = 1 if theta_i >= 0.5
 
     def usage_rate(self) -> float:
         """Return the usage rate of the mode (reading R1).
@@ -193,8 +218,7 @@ class Bernoulli(chainer.Link):
         """Save or load theta, the costs and the state of the random numbers.
 
         Raises:
-            ValueError: what is loaded was saved by a distribution of another epsilon0, eta, costs
-                or dtype, which it would not be in what follows.
+            ValueError: the distribution that was saved has another epsilon0, eta, costs or dtype.
         """
         if isinstance(serializer, chainer.Serializer):
             serializer("settings", numpy.array([self.epsilon0, self.eta]))
@@ -205,10 +229,10 @@ class Bernoulli(chainer.Link):
         self.uniforms.serialize(serializer["uniforms"])
 
     def _check_saved(self, serializer: Any) -> None:
-        """Check that what is about to be loaded belongs to a distribution like this one."""
+        """Check that the saved distribution has the same settings as this one."""
 
         def saved(name: str) -> Any:
-            # Snapshots that are older lack some of it.
+            # Older snapshots lack some of the entries.
             with contextlib.suppress(KeyError):
                 found = serializer(name, None)
                 return None if found is None else numpy.asarray(found)

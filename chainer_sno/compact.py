@@ -1,4 +1,4 @@
-"""From a structure to the smaller plain network that computes the same function."""
+"""The smaller plain network that computes the same function as a structure."""
 
 from typing import Any
 
@@ -27,7 +27,24 @@ def compact(link: Any, structure: Array | None = None, reestimate: Any = None) -
 
     Raises:
         ValueError: nothing of the network remains, or there are no mini-batches to estimate with.
-        TypeError: the link has no such method, or the structure is missing or one too many.
+        TypeError: the link has no such method, the structure is missing, or the link takes none.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> network = chainer_sno.links.MaskedMLP(8, (4, 4), 2)
+        >>> structure = numpy.array([1, 0, 1, 0, 0, 0, 1, 1], dtype=bool)
+        >>> small = chainer_sno.compact(network, structure)
+        >>> small.widths
+        (8, 2, 2, 2)
+        >>> x = numpy.ones((3, 8), "f")
+        >>> same = network(x, structure[None]).array[0]
+        >>> numpy.allclose(small(x).array, same, atol=1e-6)
+        True
+
+    See Also:
+        :func:`chainer_sno.save_compact`, :func:`chainer_sno.save_onnx`: keep the network in a file.
+
+        :func:`chainer_sno.describe`: its weights, operations and milliseconds.
     """
     if not hasattr(link, "compact"):
         raise TypeError(f"{type(link).__name__} cannot be compacted: give it a method compact()")

@@ -1,8 +1,8 @@
-"""What a structure costs: complexity coefficients, usage rate, weight ratio, FLOPs.
+"""The cost of a structure: complexity coefficients, usage rate, weight ratio, FLOPs.
 
 The paper takes c to be ones for units and the number of weights for connections, and leaves other
-criteria to future work.  :func:`costs` offers three for any link that states them; a vector of
-one's own, such as measured seconds, goes to :class:`chainer_sno.Bernoulli` as it is.
+criteria to future work.  :func:`costs` offers three for any link that states them.  A vector of
+your own, such as measured seconds, goes to :class:`chainer_sno.Bernoulli` directly.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array, ArrayLike
 
-#: What :func:`costs` knows for the links of this library.
+#: The criteria of :func:`costs` for the links of this library.
 CRITERIA = ("units", "weights", "flops")
 
 __all__ = [
@@ -34,19 +34,20 @@ def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
     """Return the complexity coefficients of a searchable link by a criterion.
 
     =============  ================================================================================
-    ``"units"``    every bit costs 1, whatever it switches; any link has this one
-    ``"weights"``  the weights that are gone when this bit alone is off, biases left out; of a unit
+    ``"units"``    every bit costs 1; any link has this criterion
+    ``"weights"``  the weights that disappear if only this bit is off, without biases; for a unit,
                    its fan-in plus its fan-out in the full network
     ``"flops"``    the floating-point operations of those weights for one example: two for each use
                    of a weight, so a convolution's count once a pixel of its output
     =============  ================================================================================
 
-    A weight between two units goes with either, so the coefficients of units add up to more than
-    the weights of the network; those of connections, which own their weights, add up to them.
+    A weight between two units disappears with either unit, so the coefficients of units add up to
+    more than the weights of the network.  Connections have weights of their own, so their
+    coefficients add up to the weights exactly.
 
-    A link says what its bits cost with ``link.costs_of(criterion, x_shape)``, an array of shape
-    (d,); ``x_shape`` is the shape of one example, or None.  It raises ValueError for a criterion
-    that it does not know, and may know others than these.
+    A link states the costs of its bits with ``link.costs_of(criterion, x_shape)``, an array of
+    shape (d,); ``x_shape`` is the shape of one example, or None.  The method raises ValueError for
+    an unknown criterion, and it may know others than these.
 
     Args:
         link (chainer.Link): a searchable link.
@@ -59,8 +60,8 @@ def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
 
     Raises:
         TypeError: the link has no ``costs_of``.
-        ValueError: the link does not know the criterion, or not without ``x``; or what it says
-            are no costs of its bits.
+        ValueError: the link does not know the criterion, or needs ``x`` for it; or its answer is
+            not a vector of costs.
     """
     d = len(link.costs)
     if criterion == "units":
@@ -80,7 +81,7 @@ def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
 
 
 def per_weight(criterion: str, pixels: int = 1) -> float:
-    """Return what one weight costs, for a link's ``costs_of``.
+    """Return the cost of one weight, for a link's ``costs_of``.
 
     Args:
         criterion (str): ``"weights"`` or ``"flops"``.
@@ -209,9 +210,9 @@ def random_structure(
         rate (float): the usage rate, in (0, 1]; also the probability of each bit.
         rng (numpy.random.Generator): source of the bits.
         tolerance (float): how far from ``rate`` the usage rate may be.
-        attempts (int): structures drawn at the most.
-        accept (callable): takes a structure that meets the rate and returns whether it will do;
-            all do by default.
+        attempts (int): the largest number of structures to draw.
+        accept (callable): takes a structure that meets the rate and returns whether to accept it;
+            by default all are accepted.
 
     Returns:
         numpy.ndarray: bool of shape (d,).
@@ -229,7 +230,7 @@ def random_structure(
         rates = (structures * costs).sum(axis=1) / costs.sum()
         for i in numpy.flatnonzero(abs(rates - rate) <= tolerance):
             if accept(structures[i]):
-                # Those drawn after it were not asked for: the caller's stream goes on behind it.
+                # Later draws were not requested: the caller's stream continues after this one.
                 rng.bit_generator.state = before
                 rng.random((i + 1, len(costs)))
                 return structures[i]

@@ -56,7 +56,7 @@ class ErrorEvaluator(chainer.training.extensions.Evaluator):
         super().__init__(iterator, target, converter, device)
 
     def predictors(self) -> dict[str, Callable[[Array], Array]]:
-        """Return what is evaluated, a dictionary from a suffix of the names to functions.
+        """Return the functions to evaluate, a dictionary by the suffix of their names.
 
         Returns:
             dict: a function from x to the log-probabilities, shape (N, classes), an array.
@@ -171,7 +171,7 @@ def reestimated_statistics(
 
 
 class ThetaReport(chainer.training.Extension):
-    r"""Report how the distribution stands.
+    r"""Report the state of the distribution.
 
     It reports ``theta/mean``, ``theta/min``, ``theta/max``, ``theta/converged`` (the fraction of
     bits within 5% of 0 or 1) and ``theta/entropy`` (the mean over the bits, in bits).  With bins it
@@ -308,7 +308,7 @@ class EpochTrigger:
     """Fire at the last whole iteration of every epoch, iteration ``e * n / N`` rounded down (R10).
 
     Chainer's ``(1, "epoch")`` fires at the first iteration at or after the end of an epoch.  Where
-    an epoch does not divide into mini-batches, that of the last epoch would lie behind the end.
+    an epoch does not divide into mini-batches, that of the last epoch would come after the end.
 
     Args:
         examples (int): n, examples an epoch.
@@ -330,7 +330,7 @@ class EpochTrigger:
 
 
 class Synchronise(chainer.training.Extension):
-    """Synchronise an updater of the fast paths before the extensions that look at the network.
+    """Synchronise an updater of the fast paths before the extensions that read the network.
 
     Extend the trainer with it at the trigger of the evaluation.  On a CPU the engine's parameters
     are written into the network; on a GPU the mean loss since the last time is reported.  With the
@@ -338,7 +338,7 @@ class Synchronise(chainer.training.Extension):
     """
 
     trigger = 1, "epoch"
-    # Ahead of evaluators and whatever else reports values.
+    # Before evaluators and all other extensions that report values.
     priority = chainer.training.PRIORITY_WRITER + 100
 
     def __call__(self, trainer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their target, then renamed."""
+"""Files that are either complete or absent: written under another name, then renamed."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from chainer_sno._types import Array
 
 #: The ending of a file that is being written; a killed process may leave one behind.
 UNFINISHED = ".unfinished"
-#: What a file system says that cannot wait until a file is on the disk.
+#: The errors of a file system that cannot wait until a file is on the disk.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -61,7 +61,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Any]:
 
 
 def _wait_for_disk(handle: int) -> None:
-    """Wait until a file is on the disk, where the file system knows how to."""
+    """Wait until a file is on the disk, if the file system can do so."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -82,7 +82,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
         path (pathlib.Path): the target.
         arrays (dict): by name.
     """
-    # Into memory first: an archive that a full disk cuts short complains when it is collected.
+    # Into memory first: an archive cut short by a full disk raises an error when it is collected.
     content = io.BytesIO()
     numpy.savez(content, **arrays)
     write_bytes(path, content.getvalue())

@@ -24,7 +24,7 @@ class ArrayIterator(chainer.dataset.Iterator):
     Args:
         arrays (tuple of array): of the same length n, NumPy or CuPy, all on one device.
         batch_size (int): examples a mini-batch, between 1 and n.
-        repeat (bool): go on for ever; otherwise stop after one epoch.
+        repeat (bool): continue for ever; otherwise stop after one epoch.
         shuffle (bool): a new order every epoch; otherwise the order of the arrays.
         seed (int): the seed of the orders, from 0 to 2**63 - 1.
         divisor (float): of the first array, which is then converted to Chainer's dtype, 255 for
@@ -37,6 +37,18 @@ class ArrayIterator(chainer.dataset.Iterator):
     Raises:
         ValueError: the arrays differ in length, a mini-batch does not fit, or the seed is out of
             range.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> x, t = numpy.arange(6, dtype="f"), numpy.arange(6, dtype="i")
+        >>> iterator = chainer_sno.ArrayIterator((x, t), 4, shuffle=False)
+        >>> [array.tolist() for array in iterator.next()]
+        [[0.0, 1.0, 2.0, 3.0], [0, 1, 2, 3]]
+        >>> [array.tolist() for array in iterator.next()]  # crosses into the next epoch
+        [[4.0, 5.0, 0.0, 1.0], [4, 5, 0, 1]]
+
+    See Also:
+        :func:`chainer_sno.pass_arrays`: the converter for its mini-batches.
     """
 
     #: The random numbers of an augmentation that kernels draw; a subclass may have some.
@@ -115,7 +127,7 @@ class ArrayIterator(chainer.dataset.Iterator):
         return self._current_order
 
     def skip(self) -> None:
-        """Pass over the next mini-batch, which somebody has cut out by other means."""
+        """Skip the next mini-batch, which other code has already cut out."""
         self._previous = self.position
         self.position += self.batch_size
 

@@ -1,4 +1,4 @@
-"""Chainer's NesterovAG with WeightDecay, in one pass, and for code that does its step itself."""
+"""Chainer's NesterovAG with WeightDecay in one pass, also for code that does the step itself."""
 
 import functools
 from collections.abc import Callable
@@ -24,14 +24,23 @@ def _step() -> Callable[..., None] | None:
 class NesterovAG(chainer.optimizers.NesterovAG):
     """Chainer's NesterovAG with the same numbers, to the bit, in a fraction of the time on a CPU.
 
-    Chainer passes over a parameter eight times, with WeightDecay ten times.  Here one compiled pass
-    does it all.  Everything else that an optimizer of Chainer may have works as it does there:
-    other hooks, rates of a parameter's own, frozen parameters, loss scaling, a GPU.  What the pass
-    does not cover, Chainer's code does.
+    Chainer passes over a parameter eight times, and ten times with WeightDecay.  Here one compiled
+    pass does everything.  All other features of Chainer's optimizers work as usual: other hooks,
+    rates of single parameters, frozen parameters, loss scaling, a GPU.  Chainer's code handles the
+    cases that the pass does not cover.
 
     Args:
         lr (float): the learning rate.
         momentum (float): of the velocities.
+
+    Example:
+        >>> import chainer_sno, chainer
+        >>> network = chainer_sno.links.MaskedMLP(8, (16,), 2)
+        >>> optimizer = chainer_sno.NesterovAG(lr=0.01, momentum=0.9).setup(network)
+        >>> optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
+
+    See Also:
+        :class:`chainer_sno.extensions.StepSchedule`: the paper's learning rates.
     """
 
     def update(self, lossfun: Any = None, *args: Any, **kwds: Any) -> None:

@@ -1,4 +1,4 @@
-"""The two predictions of section 3, and how the stochastic one depends on its structures.
+"""The two predictions of section 3, and the effect of the number of structures on the second.
 
 The deterministic prediction is that of the most probable structure; the paper reports it.  The
 stochastic one is the mean of the softmax outputs over K structures drawn from the distribution.
@@ -37,8 +37,8 @@ def structures_of(bernoulli: Bernoulli, samples: int, uniforms: Uniforms | None 
     Args:
         bernoulli (chainer_sno.Bernoulli): the distribution.
         samples (int): how many.
-        uniforms (chainer_sno.uniforms.Uniforms): the stream to go on with; by default the one of
-            the distribution's seed from its beginning, so the same structures every time.
+        uniforms (chainer_sno.uniforms.Uniforms): the stream to continue; by default that of the
+            distribution's seed from its beginning, which gives the same structures every time.
 
     Returns:
         array: bool of shape (samples, d), on the device of the distribution.
@@ -52,7 +52,7 @@ def structures_of(bernoulli: Bernoulli, samples: int, uniforms: Uniforms | None 
 def deterministic(
     link: Any, bernoulli: Bernoulli, reestimate: Any = None
 ) -> Callable[[Array], Any]:
-    """Return what computes the outputs at the most probable structure.
+    """Return a function that computes the outputs at the most probable structure.
 
     Args:
         link (chainer.Link): a searchable link.
@@ -85,7 +85,7 @@ def _at(link: Any, mode: Array) -> Callable[[Array], Any]:
 def mean_probabilities(
     link: Any, x: Array, structures: Array, at: Sequence[int] = (), chunk: int | None = None
 ) -> Iterator[tuple[int, Array]]:
-    """Yield the mean of the softmax outputs over the first structures, while they come in.
+    """Yield the mean of the softmax outputs over the first structures, as they are computed.
 
     Args:
         link (chainer.Link): a searchable link.

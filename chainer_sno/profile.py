@@ -1,4 +1,4 @@
-"""What a plain network costs: weights and operations, counted, and milliseconds, measured."""
+"""The cost of a plain network: weights and operations, counted, and milliseconds, measured."""
 
 import contextlib
 import statistics
@@ -75,14 +75,14 @@ def count(network: Any, shape: Sequence[int]) -> dict[str, int]:
 def milliseconds(
     network: Any, shape: Any, batch_size: int, seconds: float = 0.3, least: int = 5
 ) -> Any:
-    """Return how long a forward pass takes on this machine, as it is now.
+    """Return the time of a forward pass on this machine, at its current load.
 
     Args:
         network (chainer.Link): from x to outputs.
         shape (tuple of int): of one sample.
         batch_size (int): samples.
-        seconds (float): repeat for so long.
-        least (int): but do at least so many passes.
+        seconds (float): for how long to repeat.
+        least (int): the smallest number of passes.
 
     Returns:
         float: the median of the passes, the first one left out, in evaluation mode.
@@ -103,7 +103,7 @@ def milliseconds(
 def describe(
     network: Any, shape: Sequence[int], batch_sizes: Sequence[int] = (1, 64), seconds: float = 0.3
 ) -> dict[str, Any]:
-    """Return what a plain network costs.
+    """Return the cost of a plain network.
 
     Args:
         network (chainer.Link): from x to outputs; see :func:`chainer_sno.profile.count`.
@@ -112,12 +112,23 @@ def describe(
         seconds (float): for how long to repeat the passes of each.
 
     Returns:
-        dict: what :func:`chainer_sno.profile.count` returns, and ``milliseconds``, a dictionary
-        from each batch size to the median time of a forward pass.  That is this machine's, and of
-        the moment.
+        dict: the result of :func:`chainer_sno.profile.count`, and ``milliseconds``, a dictionary
+        from each batch size to the median time of a forward pass on this machine, at its current
+        load.
 
     Raises:
         ValueError: the operations cannot be counted.
+
+    Example:
+        >>> import chainer_sno
+        >>> costs = chainer_sno.describe(chainer_sno.links.MLP(8, (4,), 2), (8,), seconds=0.01)
+        >>> costs["weights"], costs["parameters"], costs["flops"]  # 8 * 4 + 4 * 2, biases, twice
+        (40, 46, 80)
+        >>> sorted(costs["milliseconds"])  # of mini-batches of 1 and 64
+        [1, 64]
+
+    See Also:
+        :func:`chainer_sno.compact`: makes such a network.
     """
     return {
         **count(network, shape),

@@ -24,7 +24,7 @@ def save_compact(path: str | Path, network: Any) -> None:
 
     The file is an uncompressed npz archive of the arrays that Chainer's serializer saves and of
     ``description``, a text in JSON: the kind of the network, its geometry and its dtype.  It is
-    written in one step: it is whole, or what was there before.
+    written in one step, so an interruption leaves the old file in place.
 
     Of a network of one's own, such as :func:`chainer_sno.compact` returns of what
     :func:`chainer_sno.links.select` made, the file holds the arrays and the sizes.  Its class is
@@ -39,6 +39,20 @@ def save_compact(path: str | Path, network: Any) -> None:
         ValueError: the activation of a MLP's units has no name; or a parameter waits for a first
             call.
         OSError: the file cannot be written.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> network = chainer_sno.links.MLP(8, (4, 4), 2)
+        >>> chainer_sno.save_compact("small.npz", network)
+        >>> again = chainer_sno.load_compact("small.npz")
+        >>> x = numpy.ones((3, 8), "f")
+        >>> numpy.array_equal(network(x).array, again(x).array)
+        True
+
+    See Also:
+        :func:`chainer_sno.load_compact`: reads the file.
+
+        :func:`chainer_sno.save_onnx`: a file for other runtimes.
     """
     name = type(network).__name__
     if not isinstance(network, chainer.Link):
@@ -111,10 +125,10 @@ def load_compact(path: str | Path, network: Any = None) -> Any:
 
 
 def load_arrays(link: Any, arrays: Any) -> None:
-    """Load arrays into a link that has just those.
+    """Load arrays into a link that has exactly these arrays.
 
-    Chainer's own deserializer takes an array of another shape where it can be broadcast, and
-    leaves alone what the link does not ask for.
+    Chainer's own deserializer accepts an array of another shape if it can be broadcast, and ignores
+    arrays that the link does not have.
 
     Args:
         link (chainer.Link): gets them.

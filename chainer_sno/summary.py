@@ -8,7 +8,7 @@ from chainer_sno._import_chainer import chainer
 
 
 class StructureSummary:
-    """How much of a network the most probable structure keeps, as it stands when this is made.
+    """The size of the most probable structure at the time when this object is made.
 
     ``print`` it, or end a notebook's cell with it.
 
@@ -27,6 +27,22 @@ class StructureSummary:
             them (``link.remaining``).  They are those of the smaller network, which the usage rate
             is not: it counts a weight between two channels at both of its ends.
         groups (dict): from the name of a group to its bits that are on, and all of it.
+
+    Example:
+        >>> import chainer_sno
+        >>> network = chainer_sno.links.MaskedMLP(8, (4, 4), 2)
+        >>> chainer_sno.StructureSummary(network, chainer_sno.Bernoulli(network.costs))
+        structure of MaskedMLP
+          hidden_1        4 of 4  100.0%
+          hidden_2        4 of 4  100.0%
+          bits on         8 of 8  100.0%
+          usage rate    in units  100.0%
+          weight ratio            100.0%
+
+    See Also:
+        :class:`chainer_sno.extensions.StructureReport`: the same numbers during a training.
+
+        :func:`chainer_sno.compact`: the network that remains.
     """
 
     def __init__(self, link: Any, bernoulli: Any) -> None:

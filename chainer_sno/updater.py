@@ -13,7 +13,7 @@ from chainer_sno.utility import ranking_utility
 
 
 def _use_threads(link: Any, threads: int) -> None:
-    """Let a link compute with so many threads.
+    """Let a link compute with a number of threads.
 
     Raises:
         ValueError: the number is less than one, or the link has one thread only.
@@ -52,10 +52,10 @@ def check_samples(serializer: Any, samples: int) -> None:
     """Save the number of structures of an iteration, or check the saved one.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the saved number is another one.
     """
     found = samples
-    # Snapshots that are older do not say it.
+    # Older snapshots do not have it.
     with contextlib.suppress(KeyError):
         found = int(serializer("samples", samples))
     if found != samples:
@@ -94,10 +94,33 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         TypeError: the optimizer's target is no searchable link.
         ValueError: ``samples`` or ``threads`` is less than one, the distribution has another number
             of bits than the link, or the link cannot use threads.
+
+    Example:
+        >>> import chainer_sno, chainer, numpy
+        >>> x = numpy.random.default_rng(0).standard_normal((64, 8)).astype("f")
+        >>> t = (x[:, 0] > 0).astype("i")
+        >>> network = chainer_sno.links.MaskedMLP(8, (16,), 2)
+        >>> bernoulli = chainer_sno.Bernoulli(network.costs, epsilon0=2**-6)
+        >>> updater = chainer_sno.StructureUpdater(
+        ...     chainer_sno.ArrayIterator((x, t), 32),
+        ...     chainer.optimizers.NesterovAG(lr=0.05).setup(network),
+        ...     bernoulli,
+        ...     converter=chainer_sno.pass_arrays,
+        ... )
+        >>> updater.update()
+        >>> updater.iteration, bool((bernoulli.theta != 0.5).any())
+        (1, True)
+
+    See Also:
+        :func:`chainer_sno.make_updater`: chooses a faster updater that computes the same.
+
+        :class:`chainer_sno.extensions.StepSchedule`: the paper's learning rates.
+
+        :class:`chainer_sno.extensions.StructureEvaluator`: the test error at :math:`M^*`.
     """
 
     iteration: int
-    # The mean loss as a variable, where the graph that leads to it is to be reported.
+    # The mean loss as a variable, if its computational graph is to be reported.
     _graph: Any = None
 
     def __init__(
@@ -140,8 +163,9 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         """Do one iteration of Algorithm 1."""
         iterator = self.get_iterator("main")
         optimizer = self.get_optimizer("main")
+        # Algorithm 1, line 4: the mini-batch, one for all structures
         x, t = convert(self.converter, iterator.next(), self.input_device)
-        structures = self.bernoulli.sample(self.samples)
+        structures = self.bernoulli.sample(self.samples)  # Algorithm 1, line 5
         losses = self.step(x, t, structures)
         graph, self._graph = self._graph, None
         chainer.report({"loss": losses.mean() if graph is None else graph}, optimizer.target)
@@ -166,12 +190,16 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         if isinstance(outputs, chainer.Variable):
             # Iterating over a variable indexes it, and the gradient of that is slow on a CPU.
             outputs = chainer.functions.separate(outputs)
+        # Algorithm 1, line 6: the losses
         losses = chainer.functions.stack([self.loss_func(y, t) for y in outputs])
         ranked = losses.array.astype("d")
         if chainer.config.keep_graph_on_report:  # as Chainer's DumpGraph asks for
             self._graph = chainer.functions.mean(chainer.functions.cast(losses, "d"))
+        # Algorithm 1, line 7: eq. (7); line 8: the clamp
         self.bernoulli.update(structures, ranking_utility(ranked))
+        # eq. (6): the gradient of the mean is the mean of the gradients
         chainer.functions.mean(losses).backward()
+        # Algorithm 1, line 9: a step of any optimizer
         optimizer.update()
         return ranked
 

@@ -18,6 +18,7 @@ def cumulative_utilities(samples: int) -> Array:
     Returns:
         numpy.ndarray: float64, shape (lambda + 1,); do not write to it.
     """
+    # Section 3, gradient approximation: u = 1 for the best ceil(lambda / 4), -1 for the worst
     count = -(-samples // 4)
     utilities = numpy.zeros(samples)
     utilities[:count] += 1
@@ -42,6 +43,18 @@ def ranking_utility(losses: Array) -> Array:
 
     Raises:
         ValueError: ``losses`` is empty or not one-dimensional.
+
+    Example:
+        >>> import chainer_sno, numpy
+        >>> chainer_sno.ranking_utility(numpy.array([0.3, 0.9])).tolist()
+        [1.0, -1.0]
+        >>> chainer_sno.ranking_utility(numpy.array([0.5, 0.2, 0.8, 0.4])).tolist()
+        [0.0, 1.0, -1.0, 0.0]
+        >>> chainer_sno.ranking_utility(numpy.array([0.7, 0.7])).tolist()  # a tie: no selection
+        [0.0, 0.0]
+
+    See Also:
+        :meth:`chainer_sno.Bernoulli.update`: takes the utilities.
     """
     if losses.ndim != 1 or losses.size == 0:
         raise ValueError(f"losses must have the shape (lambda,), lambda >= 1, not {losses.shape}")

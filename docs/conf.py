@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "mathml",
+    "paper",
     "reference",
     "results",
 ]
@@ -39,9 +40,9 @@ napoleon_use_ivar = True
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Libraries whose pages are elsewhere; nothing is looked up on the network while building.
+    # Libraries with pages elsewhere; a build looks nothing up on the network.
     ("py:.*", r"(argparse|chainer|cupy|enum|matplotlib|numpy|onnx|pathlib)(\..*)?"),
-    # Base classes that are nobody's business.
+    # Private base classes.
     ("py:class", r"chainer_sno\..*\._.*"),
     # The words that docstrings use for types.
     (

@@ -10,7 +10,7 @@ class Interrupted(Exception):
     """A training was stopped before its end; its state is in a snapshot.
 
     Attributes:
-        signal (int): the signal that asked for it; None where who watched it had seen enough.
+        signal (int): the signal that asked for it; None if an observer ended the training.
     """
 
     def __init__(self, message, signal):
@@ -19,7 +19,7 @@ class Interrupted(Exception):
 
 
 class ReproduceError(Exception):
-    """Something that the user can mend; the message is one line that says what to do.
+    """An error that the user can fix; the message is one line that says what to do.
 
     Attributes:
         again (bool): whether the same command may then succeed, because the fault is not in its

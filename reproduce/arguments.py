@@ -1,6 +1,6 @@
 """Types of the command line's values: each returns the value, or says in one line what is wrong.
 
-A value is checked here as far as it can be without the other values; the settings check the rest.
+A value is checked here as far as possible without the other values; the settings check the rest.
 """
 
 import argparse
@@ -17,7 +17,7 @@ def _clipped(text):
 
 
 def _shown(text):
-    """Return a value as messages repeat it: in quotes, on one line and not endless."""
+    """Return a value as messages repeat it: in quotes, on one line and shortened."""
     return repr(_clipped(text))
 
 
@@ -125,7 +125,7 @@ def address(text):
 
 
 def _path(text, kind):
-    """Return a path with the home directory written out; no shell does so in ``--out=~/runs``."""
+    """Return a path with ``~`` expanded, which a shell does not do in ``--out=~/runs``."""
     _check_not_empty(text, kind)
     found = os.path.expanduser(text)
     if found.startswith("~"):

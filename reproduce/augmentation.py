@@ -20,8 +20,8 @@ def channel_statistics(images):
     Returns:
         tuple: two float32 arrays of shape (1, channels, 1, 1), in units of the pixel values.
     """
-    # How often each value occurs: whole numbers, so exact, whatever the order of the sums.  In
-    # parts, for bincount makes 64 bits of every pixel.
+    # Counts of each value are whole numbers, so they are exact in any order of the sums.  The
+    # images are counted in parts, because bincount makes 64 bits of every pixel.
     pixels = images.size // images.shape[1]
     count = numpy.zeros((images.shape[1], 256), dtype=numpy.int64)
     for first in range(0, len(images), 1000):
@@ -52,7 +52,7 @@ class Standardise:
 
 
 def crop_and_flip(x, uniforms):
-    """Pad images with zeros, cut a window of the old size out at random, and flip half of them.
+    """Pad images with zeros, crop a random window of the old size, and flip half of them.
 
     Args:
         x (array): standardised images, shape (N, channels, height, width).
@@ -77,7 +77,7 @@ def crop_and_flip(x, uniforms):
 
 
 class ImageIterator(ArrayIterator):
-    """Mini-batches of standardised images, augmented on the way.
+    """Mini-batches of standardised and augmented images.
 
     The images stay bytes; a mini-batch is converted when it is drawn.  The random numbers of the
     augmentation have a stream of their own, which the snapshot keeps.

@@ -1,4 +1,4 @@
-"""What the paper's experiments cost on a machine, from the times in records."""
+"""The cost of the paper's experiments on a machine, from the times in records."""
 
 import collections
 import dataclasses
@@ -11,13 +11,13 @@ from reproduce.groups import computer
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one training of a setting takes.
+    """The cost of one training of a setting.
 
     Attributes:
         experiment (str): its name.
         label (str): of the setting, as in the tables.
-        hours (float): of one training at the paper's schedule; None where no record helps.
-        source (str): from which records.
+        hours (float): of one training at the paper's schedule; None without a suitable record.
+        source (str): the records that the hours come from.
     """
 
     experiment: str
@@ -27,16 +27,16 @@ class Cost:
 
 
 def costs(records):
-    """Return what every setting of the paper takes, on the machine of the most records if known.
+    """Return the cost of every setting of the paper, on the machine with the most records.
 
     Args:
         records (list of dict): of both experiments and any schedule.
 
     Returns:
-        tuple: the machine, as :func:`reproduce.groups.computer` says, None without records, and a
-        list of Cost.  Without a record of a setting at the paper's schedule on it its hours are
-        those on another, which the source names; without any, those of the paper's iterations at
-        the seconds an iteration of shorter runs of the setting, whose structures are less
+        tuple: the machine, as :func:`reproduce.groups.computer` names it, None without records,
+        and a list of Cost.  If a setting has no record at the paper's schedule on this machine, its
+        hours come from another machine, which the source names.  If it has none at all, they are
+        extrapolated from the seconds per iteration of shorter runs, whose structures are less
         converged.
     """
     counted = collections.Counter(map(computer, records))
@@ -66,7 +66,7 @@ def _rates(records):
 
 
 def _same_iteration(settings):
-    """Return whether an iteration does what one of the paper's does, in a run of any length."""
+    """Return whether an iteration computes the same as at the paper's settings."""
     return set(settings.changes()) <= {"epochs", "eta_factor", "examples", "test_examples"}
 
 
@@ -80,7 +80,7 @@ def _rate(found, machine):
     """
     if not found:
         return None, "no record"
-    # Times of two machines do not belong into one median, so the best kind of evidence alone.
+    # A median never mixes the times of two machines, so only the best evidence is used.
     is_paper, where = max(found, key=lambda kind: (kind[0], kind[1] == machine, kind[1]))
     rates = found[is_paper, where]
     runs = f"{len(rates)} run{'s' * (len(rates) > 1)} at the paper's schedule"
@@ -103,14 +103,14 @@ def total(found, trials):
 
 
 def estimate(runs, out, directory):
-    """Return what runs would take, as text: a line for each, and their sum.
+    """Return the estimated cost of runs as text: a line for each, and their sum.
 
-    The seconds of an iteration are those of records whose iterations do the same, see
-    :func:`costs`; they hold for the machine that the line names, on one core.
+    The seconds per iteration come from records whose iterations compute the same, see
+    :func:`costs`.  They hold for one core of the machine that the line names.
 
     Args:
         runs (list of Settings): not yet trained.
-        out (str or pathlib.Path): where finished runs are, which cost nothing more.
+        out (str or pathlib.Path): the directory of finished runs, which cost nothing.
         directory (str or pathlib.Path): of the records.
 
     Returns:

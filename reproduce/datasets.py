@@ -1,4 +1,4 @@
-"""What is known of each data set without loading it: its sizes, classes and the shape of an image.
+"""The sizes, classes and image shapes of the data sets, without loading them.
 
 :mod:`reproduce.data` fetches, verifies and loads the images themselves.
 """

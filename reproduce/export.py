@@ -1,4 +1,4 @@
-"""The trained network of a record as a small plain one, for others to use."""
+"""The trained network of a record as a small plain network for other programs."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ FORMATS = {"chainer": (".npz", chainer_sno.save_compact), "onnx": (".onnx", chai
 
 
 def export(path, format, out=None, say=print):
-    """Write the trained network of a record, and say what it costs beside the full one.
+    """Write the trained network of a record, and print its cost and that of the full network.
 
     Args:
         path (str or pathlib.Path): the record of a finished run.
@@ -51,7 +51,7 @@ def export(path, format, out=None, say=print):
 
 
 def trained_network(found, directory):
-    """Return the trained network of a record without what its structure leaves out.
+    """Return the trained network of a record, with only the parts that its structure keeps.
 
     Args:
         found (dict): the record.
@@ -113,7 +113,7 @@ def _short(number):
 
 
 def _costs(network, settings):
-    """Return lines that hold what a network costs against the full one."""
+    """Return lines that compare the cost of a network with that of the full one."""
     full = experiments.of(settings).training.full(settings)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         costs = [chainer_sno.describe(each, settings.data.shape) for each in (network, full)]

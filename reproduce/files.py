@@ -1,4 +1,4 @@
-"""JSON files that are whole or absent, and directories to write into."""
+"""JSON files that are either complete or absent, and directories to write into."""
 
 import contextlib
 import errno
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from reproduce import ReproduceError
 
-#: The ending of what is half written, as :data:`chainer_sno.files.UNFINISHED`, which would take
-#: Chainer along.
+#: The ending of files that are not complete, as :data:`chainer_sno.files.UNFINISHED`; importing
+#: that would import Chainer.
 _UNFINISHED = ".unfinished"
 
 
 def write_json(path, value, durable=True):
-    """Write a value as JSON in one step, with an end of line behind it."""
+    """Write a value as JSON in one step, followed by an end of line."""
     # Here, not above: it takes Chainer along, which those who only read can do without.
     from chainer_sno.files import write_bytes
 
@@ -23,7 +23,7 @@ def write_json(path, value, durable=True):
 
 
 def remove_unfinished(directory, name=""):
-    """Delete what a killed process left half written in a directory.
+    """Delete the incomplete files of a killed process in a directory.
 
     Args:
         directory (pathlib.Path): where to look.
@@ -31,16 +31,16 @@ def remove_unfinished(directory, name=""):
     """
     for path in Path(directory).glob("*" + _UNFINISHED):
         if path.name.startswith(name):
-            # Another user's, in a directory that two share, is in nobody's way.
+            # A file of another user, in a shared directory, does no harm.
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
 
 def make_writable(directory, option=None):
-    """Create a directory and rehearse in it all that is done to a file later.
+    """Create a directory and test in it everything that is done to a file later.
 
-    What a file system refuses, such as to rename a file over another, is found before a training
-    and not at its first snapshot.
+    If a file system refuses something, such as to rename a file over another, this is found before
+    a training and not at its first snapshot.
 
     Args:
         directory (str or pathlib.Path): to be created with its parents.

@@ -1,4 +1,4 @@
-"""Locks on files, which the system drops when a process ends, however it ends."""
+"""Locks on files, which the system releases when a process ends, even by a kill."""
 
 import contextlib
 import errno
@@ -9,19 +9,19 @@ import time
 
 from reproduce import Locked, ReproduceError
 
-#: What a file system answers that has no locks: a network file system without its daemon, say.
+#: The errors of a file system without locks, such as a network file system without its daemon.
 UNSUPPORTED = frozenset(
     {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF}
 )
-#: What it answers where another process holds the lock.
+#: The errors if another process holds the lock.
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN})
 
 
 def _try(file, kind):
-    """Try to lock an open file; return whether that was done, None where there are no locks.
+    """Try to lock an open file; return whether it is locked, None if there are no locks.
 
     Raises:
-        OSError: the file system is in trouble.
+        OSError: the file system reports another error.
     """
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -35,7 +35,7 @@ def _try(file, kind):
 
 
 def _open(path):
-    """Open a lock to hold it; another user's may be for reading only, which is enough."""
+    """Open a lock to hold it; read access is enough, as to another user's lock."""
     try:
         return open(path, "a")
     except PermissionError:
@@ -51,8 +51,8 @@ def hold(path, wait, name):
         name (str): of what is locked, for messages.
 
     Returns:
-        tuple: the open file, which holds the lock until it is closed, and whether it holds one: a
-        file system without locks lets everybody in.
+        tuple: the open file, which holds the lock until it is closed, and whether it holds one: on
+        a file system without locks it does not.
 
     Raises:
         Locked: another process holds it.
@@ -87,7 +87,7 @@ def is_held(path):
         path (pathlib.Path): of the lock.
 
     Returns:
-        bool: None where nobody can tell: the file cannot be read, or the file system has no locks.
+        bool: None if that is unknown: the file cannot be read, or the file system has no locks.
     """
     try:
         with open(path) as file:
@@ -109,11 +109,11 @@ def are_missing(directory):
         with tempfile.TemporaryFile(dir=directory) as file:
             return _try(file, fcntl.LOCK_EX) is None
     except OSError:
-        return False  # whoever needs the lock says so
+        return False  # the code that needs the lock reports it
 
 
 def warning(directory):
-    """Return what to tell the user where there are no locks."""
+    """Return the warning for the user if there are no locks."""
     return (
         f"the file system of {os.fspath(directory)!r} has no locks: going on without, so see to it "
         "that no second process trains the same runs"

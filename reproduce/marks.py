@@ -1,4 +1,4 @@
-"""The marks that a run leaves in its directory: a lock, its progress, a failure."""
+"""The files that a run keeps in its directory: a lock, its progress, a failure."""
 
 import contextlib
 import datetime
@@ -21,12 +21,12 @@ def now():
 
 @contextlib.contextmanager
 def locked(directory, wait, warn):
-    """Hold a lock on a run; the system drops it when the process ends, however it ends.
+    """Hold a lock on a run; the system releases it when the process ends, even by a kill.
 
     Args:
         directory (pathlib.Path): of the run.
         wait (float): for how many seconds to wait for another process.
-        warn (callable): takes a line where the file system has no locks, and the run goes on.
+        warn (callable): takes a line if the file system has no locks; the run then continues.
 
     Raises:
         Locked: another process holds it.
@@ -40,12 +40,12 @@ def locked(directory, wait, warn):
 
 
 def is_locked(directory):
-    """Return whether a process trains the run of a directory; None where nobody can tell."""
+    """Return whether a process trains the run of a directory; None if that is unknown."""
     return locks.is_held(directory / LOCK)
 
 
 def write_failure(directory, settings, reason, again):
-    """Leave a word about a failure in the directory of a run.
+    """Write the reason of a failure into the directory of a run.
 
     Args:
         directory (pathlib.Path): of the run.

@@ -1,4 +1,4 @@
-"""Records of finished runs: small JSON files that say everything about one training."""
+"""Records of finished runs: small JSON files that describe one training completely."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def _git_commit():
 
 
 def versions():
-    """Return the versions of what computes the numbers."""
+    """Return the versions of the software that computes the numbers."""
     found = {
         "python": platform.python_version(),
         "chainer_sno": chainer_sno.__version__,
@@ -112,7 +112,7 @@ def make(settings, log, result, times, device, path, computers=()):
         result (dict): the numbers at the end.
         times (dict): seconds and dates.
         device (chainer.backend.Device): where it ran.
-        path (str): ``fast``, ``winograd``, ``captured`` or ``plain``, which code trained.
+        path (str): the code that trained: ``fast``, ``winograd``, ``captured`` or ``plain``.
         computers (sequence of dict): the machines that trained it, one after the other, see
             :class:`reproduce.run.Computers`.
 

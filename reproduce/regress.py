@@ -1,22 +1,22 @@
-r"""Short trainings held against what they gave before, so that no change of a number goes unseen.
+r"""Short trainings compared with their earlier numbers, so that no change goes unnoticed.
 
-A case is a training that is fixed here and has a baseline, one file of ``results/regression/``.
-There are two kinds.
+A case is a fixed training with a baseline, one file of ``results/regression/``.  There are two
+kinds.
 
 A *trace* is some iterations on generated images, in float64.  Its numbers are the losses of every
 iteration, of each structure where there are some, :math:`\theta` after every iteration, and all
-parameters, statistics and results at the end.  Each must be the baseline's to within
-:data:`TOLERANCE`, so that the smallest change of the method shows, while another BLAS, which adds
-in another order, stays hundreds of times below.  The one thing that could make a rounding large is
-two structures whose losses lie so close that it decides which ranks first; so a baseline is only
-written where the losses of an iteration differ by :data:`MARGIN` at least.
+parameters, statistics and results at the end.  Each must agree with the baseline to within
+:data:`TOLERANCE`.  The smallest change of the method exceeds it, while another BLAS, which adds in
+another order, stays hundreds of times below.  Only one thing could make a rounding large: two
+structures whose losses lie so close that the rounding decides which ranks first.  So a baseline is
+written only if the losses of every iteration differ by at least :data:`MARGIN`.
 
-A *short run* is a training on the real data, in float32 as all runs, that must end as it used to:
-test error and structure must lie in the bands of the baseline.  In float32 roundings decide
-rankings, so on another machine a seed gives what another seed could have given here, and a band is
-found from :data:`SEEDS` seeds.  The mean of :data:`AGAIN` seeds may lie :data:`WIDTH` standard
-errors of the difference from the mean of those; a normal quantity lies further off with a
-probability of 9e-5.
+A *short run* is a training on the real data, in float32 like all runs.  Its test error and its
+structure must lie in the bands of the baseline.  In float32 roundings decide rankings, so a seed on
+another machine gives a result that another seed could have given here, and a band is computed from
+:data:`SEEDS` seeds.  The mean of :data:`AGAIN` seeds may differ from their mean by at most
+:data:`WIDTH` standard errors of the difference; a normal quantity exceeds this with a probability
+of 9e-5.
 """
 
 import dataclasses
@@ -41,19 +41,19 @@ from reproduce.run import get_device
 SCHEMA = 1
 #: Where the baselines are.
 BASELINES = ROOT / "results" / "regression"
-#: By how much a number of a trace may differ: of its size where that is above one, else as it is.
+#: The most by which a number of a trace may differ: relative if it is above one, else absolute.
 TOLERANCE = 1e-9
-#: By how much the losses of different structures differ at least, as a fraction.
+#: The least difference between the losses of different structures, as a fraction.
 MARGIN = 1e-6
-#: Seeds of which the band of a short run is found, from 0 on.
+#: The seeds that give the band of a short run, from 0 on.
 SEEDS = 12
-#: How many of them are trained again.
+#: The seeds that are trained again.
 AGAIN = 2
 #: Half the width of a band, in standard errors of the difference of the two means.
 WIDTH = 6
 #: The quantities of a trace that have a row for every iteration.
 SERIES = ("losses", "theta")
-#: Rows of a table about one case; what is wrong with one number is wrong with most.
+#: Rows of a table about one case; a fault that moves one number moves most of them.
 ROWS = 5
 
 
@@ -64,8 +64,8 @@ class Case:
     Attributes:
         settings (Settings): what to train.
         plain (bool): without the fast path; of a trace.
-        ties (bool): different structures may have equal losses.  Only where a layer is empty are
-            they equal to the bit everywhere: what follows is then made of exact zeros.
+        ties (bool): different structures may have equal losses.  They are equal to the bit on
+            every machine only if a layer is empty, because the rest is then made of exact zeros.
     """
 
     settings: object
@@ -76,8 +76,8 @@ class Case:
 def _units(**values):
     """Return settings of a trace of unit selection: 48 iterations, eight epochs.
 
-    With this eta_theta bits are at the ends of theta's range from the middle on, and with this
-    decay what becomes of the biases shows.
+    With this eta_theta, bits are at the ends of theta's range from the middle on.  With this decay,
+    the effect of decayed biases shows.
     """
     common = {"epochs": 8, "examples": 60, "test_examples": 40, "batch_size": 10, "lr": 0.05}
     common |= {"weight_decay": 0.05, "units": 24, "layers": 2}
@@ -89,8 +89,8 @@ def _units(**values):
 def _connections(**values):
     """Return settings of a trace of connection selection: 24 iterations, four epochs.
 
-    There are connections enough that hardly a structure is without a path: after a layer without
-    inputs a batch normalisation divides zeros, up to roundings, by almost nothing.
+    There are enough connections that almost every structure has a path.  After a layer without
+    inputs, a batch normalisation would divide rounding errors by almost zero.
     """
     common = {"epochs": 4, "examples": 60, "test_examples": 20, "batch_size": 10}
     common |= {"weight_decay": 0.01, "depth": 16, "growth_rate": 3, "reestimate": 0}
@@ -168,7 +168,7 @@ def fingerprint(array):
 
 
 def generated_data(settings):
-    """Return images that can be learnt and need no file: each class a pattern, under noise.
+    """Return images that can be learnt and need no file: a pattern for each class, with noise.
 
     Args:
         settings (Settings): of a trace; their images are of its experiment's kind and number.
@@ -269,7 +269,7 @@ def closest(losses, structures):
 
 
 def measures(result, experiment):
-    """Return what a band is held against: the test error and the structure.
+    """Return the quantities that have a band: the test error and the structure.
 
     Args:
         result (dict): of the record of a run.
@@ -309,8 +309,8 @@ def read(name, directory, data_dir=None):
         dict: the baseline, its numbers as arrays of float64.
 
     Raises:
-        ReproduceError: there is none, or it is damaged or of another schema; the message names the
-            file and the command that writes it anew.
+        ReproduceError: it is missing, damaged or of another schema; the message names the file and
+            the command that writes it again.
     """
     path = Path(directory) / f"{name}.json"
     mend = f"python -m reproduce regress --update --cases {name}"
@@ -372,12 +372,12 @@ def write(name, case, numbers, directory, **more):
 
 
 def hold(found, expected):
-    """Hold the numbers of a trace against a baseline's.
+    """Compare the numbers of a trace with a baseline.
 
     Args:
         found (dict): numbers by name.
-        expected (dict): arrays by name, float64.  What only ``found`` names is not looked at: what
-            a new parameter does shows in the others.
+        expected (dict): arrays by name, float64.  Names that only ``found`` has are ignored: the
+            effect of a new parameter shows in the others.
 
     Returns:
         tuple: the largest deviation in units of :data:`TOLERANCE`, and a row of a table for every
@@ -401,7 +401,7 @@ def hold(found, expected):
 
 
 def _changed_settings(case, baseline):
-    """Return rows of a table about what the baseline was trained with and its case is not."""
+    """Return rows of a table about the settings that differ between a baseline and its case."""
     mine = {**case.settings.as_dict(), "plain": case.plain}
     return [
         [f"setting {name}", str(mine.get(name)), str(value), "equal"]
@@ -426,7 +426,7 @@ def _print_drift(drift):
 
 
 def _hold_traces(baselines):
-    """Train traces, print how they stand, and return the drift of those that have drifted."""
+    """Train traces, print the results, and return the drift of those that have drifted."""
     drift, table = {}, []
     for name, baseline in baselines.items():
         expected = baseline["numbers"]
@@ -449,7 +449,7 @@ def _hold_traces(baselines):
 
 
 def _update_traces(names, directory):
-    """Train traces, write their numbers as baselines, and print by what they differ."""
+    """Train traces, write their numbers as baselines, and print the differences."""
     table = []
     for name in names:
         numbers, gap = trace(TRACES[name])
@@ -501,7 +501,7 @@ def _train(names, seeds, jobs, data_dir):
 
 
 def _hold_runs(baselines, jobs, data_dir):
-    """Train short runs, print how they stand, and return the drift of those that have drifted."""
+    """Train short runs, print the results, and return the drift of those that have drifted."""
     found, failures = _train(list(baselines), AGAIN, jobs, data_dir)
     drift = {
         name: [["training", f"failed: {why}", "a result", ""]] for name, why in failures.items()
@@ -553,17 +553,17 @@ def _update_runs(names, directory, jobs, data_dir):
 
 
 def _select(names, cases):
-    """Return those of some cases that are named, all without names."""
+    """Return the named cases; all cases if no name is given."""
     return [name for name in cases if names is None or name in names]
 
 
 def regress(directory=BASELINES, names=None, traces=False, update=False, jobs=2, data_dir=None):
-    """Train the cases again and hold them against their baselines, or write these anew.
+    """Train the cases again and compare them with their baselines, or write new baselines.
 
     Args:
         directory (str or pathlib.Path): of the baselines.
         names (sequence of str): of the cases; all by default.
-        traces (bool): leave the short runs out.
+        traces (bool): leave out the short runs.
         update (bool): write the baselines.
         jobs (int): short runs at a time.
         data_dir (str or pathlib.Path): where the data lies, the cache by default.
@@ -572,8 +572,8 @@ def regress(directory=BASELINES, names=None, traces=False, update=False, jobs=2,
         int: 0, or 1 where a case has drifted.
 
     Raises:
-        ReproduceError: a name is unknown, a baseline is missing or of no use, or the data is not
-            to be had.
+        ReproduceError: a name is unknown, a baseline is missing or unusable, or the data cannot be
+            fetched.
     """
     for name in names or ():
         if name not in (*TRACES, *RUNS):

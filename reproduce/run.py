@@ -1,4 +1,4 @@
-"""One run: a training that is resumed where it stopped, and recorded when it is done.
+"""One run: a training that resumes where it stopped and leaves a record when it is finished.
 
 A run owns the directory ``NAME`` in the output directory: ``lock``, held while it trains;
 ``progress.json``, rewritten every second; the snapshots; ``failed.json`` after a failure; and
@@ -22,7 +22,7 @@ from reproduce import Interrupted, ReproduceError, data, experiments, marks, rec
 from reproduce.files import check_name, make_writable, remove_unfinished, write_json
 from reproduce.signals import listening
 
-#: Seconds between snapshots where the user names no interval.
+#: Seconds between snapshots if the user gives no interval.
 SNAPSHOT_SECONDS = 60
 #: Seconds between the marks of progress.
 PROGRESS_SECONDS = 1
@@ -75,7 +75,7 @@ def use_one_thread():
 
 
 class Progress(chainer.training.Extension):
-    """Write how far the training is, for ``status`` and for who looks at the files.
+    """Write the progress of the training, for ``status`` and for readers of the files.
 
     Args:
         path (pathlib.Path): the file.
@@ -92,7 +92,7 @@ class Progress(chainer.training.Extension):
         self.iterations = iterations
 
     def initialize(self, trainer):
-        """Begin to measure; a training that goes on begins anew."""
+        """Begin to measure; a resumed training begins again."""
         self.first = trainer.updater.iteration
         self.begun = time.perf_counter()
         self.written = -PROGRESS_SECONDS
@@ -118,19 +118,19 @@ class Progress(chainer.training.Extension):
 
 
 class Computers(chainer.training.Extension):
-    """Note on which machines a training was computed, in its snapshots and for its record.
+    """Keep the list of the machines that computed a training, in its snapshots and its record.
 
     Another processor rounds differently, so the bits depend on where each iteration was done.
 
     Args:
         device (chainer.backend.Device): where this process computes.
-        threads (int): how many of it compute at once.
+        threads (int): the threads that compute at once.
 
     Attributes:
         found (list of dict): the machines in their order, as :func:`reproduce.record.machine`
-            says, with the first and the last ``iterations`` on each; None in the place of a
-            machine where a snapshot older than this note does not say.
-        threads (list of int): the numbers of threads that sessions have had.
+            returns them, with the first and the last ``iterations`` on each; None for a machine
+            that an older snapshot does not name.
+        threads (list of int): the numbers of threads of the sessions.
     """
 
     name = "computers"
@@ -144,7 +144,7 @@ class Computers(chainer.training.Extension):
         self.threads = [threads]
 
     def initialize(self, trainer):
-        """Begin a new entry where the machine is another."""
+        """Begin a new entry if the machine is another one."""
         done = trainer.updater.iteration
         known = self.found[-1]["iterations"][1] if self.found else 0
         if done > known:
@@ -157,7 +157,7 @@ class Computers(chainer.training.Extension):
         self.found[-1]["iterations"][1] = trainer.updater.iteration
 
     def serialize(self, serializer):
-        """Save or load what was noted."""
+        """Save or load the list."""
         if isinstance(serializer, chainer.Serializer):
             serializer("noted", json.dumps([self.found, self.threads]))
             return
@@ -168,10 +168,10 @@ class Computers(chainer.training.Extension):
 
 
 class Watch(chainer.training.Extension):
-    """Show the log to somebody after every epoch, who may have seen enough.
+    """Pass the log to an observer after every epoch, who may end the training.
 
     Args:
-        training (reproduce.training.Training): what is watched, and then stopped.
+        training (reproduce.training.Training): the training to observe and to stop.
         judge (callable): takes the log of LogReport, returns whether to stop.
     """
 
@@ -183,7 +183,7 @@ class Watch(chainer.training.Extension):
         self.judge = judge
 
     def initialize(self, trainer):
-        """Show what a training that goes on has logged before."""
+        """Show the earlier log of a resumed training."""
         self(trainer)
 
     def __call__(self, trainer):
@@ -192,12 +192,12 @@ class Watch(chainer.training.Extension):
 
 
 def _warn(text):
-    """Print a line that is no part of the answer."""
+    """Print a line on stderr, apart from the result."""
     print(f"reproduce: {text}", file=sys.stderr, flush=True)
 
 
 def _finished(path, directory, say):
-    """Return the record of a finished run, whose snapshots nobody needs any more."""
+    """Return the record of a finished run, and delete its snapshots."""
     try:
         found = record.read(path)
     except ReproduceError as error:
@@ -229,8 +229,8 @@ class Options:
         plain (bool): train without the fast path.
         parent (int): stop, with a snapshot, when this process is no longer the parent.
         wait (float): how long to wait for another process to release the run, in seconds.
-        threads (int): that compute at once, in connection selection on a CPU; the numbers do not
-            depend on it.
+        threads (int): the threads that compute at once, in connection selection on a CPU; the
+            numbers do not depend on it.
         say (callable): takes a line for the user.
         watch (callable): takes the log of LogReport after every epoch, returns whether to stop.
     """
@@ -248,7 +248,7 @@ class Options:
 
 
 def run(settings, out, options=Options()):
-    """Train as the settings say and write the record, or go on where an earlier call stopped.
+    """Train with the settings and write the record, or continue where an earlier call stopped.
 
     Args:
         settings (reproduce.settings.Settings): what to train.
@@ -293,7 +293,7 @@ def run(settings, out, options=Options()):
         except OSError as error:
             message = (
                 f"cannot write into {str(out)!r} ({error.strerror or error}): what was written "
-                "before is whole; mend it and give the same command"
+                "before is whole; correct it and give the same command"
             )
             marks.write_failure(directory, settings, message, again=True)
             raise ReproduceError(message, again=True) from error

@@ -1,4 +1,4 @@
-"""The forms of the JSON files that are read, checked with jsonschema."""
+"""The schemas of the JSON files that are read, checked with jsonschema."""
 
 import jsonschema
 
@@ -103,7 +103,7 @@ RECORD = _object(
 )
 
 
-#: How far a run is that has not ended, see :mod:`reproduce.progress`.
+#: The progress of an unfinished run, see :mod:`reproduce.progress`.
 PROGRESS = _object(
     {
         "unfinished": {"const": True},
@@ -130,7 +130,7 @@ PROGRESS = _object(
 
 
 def check_result(result, settings, name, partial=False):
-    """Check what a result says of its experiment.
+    """Check the part of a result that its experiment defines.
 
     Args:
         result (dict): of a record, or of a run that has not ended.
@@ -147,7 +147,7 @@ def check_result(result, settings, name, partial=False):
 
 
 def check(value, schema, name):
-    """Check that a value has a form.
+    """Check that a value follows a schema.
 
     Args:
         value: of a JSON file.
@@ -155,7 +155,7 @@ def check(value, schema, name):
         name (str): of the file, for the message.
 
     Raises:
-        ReproduceError: it has another; the message says where and what was expected.
+        ReproduceError: it does not; the message says where and what was expected.
     """
     error = jsonschema.exceptions.best_match(
         jsonschema.Draft202012Validator(schema).iter_errors(value)

@@ -17,11 +17,11 @@ from typing import Any
 from reproduce import ReproduceError
 from reproduce.datasets import DATASETS
 
-#: What theta may be kept in, the default first.
+#: The dtypes of theta, the default first.
 THETA_DTYPES = ("float64", "float32")
 #: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
 SMALLEST_STEPS = 10
-#: By what a schedule divides the paper's epochs.
+#: The divisor of the paper's epochs for each schedule.
 SCHEDULES = {"paper": 1, "short": 10, "quick": 125}
 _FRACTION = re.compile(r"1/([1-9]\d{,8})")
 #: The largest whole number of a setting: what an int32 holds, as kernels and BLAS count.
@@ -34,7 +34,7 @@ LARGEST_ETA = 10
 LARGEST_SEED = 2**63 - 1
 #: The most iterations of a training: snapshots are found by the nine digits in their names.
 MOST_ITERATIONS = 999_999_999
-#: The bytes that no training here needs; more is a slip of the keyboard.
+#: More bytes than any training here needs; a larger number is a typing error.
 MOST_MEMORY = 2**40
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
@@ -81,7 +81,7 @@ def _short(value):
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """How a setting is given, checked and named.
+    """The declaration of a setting: how it is given, checked and named.
 
     Attributes:
         help (str): for the command line and the documentation.
@@ -189,7 +189,7 @@ class Settings:
     factor raises it by that factor by default, so that theta has the time to reach its ends: at 1/d
     a short training leaves every theta near 0.5, and the mode is an arbitrary half of the units.
     The noise of theta grows with it, and usage rates drift towards one half; so the default is an
-    :math:`\eta_\theta` of 0.1 at the most.
+    :math:`\eta_\theta` of at most 0.1.
 
     ``theta_dtype`` is the dtype of theta and of the arithmetic of equation (7).  The paper does not
     say which it was; see "Precision" in the readings.
@@ -278,7 +278,7 @@ class Settings:
     LENGTH = {True: (1, 1), False: (1, 1)}
 
     def __init__(self, **values):
-        # The only place where values are written: they are complete before anybody sees them.
+        # Values are written only here, and they are complete before any other code reads them.
         vars(self).update(self._complete(values))
 
     @classmethod
@@ -346,7 +346,7 @@ class Settings:
 
     @classmethod
     def check(cls, values):
-        """Check what the range of one setting cannot say.
+        """Check the settings that depend on each other.
 
         Args:
             values (dict): of every setting.
@@ -394,14 +394,14 @@ class Settings:
 
     @classmethod
     def least_memory(cls, values):
-        """Return the bytes that a training cannot do without: of the network and of structures."""
+        """Return the bytes that a training needs at least: of the network and of structures."""
         # Weights, gradients and velocities in float32; of each structure the random numbers.
         structures = max(values["samples"] or 0, values["stochastic_samples"])
         drawn = structures * cls.count_bits(values) if values["method"] == "sno" else 0
         return 12 * cls.count_weights(values) + 8 * drawn
 
     def check_memory(self):
-        """Check that this machine can hold the training, as far as that is known before it.
+        """Check that the training fits into the memory of this machine, as far as is known.
 
         Raises:
             ReproduceError: its memory is too small.
@@ -426,11 +426,11 @@ class Settings:
 
     @classmethod
     def at(cls, schedule, **values):
-        """Return settings at a schedule; what is given in ``values`` goes before it.
+        """Return settings at a schedule; ``values`` take precedence over it.
 
         Args:
             schedule (str): ``paper``, ``short`` (1/10 of the epochs), ``quick`` (1/125), or another
-                such part, ``1/60``.
+                fraction, ``1/60``.
             **values: fields of the settings.
 
         Returns:
@@ -482,7 +482,7 @@ class Settings:
         return type(self)(method=self.method)
 
     def changes(self):
-        """Return the settings that are not the paper's, by which a run is told from others."""
+        """Return the settings that differ from the paper's, which tell this run from others."""
         paper = vars(self.paper)
         return {
             name: value
@@ -499,7 +499,7 @@ class Settings:
 
     @property
     def setting(self):
-        """What the paper varies within the method: ``epsilon0=2^-7``, ``width=205`` or nothing."""
+        """The value that the paper varies: ``epsilon0=2^-7``, ``width=205`` or nothing."""
         for name, method in self.varied().items():
             if method == self.method:
                 text = self.options()[name].text(getattr(self, name))
@@ -520,7 +520,7 @@ class Settings:
 
     @property
     def data(self):
-        """What is known of the data set, :class:`reproduce.datasets.DataSet`."""
+        """The sizes of the data set, :class:`reproduce.datasets.DataSet`."""
         return DATASETS[self.dataset]
 
     def iterations(self, examples=None):

@@ -6,7 +6,7 @@ import signal
 
 @contextlib.contextmanager
 def listening(handler):
-    """Hand SIGINT and SIGTERM, each a wish to stop, to a handler while the block runs."""
+    """Pass SIGINT and SIGTERM, which ask to stop, to a handler while the block runs."""
     previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

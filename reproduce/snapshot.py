@@ -13,8 +13,7 @@ _PATTERN = "snapshot_iter_*.npz"
 class Snapshot(chainer.training.Extension):
     """Save the trainer in the run's directory and keep the newest two.
 
-    Chainer's own snapshot knows neither the settings that it belongs to nor whether a file is
-    whole.
+    Chainer's own snapshot records neither its settings nor a checksum of the file.
 
     Args:
         directory (pathlib.Path): where the snapshots lie.
@@ -63,7 +62,7 @@ def read(path):
 
 
 def resume(trainer, directory, identity, say=print):
-    """Load the newest snapshot that is whole into a trainer.
+    """Load the newest complete snapshot into a trainer.
 
     Args:
         trainer (chainer.training.Trainer): as built for the settings.
@@ -93,7 +92,7 @@ def resume(trainer, directory, identity, say=print):
                 "another --out",
                 again=True,
             )
-        # A newer one that is damaged would be in the way of the one to be written in its place.
+        # A damaged newer one would stand in the place of one that is yet to be written.
         for damaged in found[:number]:
             damaged.unlink()
         chainer.serializers.NpzDeserializer(content).load(trainer)

@@ -1,4 +1,4 @@
-"""Medians, quartiles, and how sure a difference of medians is."""
+"""Medians, quartiles and significance tests."""
 
 import math
 
@@ -7,7 +7,7 @@ import scipy  # loads scipy.stats when it is first used, which takes a second
 
 #: Resamples of the bootstrap.
 RESAMPLES = 9999
-#: So many permutations at the most are all gone through.
+#: Up to this number, all permutations are enumerated.
 PERMUTATIONS = 10000
 
 
@@ -107,7 +107,7 @@ def sides_test(above, trials, published):
         above (sequence of float): of each setting, how many of our trials lie above the published
             median; one that equals it counts half.
         trials (sequence of int): of each setting, ours.
-        published (int): trials behind a published median, an odd number.
+        published (int): the trials of a published median, an odd number.
 
     Returns:
         float: p, two-sided and exact but for trials that equal a median, which make it too large.

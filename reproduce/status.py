@@ -1,4 +1,4 @@
-"""How the runs of a directory stand, told from files alone."""
+"""The state of the runs of a directory, from files alone."""
 
 import contextlib
 import hashlib
@@ -16,25 +16,26 @@ from reproduce.experiments import from_dict
 from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.settings import Settings
 
-#: The directory of the plans in an output directory; out of the way of the records.
+#: The directory of the plans in an output directory, apart from the records.
 PLANS = ".plans"
-#: A run whose lock tells nothing is taken to run while its progress is no older, in seconds.
+#: If the lock of a run says nothing, the run counts as running while its progress is at most so
+#: old, in seconds.
 RECENT = 120
 
 
 @dataclass
 class State:
-    """How a run stands.
+    """The state of a run.
 
     Attributes:
         settings (Settings): of the run.
         kind (str): ``finished``, ``running``, ``interrupted``, ``failed`` or ``waiting``.
         iteration (int): iterations done.
         iterations (int): of the whole training.
-        rate (float): seconds an iteration; None where nothing tells.
-        seconds_left (float): of a running one; None where nothing tells.
+        rate (float): seconds an iteration; None if unknown.
+        seconds_left (float): of a running one; None if unknown.
         reason (str): of a failure.
-        again (bool): whether a failed run is taken again without being asked.
+        again (bool): whether a failed run is repeated without ``--retry-failed``.
     """
 
     settings: Settings
@@ -48,10 +49,10 @@ class State:
 
 
 def _content(path):
-    """Return what a JSON file of a run holds, a dictionary.
+    """Return the content of a JSON file of a run, a dictionary.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         OSError, ValueError, RecursionError: it cannot be read, or is damaged.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -83,14 +84,14 @@ def _number(content, name, otherwise=None):
 
 
 def state(out, settings):
-    """Return how a run stands.
+    """Return the state of a run.
 
     Args:
         out (pathlib.Path): the output directory.
         settings (Settings): of the run.
 
     Returns:
-        State: from the record, the lock, the marks of progress and of failure.
+        State: from the record, the lock, and the files about progress and failure.
     """
     out = Path(out)
     iterations = settings.iterations()
@@ -137,7 +138,7 @@ def state(out, settings):
 
 
 def write_plan(out, runs):
-    """Write down which runs a sweep is about, for ``status``.
+    """Write the list of the runs of a sweep, for ``status``.
 
     Args:
         out (pathlib.Path): the output directory.
@@ -168,7 +169,7 @@ def _settings(values):
     """Return the settings in a file.
 
     Raises:
-        ValueError: there are none, also where names are right and values of another type.
+        ValueError: they are missing, or a value has the wrong type.
     """
     try:
         run = from_dict(values or {})
@@ -230,7 +231,7 @@ def _check(path, content):
 
 
 def known_runs(out):
-    """Return the runs that plans, records and directories tell of.
+    """Return the runs that plans, records and directories name.
 
     Args:
         out (pathlib.Path): the output directory.
@@ -276,16 +277,16 @@ def duration(seconds):
 
 
 def seconds_left(states, jobs):
-    """Return when all runs will be done, as far as the rates of the others tell.
+    """Return the seconds until all runs are finished, estimated from the rates of the others.
 
-    A run that has not begun is taken to be as fast as those of its method, else as all.
+    A run that has not begun is assumed to be as fast as those of its method, or else as all.
 
     Args:
         states (list of State): of all runs.
         jobs (int): runs at a time.
 
     Returns:
-        float: seconds; None where nothing tells.
+        float: seconds; None if unknown.
     """
     rates = {}
     for found in states:
@@ -309,14 +310,14 @@ def seconds_left(states, jobs):
 
 
 def lines(states, jobs=None):
-    """Return the lines that say how the runs stand: the running ones, the failures, the whole.
+    """Return the lines about the state of the runs: the running ones, the failures, the total.
 
     Args:
         states (list of State): of all runs.
         jobs (int): runs at a time; by default as many as are running.
 
     Returns:
-        list of str: a line for each running and each failed run, and one for the whole.
+        list of str: a line for each running and each failed run, and one for all runs.
     """
     by_kind = {}
     for found in states:

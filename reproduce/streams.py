@@ -1,4 +1,4 @@
-"""What a program prints to: streams that may be closed, full or no terminal."""
+"""Standard output and errors: streams that may be closed, full, or not a terminal."""
 
 import contextlib
 import os
@@ -12,14 +12,14 @@ def is_live(stream):
 
 
 class _Checked:
-    """A stream that says once that it cannot be written to, and then forgets what it is given.
+    """A stream that reports once that it cannot be written to, and then discards its input.
 
-    A training of days is not lost because the file that gets its lines is on a full disk.
+    A full disk, on which the file of the output lies, does not end a training of days.
 
     Args:
         stream (file): the stream.
         on_failure (callable): takes the error.
-        to_pipes (bool): whether a reader that has ended is an error like any other; else it is
+        to_pipes (bool): whether the end of a reader is an error like any other; otherwise it is
             raised.
     """
 
@@ -38,7 +38,7 @@ class _Checked:
         return len(text)
 
     def flush(self):
-        """Write what is held back."""
+        """Write the buffered text."""
         self._try(self._stream.flush)
 
     def _try(self, call, *arguments):
@@ -54,9 +54,9 @@ class _Checked:
 
 
 def to_nowhere(stream):
-    """Let what a stream still holds, and all that follows, go nowhere.
+    """Discard the text that a stream still holds, and all that follows.
 
-    The interpreter writes it when it ends, and would complain.
+    Otherwise the interpreter would write it when it ends, and report an error.
     """
     with contextlib.suppress(OSError, ValueError):  # a stream in memory has no number
         number = stream.fileno()
@@ -66,9 +66,9 @@ def to_nowhere(stream):
 
 
 def _open_what_is_closed():
-    """Open the three standard streams that whoever started this process has closed.
+    """Open the standard streams that were closed when this process started.
 
-    The next file that is opened would get the number of one, a snapshot that of what is printed.
+    Otherwise the next file to be opened, such as a snapshot, would get the number of stdout.
     """
     for number in range(3):
         try:
@@ -82,10 +82,10 @@ def _open_what_is_closed():
 
 @contextlib.contextmanager
 def checked():
-    """Stand stdout and stderr that cannot fail in the place of the standard ones.
+    """Replace stdout and stderr by streams that cannot fail.
 
     Yields:
-        file: stdout; its ``failed`` says whether something that was printed is lost.
+        file: stdout; its ``failed`` says whether some output was lost.
     """
     _open_what_is_closed()
 
@@ -114,7 +114,7 @@ def checked():
 
 
 def show_warnings_in_one_line():
-    """Print the warnings of this process in a line each, without the code that they are about."""
+    """Print each warning of this process as one line, without its line of code."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         print(f"reproduce: {' '.join(str(message).split())}", file=file or sys.stderr)

@@ -27,7 +27,7 @@ def block_matrices(structure, blocks, layers):
 
 
 def positions(matrix):
-    """Return how deep each layer of a block lies, and the exit.
+    """Return the depth of each layer of a block and of its exit.
 
     Args:
         matrix (numpy.ndarray): of :func:`block_matrices`.
@@ -100,7 +100,7 @@ def used(matrix):
 
 
 def width(matrix):
-    """Return how many useful layers of a block lie side by side, at the same depth, at the most.
+    """Return the largest number of useful layers of a block at the same depth.
 
     Args:
         matrix (numpy.ndarray): of :func:`block_matrices`.

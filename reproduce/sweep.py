@@ -1,8 +1,8 @@
-"""Many runs: on this machine, a process each, or on a dask.distributed cluster.
+"""Many runs: on this machine, one process each, or on a dask.distributed cluster.
 
-Every training is a process of ``python -m reproduce run``, so whatever kills one leaves the others,
-and what a run needs to go on is in its own directory.  The lock of a run, not the sweep, sees to it
-that no two processes train the same one.
+Every training is a process of ``python -m reproduce run``, so a kill of one leaves the others, and
+the directory of a run has everything that it needs to continue.  The lock of the run, not the
+sweep, ensures that no two processes train the same run.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
 
 
 def _temporary_file(directory):
-    """Return a file that is deleted when closed; in a directory only where nothing else will do."""
+    """Return a file that is deleted when closed; in a directory only if no other place works."""
     try:
         return tempfile.TemporaryFile()
     except OSError:  # the system's directory is full, or not to be written into
@@ -93,7 +93,7 @@ class _Process:
         self.directory = out / run.name
         self.device = device
         self.errors = _temporary_file(out)
-        # The package is found from any working directory, that of a cluster's worker for one.
+        # The package is found from any working directory, such as that of a cluster's worker.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             command(run, out, data_dir, device, wait, threads),
@@ -108,7 +108,7 @@ class _Process:
         return self.process.poll() is not None
 
     def failure(self):
-        """Return why a process that has ended did not finish its run, None where it did.
+        """Return why a process that has ended did not finish its run; None if it did.
 
         Raises:
             Locked: another process trains the run.
@@ -125,9 +125,9 @@ class _Process:
         if code < 0:
             last = f"it was killed by {signal.Signals(-code).name}"
         if not os.path.exists(self.directory / marks.FAILED):
-            # The training could not leave a word itself.  A kill, a signal and what the user can
-            # mend, such as a full disk, are no fault of its settings, so the same command takes it
-            # again.
+            # The training could not write its failure itself.  Its settings are not at fault in a
+            # kill, a signal or an error that the user can fix, such as a full disk, so the same
+            # command repeats it.
             mendable = code == ReproduceError.exit_code
             marks.write_failure(
                 self.directory, self.run, last, again=code < 0 or code > 128 or mendable
@@ -137,7 +137,7 @@ class _Process:
 
 @contextlib.contextmanager
 def _stopping(running):
-    """Hand SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
+    """Pass SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
 
     def stop(number, frame):
         raise KeyboardInterrupt
@@ -175,7 +175,7 @@ class _View:
             self.live.stop()
 
     def refresh(self):
-        """Show how the runs stand."""
+        """Show the state of the runs."""
         if self.is_live:
             states = [status.state(self.out, run) for run in self.runs]
             text = "\n".join(status.lines(states, self.jobs))
@@ -186,7 +186,7 @@ class _View:
         self.console.print(rich.text.Text(text))
 
     def say_waiting(self, runs):
-        """Print which runs are waited for, where that is not yet told."""
+        """Print the runs that the sweep waits for, each of them once."""
         names = [run.name for run in runs if run.name not in self.told]
         if names:
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -205,7 +205,7 @@ def _announce(view, run, failure):
 
 
 def _to_train(out, runs, retry_failed):
-    """Return the runs to be trained and, by name, why the others are not to be tried again."""
+    """Return the runs to train and, by name, the reason why each of the others is not repeated."""
     waiting, failures = [], {}
     for run in runs:
         found = status.state(out, run)
@@ -228,8 +228,8 @@ def run_all(
 ):
     """Train every run that is not finished, several at a time.
 
-    Finished runs are skipped, interrupted ones go on, and a run that fails leaves the others be.
-    A run that another process trains, another sweep's for one, is waited for.
+    Finished runs are skipped, interrupted ones continue, and a failed run does not affect the
+    others.  If another process trains a run, such as one of another sweep, this sweep waits for it.
 
     Args:
         runs (list of Settings): what to train, in this order.
@@ -237,16 +237,16 @@ def run_all(
         jobs (int): processes at a time on this machine, of one BLAS thread each.
         data_dir (str or pathlib.Path): where the data lies, the cache by default.
         devices (sequence of int): -1 for the CPU, else GPUs, over which the processes are spread.
-        retry_failed (bool): take runs that failed before again.
+        retry_failed (bool): repeat the runs that failed before.
         scheduler (str): the address of a dask.distributed scheduler that trains the runs instead
             of this machine; ``out`` must be the same directory for all workers.
         threads (int): of each training, of connection selection on a CPU.
 
     Returns:
-        dict: why each run that failed did, by its name.
+        dict: the reason of each failed run, by its name.
 
     Raises:
-        ReproduceError: the data is not to be had, ``out`` cannot be written, or there is no such
+        ReproduceError: the data cannot be fetched, ``out`` cannot be written, or there is no such
             scheduler.
     """
     if jobs < 1:
@@ -280,12 +280,12 @@ def run_all(
 
 
 def _warn(text):
-    """Print a line that is no part of the answer."""
+    """Print a line on stderr, apart from the result."""
     print(f"reproduce: {text}", file=sys.stderr)
 
 
 def _warn_of_cores(jobs, threads):
-    """Warn where more threads would compute at once than there are cores."""
+    """Warn if more threads would compute at once than there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if jobs * threads > cores:
         _warn(
@@ -300,7 +300,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
     running, failures = [], {}
     with _View(out, runs, jobs) as view, _stopping(running):
         while waiting or running:
-            # One that somebody else trains is looked at again when the others have begun.
+            # A run that another process trains is tried again when the others have begun.
             ready = [run for run in waiting if not marks.is_locked(out / run.name)]
             while ready and free:
                 run = ready.pop(0)
@@ -328,7 +328,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
 def train_on_worker(settings, out, data_dir, device, stop, threads=1):
     """Train a run in a process of its own; this is what a worker of a cluster executes.
 
-    The process ends with the worker.  A run that a dying process still holds is waited for.
+    The process ends with the worker.  If a dying process still holds the run, this one waits.
 
     Args:
         settings (dict): of the run.
@@ -357,7 +357,7 @@ def train_on_worker(settings, out, data_dir, device, stop, threads=1):
 
 
 def _ask(scheduler):
-    """Ask a scheduler who it is; a client would wait for ever for what is another service.
+    """Ask a scheduler to identify itself; a client would wait for ever for another service.
 
     Raises:
         OSError, ValueError: it does not answer in time, or is something else.
@@ -385,7 +385,7 @@ def _ask(scheduler):
 
 
 def _wait_until_released(out, runs):
-    """Wait until no process trains one of some runs; return whether that is so."""
+    """Wait until no process trains any of some runs; return whether that came true."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until:
         time.sleep(2 * POLL)  # for which a worker may take to see that it is to stop

@@ -16,7 +16,7 @@ from reproduce import ReproduceError
 from reproduce.settings import THETA_DTYPES
 from reproduce.streams import is_live
 
-#: The backend of :func:`chainer_sno.make_updater` of each path.  The engine of ``winograd`` is in
+#: The backend of :func:`chainer_sno.make_updater` for each path.  The engine of ``winograd`` is in
 #: the network itself.
 BACKENDS = {
     "plain": "reference",
@@ -29,15 +29,15 @@ THETA_BINS = 20
 
 
 class StopTrigger(chainer.training.triggers.IntervalTrigger):
-    """Stop after so many iterations, when a signal asks for it, or with the parent process.
+    """Stop after a number of iterations, at a signal, or when the parent process ends.
 
     Args:
         iterations (int): of the whole training.
 
     Attributes:
         signal (int): the signal that asked, SIGTERM when the parent ended; None without one.
-        parent (int): the process without which the training is not wanted; None for none.
-        enough (bool): whether somebody who watches the training has seen enough.
+        parent (int): the process with which the training ends; None if there is none.
+        enough (bool): whether an observer has ended the training.
     """
 
     def __init__(self, iterations):
@@ -71,7 +71,7 @@ class _Plain:
 
 
 def _fail_without_a_number(trainer):
-    """End a training whose loss is not a number: it cannot recover."""
+    """End a training whose loss is NaN or infinite, because it cannot recover."""
     loss = float(trainer.observation.get("main/loss", 0))
     if not math.isfinite(loss):
         raise ReproduceError(
@@ -104,7 +104,7 @@ def make_bernoulli(settings, link):
 
 
 class Training:
-    """A training as its settings say, not yet begun; a subclass knows the experiment.
+    """A training with its settings, not yet begun; a subclass implements the experiment.
 
     Args:
         settings (reproduce.settings.Settings): what to train.
@@ -114,11 +114,11 @@ class Training:
         directory (pathlib.Path): of the run, for what extensions write.
         plain (bool): train with the plain links and Chainer's optimizer instead of the fast
             paths.
-        threads (int): that compute at once, in connection selection on a CPU.
+        threads (int): the threads that compute at once, in connection selection on a CPU.
 
     Attributes:
-        path (str): which code trains: ``plain``, ``captured`` on a GPU, or on a CPU
-            :attr:`CPU_PATH`.
+        path (str): the code that trains: ``plain``, ``captured`` on a GPU, or :attr:`CPU_PATH` on
+            a CPU.
         link (chainer.Link): the network; the searchable one where there is a distribution.
         bernoulli (chainer_sno.Bernoulli): the distribution, None for a fixed structure.
         trainer (chainer.training.Trainer): with evaluation, reports, log and learning rate.
@@ -127,7 +127,7 @@ class Training:
         log (chainer.training.extensions.LogReport): an entry an epoch.
     """
 
-    #: The name of the fast path on a CPU; another where its bits are others.
+    #: The name of the fast path on a CPU; a path with other bits has another name.
     CPU_PATH = "fast"
 
     @classmethod
@@ -175,7 +175,7 @@ class Training:
             self.bernoulli.to_device(device)
         stock = self.path == "plain"
         kind = chainer.optimizers.NesterovAG if stock else chainer_sno.NesterovAG
-        # Gradients that are added up are lambda times their mean.
+        # The sum of the gradients is lambda times their mean.
         factor = settings.samples if settings.gradients == "sum" else 1
         self.lr = settings.lr * factor
         optimizer = kind(self.lr, settings.momentum).setup(self.link)
@@ -236,7 +236,7 @@ class Training:
         raise NotImplementedError
 
     def structure_result(self):
-        """Return what the result says of the structure.
+        """Return the part of the result that describes the structure.
 
         Returns:
             dict: ``usage_rate`` and ``weight_ratio`` as fractions of the full network, ``weights``,
@@ -279,10 +279,10 @@ class Training:
             trainer.extend(
                 extensions.StructureReport(self.link, self.bernoulli), trigger=every_epoch
             )
-        # In front of the schedule, to report the rate that the epoch was trained with.
+        # Before the schedule, to report the rate with which the epoch was trained.
         trainer.extend(chainer.training.extensions.observe_lr(), trigger=every_epoch)
         trainer.extend(extensions.StepSchedule(self.iterations, self.lr))
-        # The log is in the snapshots and in the record; a file of it would only be in the way.
+        # The log is in the snapshots and in the record, so it needs no file of its own.
         self.log = chainer.training.extensions.LogReport(
             trigger=every_epoch, postprocess=number_epochs, log_name=None
         )
@@ -332,7 +332,7 @@ class Training:
         return found
 
     def arrays(self):
-        """Return the network and its distribution as they stand, arrays by name."""
+        """Return the current network and its distribution, arrays by name."""
         if hasattr(self.trainer.updater, "synchronise"):
             self.trainer.updater.synchronise()
         content = chainer.serializers.DictionarySerializer()

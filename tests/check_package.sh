@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Build a wheel and a source distribution from the files that git knows, look what is in them, install
-# each in a fresh environment outside the checkout, as the README says, and train 20 iterations:
-# tests/check_package.sh [PYTHON].  Not part of `make test`, for it installs environments.
+# Build a wheel and a source distribution from the files that git knows, check their contents, install
+# each in a fresh environment outside the checkout, as the README says, train 20 iterations, and run the
+# README's example: tests/check_package.sh [PYTHON].  `make test` leaves it out, because it installs
+# environments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}
@@ -71,12 +72,22 @@ numpy.testing.assert_allclose(
 print("ok: trained with Python", sys.version.split()[0], "NumPy", numpy.__version__)
 END
 
+python - <<'END'
+import pathlib, re
+
+# The example, and that what it leaves is a small network that has learnt.
+(example,) = re.findall(r"```python\n(.*?)```", pathlib.Path("checkout/README.md").read_text(), re.S)
+example += "assert bernoulli.usage_rate() < 0.4, bernoulli.usage_rate()\n"
+example += "y = small(x[3000:]).array.argmax(axis=1)\nassert (y == t[3000:]).mean() > 0.85\n"
+pathlib.Path("example.py").write_text(example)
+END
+
 for what in dist/*.whl dist/*.tar.gz ./checkout; do
     environment
     pip install -qq --disable-pip-version-check --no-build-isolation "$what"
     # No other file of the checkout may be needed.
     mkdir -p elsewhere
-    (cd elsewhere && python ../train.py)
+    (cd elsewhere && python ../train.py && python ../example.py)
 done
 # The example needs the package and its extra, and nothing else of the checkout.
 pip install -qq --disable-pip-version-check --no-build-isolation "./checkout[examples]"

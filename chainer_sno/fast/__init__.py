@@ -1,8 +1,8 @@
-"""The fast path on a CPU: the numbers of the plain links and optimizer, sooner.
+"""The fast path on a CPU: the numbers of the plain links and optimizer, in less time.
 
 It needs numba, which the rest of the library does not; so nothing here is imported by
 ``import chainer_sno``.  The plain :class:`chainer_sno.StructureUpdater` and Chainer's NesterovAG
-are the reference that the tests hold it against.
+are the reference with which the tests compare it.
 """
 
 from chainer_sno.extensions import Synchronise

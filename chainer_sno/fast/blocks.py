@@ -220,7 +220,7 @@ def gradient_of_weights(
     chunk = 12  # channels whose transforms are kept
     d_pair, v_pair = padded * PAIR, chunk * PAIR
     at_once, total = max(1, TILES // tiles), blocks * row_tiles
-    if width > shape.width:  # nobody else writes the bits beyond the image
+    if width > shape.width:  # no other code writes the bits beyond the image
         bits[: blocks * c * height * row // 8] = 0
     for g in range(0, total, at_once):
         count = min(at_once, total - g)

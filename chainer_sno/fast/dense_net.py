@@ -15,7 +15,7 @@ from chainer_sno.fast.blocks import Member, Shape
 from chainer_sno.fast.vectors import compiled
 from chainer_sno.fast.winograd import BACK, LANES, PAIR, POSITIONS, TILE
 
-#: Numbers behind an array that a vector may reach into.
+#: Numbers after the end of an array that a vector may read or write.
 SLACK = 4 * PAIR
 #: How many sets of arrays are kept for later calls.
 KEPT = 4
@@ -26,7 +26,7 @@ def _rounded(n: int, multiple: int) -> int:
 
 
 def aligned(size: int, dtype: Any) -> Array:
-    """Return zeros that begin at a multiple of 64 bytes, with room for a vector behind them."""
+    """Return zeros that begin at a multiple of 64 bytes, with room for a vector after them."""
     itemsize = numpy.dtype(dtype).itemsize
     memory = numpy.zeros((size + SLACK) * itemsize + 64, numpy.uint8)
     start = -memory.ctypes.data % 64
@@ -100,7 +100,7 @@ class BlockPlan:
         tiles = self.padded_height * self.padded_width // TILE**2
         unit = -(-blocks.TILES // tiles)
         self.units = -(-self.blocks // unit)
-        # A product writes outputs by fours: three planes behind the last one.
+        # A product writes four outputs at a time, up to three planes after the last one.
         self.shape = Shape(images, self.channels + 3, height, width, growth, unit)
         self.starts = numpy.concatenate(([0], numpy.cumsum(numpy.cumsum(widths))))
         inputs = numpy.cumsum(widths)[:-1]
@@ -242,7 +242,7 @@ _teams = threading.Lock()
 
 
 def take_workspace(key: Any, make: Any) -> Workspace:
-    """Return a workspace that nobody uses, one that is kept or a new one."""
+    """Return an unused workspace: one that is kept, or a new one."""
     with _lock:
         for item in list(_kept):
             if item[0] == key and item in _kept:
@@ -268,8 +268,8 @@ def _pool(threads: int, process: int) -> concurrent.futures.ThreadPoolExecutor:
 def _run(jobs: list[Any]) -> None:
     """Do jobs at the same time.
 
-    Those of several threads are done by none that gets signals: one that an exception ended would
-    be waited for by the others.  So an interrupt is raised when all of them have ended.
+    No thread that receives signals does a job of several threads: if an exception ended it, the
+    others would wait for it.  So an interrupt is raised when all of them have ended.
     """
     if len(jobs) == 1:
         jobs[0]()
@@ -316,7 +316,7 @@ class BlockParameters:
 
 
 class BlockStructure:
-    """What a structure takes of a block.
+    """The parts of a block that a structure uses.
 
     Args:
         block (chainer_sno.links.plain_dense_net.DenseBlock): which.
@@ -335,7 +335,7 @@ class BlockStructure:
 
 
 class Passes:
-    """A forward pass of all structures, and the way back.
+    """A forward pass of all structures, and its backward pass.
 
     Args:
         x (numpy.ndarray): images, shape (N, in_channels, H, W).

@@ -36,7 +36,7 @@ SPLIT, UNION, DENSE = 0, 1, 2
 
 # Nanoseconds on one core of an AMD EPYC (Zen 4), for `Engine._choose`.
 # Constants rather than a calibration: the path decides the order of roundings, and a run must not
-# depend on the machine's mood.
+# depend on the load of the machine.
 _MULTIPLY = 0.020  # one multiply-add inside a product
 _GATHER, _SCATTER = 0.75, 0.95  # one weight, columns picked one by one
 _GATHER_ROW, _SCATTER_ROW = 0.30, 0.40  # one weight, whole rows
@@ -222,7 +222,7 @@ class Engine:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return all that the coming iterations depend on, to the bit.
+        """Return everything that the next iterations depend on, to the bit.
 
         Returns:
             dict: arrays and scalars, for :meth:`set_state`.
@@ -322,7 +322,7 @@ class Engine:
         picked = len(columns[0]) < n_columns
         move = _GATHER + _SCATTER if picked else _GATHER_ROW + _SCATTER_ROW
         costs = {UNION: len(rows[0]) * len(columns[0]) * (products + move) + _CALL}
-        # Half the rebuild is charged: it is paid once, and the layer will mostly stay dense.
+        # Half of the rebuild counts: it is paid once, and the layer mostly stays dense.
         again = 0 if self._fresh[k] else _REFRESH / 2
         costs[DENSE] = n_rows * n_columns * (products + _UPDATE + again) + _CALL
         if k and lam > 1:

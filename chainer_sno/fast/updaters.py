@@ -28,11 +28,11 @@ from chainer_sno.utility import ranking_utility
 
 
 class _Held:
-    """A mixin of parameters whose newest values may be in an engine: who reads it gets those.
+    """A mixin of parameters whose newest values may be in an engine: a reader gets those.
 
     Everything that reads a parameter, such as a serializer, ``copy`` or ``to_gpu``, reads
-    ``_data``.  An array that somebody has taken out of the parameter before is out of reach: it
-    gets the newest values when the parameter is read the next time.
+    ``_data``.  An array that was taken out of the parameter before is out of reach: it gets the
+    newest values when the parameter is read the next time.
 
     Attributes:
         holder (_Binding): that has the newest values, None where the parameter has them.  Copies
@@ -57,7 +57,7 @@ class _Held:
             self.holder.synchronise()
         vars(self)["_data"] = value
 
-    # What does not depend on the values, without a look at them.
+    # Properties that do not depend on the values do not ask the engine for them.
     shape = property(lambda self: stored(self).shape)
     dtype = property(lambda self: stored(self).dtype)
     size = property(lambda self: stored(self).size)
@@ -71,7 +71,7 @@ class _Held:
 
 
 class _HeldState(dict[str, Any]):
-    """The state of an update rule, the velocity, of which the same is true.
+    """The state of an update rule, the velocity, whose newest values may be in an engine too.
 
     Attributes:
         holder (_Binding): that has the newest values, None where the state has them.
@@ -120,17 +120,17 @@ def _held(kind: Any) -> Any:
 
 
 def stored(parameter: Any) -> Array:
-    """Return the array of a parameter as it is, whoever holds its newest values."""
+    """Return the array of a parameter as it is, even if an engine holds newer values."""
     found: Array = vars(parameter)["_data"][0]
     return found
 
 
 class _Binding:
-    """An engine and the network and optimizer that it stands for.
+    """An engine, with the network and the optimizer that it replaces.
 
-    The engine holds the parameters and their velocities while it trains.  Who reads them, be it a
-    serializer, gets the newest values: reading calls :meth:`synchronise`.  What somebody changes in
-    the network or the optimizer between two steps is respected or refused.
+    The engine holds the parameters and their velocities while it trains.  A reader, such as a
+    serializer, gets the newest values, because reading calls :meth:`synchronise`.  A change of the
+    network or the optimizer between two steps is either respected or refused.
 
     Args:
         find_layers (callable): returns the layers of the network as they are, a list of
@@ -170,7 +170,7 @@ class _Binding:
         return [*self._weights, *self._biases]
 
     def _hold(self, holder: Any) -> None:
-        """Say who has the newest values."""
+        """Set whether the engine or the network has the newest values."""
         for parameter in self._parameters:
             parameter._shared_holder[0] = parameter.update_rule.state.holder = holder
 
@@ -178,7 +178,7 @@ class _Binding:
         return any(parameter.holder is self for parameter in self._parameters)
 
     def _build(self) -> None:
-        """Make the engine from the network and the optimizer as they are."""
+        """Make the engine from the current network and optimizer."""
         self._rates = self._current_rates()
         momentum, decay, bias_decay = self._rates
         velocities = None
@@ -197,7 +197,7 @@ class _Binding:
         self._remember()
 
     def _current_rates(self) -> tuple[float, float, float]:
-        """Return the momentum and the decays of weights and biases, as they are now.
+        """Return the current momentum and decays of weights and biases.
 
         Raises:
             ValueError: the engine cannot do what the optimizer would.
@@ -219,7 +219,7 @@ class _Binding:
         return momentum, both + own[0], both + own[1]
 
     def _check_network(self) -> None:
-        """Check that the network is the one that the engine was made of.
+        """Check that the network is the one from which the engine was made.
 
         Raises:
             ValueError: the optimizer has another target, or the network other layers or hooks, or
@@ -240,7 +240,7 @@ class _Binding:
         check_hooks(self.target)
 
     def _remember(self) -> None:
-        """Keep what the network has, to see whether somebody changes it."""
+        """Keep the state of the network, to notice a change."""
         for parameter in self._parameters:
             if not isinstance(parameter, _Held):
                 parameter._shared_holder = [None]
@@ -251,7 +251,7 @@ class _Binding:
         self._known = [[array.copy() for array in pair] for pair in self._stored()]
 
     def _stored(self) -> Any:
-        """Yield what the network has: the values and the velocity of each parameter."""
+        """Yield the state of the network: the values and the velocity of each parameter."""
         for parameter in self._parameters:
             state = parameter.update_rule.state
             if self.rule.has_momentum:
@@ -260,7 +260,7 @@ class _Binding:
                 yield (stored(parameter),)
 
     def _is_as_known(self) -> bool:
-        """Return whether nobody has changed what the network has."""
+        """Return whether the state of the network is unchanged."""
         if not all(isinstance(p.update_rule.state, _HeldState) for p in self._parameters):
             return False
         return all(
@@ -300,8 +300,8 @@ class _Binding:
         """Write the parameters and velocities into the network and the optimizer.
 
         Raises:
-            ValueError: somebody has changed, by an array taken before, the network's parameters
-                while the engine trained.
+            ValueError: the network's parameters were changed, through an array taken before, while
+                the engine trained.
         """
         if not self._is_held():
             return
@@ -363,7 +363,7 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
 
     It takes the arguments of :class:`chainer_sno.StructureUpdater` and gives its numbers, up to
     rounding; the random numbers are the same.  It computes the softmax cross entropy.  While it
-    trains, the parameters live in the engine, and whoever reads the network or the optimizer gets
+    trains, the parameters live in the engine, and a reader of the network or the optimizer gets
     them from there.  Only an array that was taken out of a parameter before is out of reach:
     :meth:`synchronise`, which :class:`Synchronise` calls, brings it up to date.
 
@@ -408,7 +408,7 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
     def step(self, x: Array, t: Array, structures: Array) -> Array:
         """Update the weights and theta, both from the same losses (reading R9).
 
-        The engine needs the structures, not theta, so the order of the two does not matter.
+        The engine needs only the structures, so the order of the two updates does not matter.
         """
         losses = self._binding.step(x, t, structures)
         self.bernoulli.update(structures, ranking_utility(losses))

@@ -1,4 +1,4 @@
-"""What :mod:`~chainer_sno.functions.dense_block` does to chunks of feature maps.
+"""The operations of :mod:`~chainer_sno.functions.dense_block` on chunks of feature maps.
 
 Maps and their gradients have the shape (channels, N * H * W).
 """

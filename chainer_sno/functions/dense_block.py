@@ -1,7 +1,7 @@
 """A dense block whose connections are under selection, in operations on arrays.
 
-It serves CuPy, and NumPy where numba is not installed; with numba,
-:mod:`~chainer_sno.functions.dense_net` does the same sooner.
+It serves CuPy, and NumPy if numba is not installed.  With numba,
+:mod:`~chainer_sno.functions.dense_net` computes the same in less time.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno.functions import dense_arrays
 
-# Columns of a chunk on a CPU, more or less: what is made of it should fit the cache of a core.
+# The approximate columns of a chunk on a CPU: its intermediate results should fit into the cache of
+# a core.
 CHUNK = 512
 
 
@@ -54,7 +55,7 @@ class _Pass:
 
 
 class DenseBlockFunction(chainer.FunctionNode):
-    """A dense block and what its exit does to the image, for all structures.
+    """A dense block and its exit, for all structures.
 
     Feature maps are kept channel-major, (channels, P) with P = N * H * W columns, in one buffer
     a structure, so that concatenation is free and the statistics of a feature map, which all its
@@ -206,7 +207,7 @@ class DenseBlockFunction(chainer.FunctionNode):
             own.inv_std[first:last] = (own.var[first:last] + eps) ** -0.5
 
     def _normalisation(self, consumer, own):
-        """Return what normalises the inputs of a consumer, and 1 / std."""
+        """Return the normalisation of the inputs of a consumer, and 1 / std."""
         gamma, mean, inv_std = self.gammas[consumer], own.mean, own.inv_std
         if not self.train:
             norm = self.block.norms[consumer]
@@ -258,7 +259,7 @@ class DenseBlockFunction(chainer.FunctionNode):
         self._add_normalisation(i, rows, inv_std, sums, through)
 
     def _exit(self, own):
-        """Return what the exit makes of the feature maps.
+        """Return the output of the exit.
 
         A 1x1 convolution and the averages over squares may change places, and in this order the
         product is a quarter as large.

@@ -26,7 +26,7 @@ class DenseNetFunction(chainer.FunctionNode):
 
     Inputs are the images, shape (N, in_channels, H, W), the weights of the first convolution, and
     for each block gamma of each consumer, beta of each consumer, the weights of the layers and
-    those of the transition if there is one.  The output is what the classifier takes, shape
+    those of the transition if there is one.  The output is the input of the classifier, shape
     (lambda, N, channels).
 
     Args:

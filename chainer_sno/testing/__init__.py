@@ -1,6 +1,6 @@
-"""What a searchable link gets wrong, said before a training goes wrong with it.
+"""Checks of a searchable link, which report mistakes before a training.
 
-:func:`check_searchable` holds a link against the contract of :mod:`chainer_sno.links`; give it to
+:func:`check_searchable` checks a link against the contract of :mod:`chainer_sno.links`; call it in
 the tests of your own model.
 """
 
@@ -31,7 +31,7 @@ CHECKS: dict[str, Callable[[Subject], Iterator[str]]] = {
     "compact": stated.compact,
     "device": computed.device,
 }
-#: What a link may leave out.
+#: The checks that a link may skip by not having the feature.
 OPTIONAL = ("groups", "costs_of", "weight_ratio", "compact")
 
 
@@ -44,7 +44,7 @@ def check_searchable(
     seed: int = 0,
     raise_error: bool = True,
 ) -> Report:
-    """Check that a link keeps the contract of searchable links; collect all that it breaks.
+    """Check that a link keeps the contract of searchable links; list everything that is wrong.
 
     The link is not changed: the checks work on copies, the exact ones in float64.
 
@@ -60,7 +60,7 @@ def check_searchable(
                       :mod:`chainer_sno.testing.absent` for how that is found out
     ``weight_ratio``  in [0, 1], 1 with everything on, monotone, and not less than the fraction of
                       the weights that get a gradient
-    ``compact``       what it returns computes the same
+    ``compact``       the returned network computes the same
     ``device``        the outputs on a GPU, with CuPy's structures, are those on the CPU
     ================  =============================================================================
 
@@ -69,7 +69,7 @@ def check_searchable(
         x (array): a mini-batch that it takes, a few examples; random numbers will do.
         skip (collection of str): names of checks to leave out.  A link whose bits choose between
             functions without parameters has to leave out ``bits``.
-        bits (int): how many bits are switched one by one, at the most.
+        bits (int): the largest number of bits that are switched one by one.
         seed (int): of the structures and of the noise on the parameters.
         raise_error (bool): raise an error where something is wrong, instead of returning.
 

@@ -1,16 +1,16 @@
 """Checks of what a bit switches: something, and all that is its own.
 
-What a bit switches is not written anywhere, so it is measured, at parameters with noise on them:
-the elements of the parameters that have a gradient with the bit on and exactly none with it off
-are the bit's own.  Three things follow for a bit that is done right:
+A link does not state which elements a bit switches, so this is measured, at parameters with noise:
+the elements of the parameters that have a gradient with the bit on, and exactly none with it off,
+belong to the bit.  A correct bit has three properties:
 
 * switching it changes the outputs, or it does nothing;
 * it has elements of its own, or what it switches is still there, only weaker;
 * with the bit off, the outputs stay the same to the last place when its own elements are changed.
 
-A fourth finds what is left behind: where a bit owns row j of a parameter, such as the weights of a
-unit, and the rows of a second parameter of the same link, such as the biases, number as many, then
-row j of that one must be switched too, by this bit or by another.
+A fourth check finds forgotten elements.  If a bit owns row j of a parameter, such as the weights of
+a unit, and a second parameter of the same link, such as the biases, has as many rows, then row j of
+the second one must be switched too, by this bit or by another.
 
 A constant that remains without a parameter of its own, such as sigmoid(0), looks like a bias of the
 next layer and is not found here; it is where the link states ``weight_ratio`` or ``compact``.
@@ -35,7 +35,7 @@ NONE, SOME = 1e-2, 1
 
 
 class Switch:
-    """What switching one bit off does, seen from one structure.
+    """The effect of switching one bit off in one structure.
 
     Args:
         subject (Subject): the link.

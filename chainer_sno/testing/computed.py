@@ -1,4 +1,4 @@
-"""Checks of what a link computes: outputs, batches of structures, gradients, devices."""
+"""Checks of the computation of a link: outputs, batches of structures, gradients, devices."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +16,12 @@ from chainer_sno.testing.subject import (
     tolerance_of,
 )
 
-#: How far from the number of costs another number of bits is looked for.
+#: The range around the number of costs in which another number of bits is searched.
 NEAR = 32
 #: Relative steps of the numerical gradients; one of them must agree, for a ReLU's edge may lie in
 #: the way of the longer one.
 STEPS = (1e-5, 1e-7)
-#: How far the numerical gradient may be off, beside the spread of its terms.
+#: The tolerance of the numerical gradient, in addition to the spread of its terms.
 GRADIENT_TOLERANCE = 1e-4
 
 
@@ -71,7 +71,7 @@ def outputs(subject: Subject) -> Iterator[str]:
 
 
 def _why_it_fails(subject: Subject, error: CallFailed) -> str:
-    """Return what is to be mended where the link cannot be called with bool structures."""
+    """Return the advice for a link that cannot be called with bool structures."""
     d, link = subject.d, subject.plain
     lengths = sorted(range(max(1, d - NEAR), d + NEAR + 1), key=lambda n: abs(n - d))
     for length in lengths:
@@ -168,7 +168,7 @@ def _wrong_gradients(subject: Subject) -> list[str]:
     }
     if _agrees(subject, structures, weights, found, directions):
         return []
-    # Somewhere it is wrong: one parameter at a time, to say where.
+    # The gradient is wrong somewhere: check one parameter at a time to name it.
     return [
         name
         for name, direction in directions.items()

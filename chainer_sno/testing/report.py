@@ -1,4 +1,4 @@
-"""What a check of a link found, as one object that reads well."""
+"""The result of the checks of a link, as one readable object."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What :func:`~chainer_sno.testing.check_searchable` found.
+    """The result of :func:`~chainer_sno.testing.check_searchable`.
 
     Attributes:
         link (str): the name of the link's class.

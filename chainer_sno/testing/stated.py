@@ -1,4 +1,4 @@
-"""Checks of what a link states: costs, groups, weight ratio, compact."""
+"""Checks of the statements of a link: costs, groups, weight ratio, compact."""
 
 from collections.abc import Iterator
 

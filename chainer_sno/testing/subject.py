@@ -98,7 +98,7 @@ class Subject:
     Args:
         link (chainer.Link): the link, perhaps on a GPU.
         x (array): a mini-batch that it takes.
-        bits (int): how many bits are looked at one by one, at the most.
+        bits (int): the largest number of bits that are checked one by one.
         seed (int): of the structures and of the noise on the parameters.
 
     Attributes:

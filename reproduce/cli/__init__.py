@@ -16,8 +16,8 @@ def main(arguments=None):
         arguments (list of str): of the command line.
 
     Returns:
-        int: the exit code: 0, 1 where a command says so, 2 for what the user can mend, and 128
-        plus the signal's number after a signal.
+        int: the exit code: 0, 1 if a command says so, 2 for an error that the user can fix, and
+        128 plus the signal's number after a signal.
     """
     try:
         with streams.checked() as printed:
@@ -46,8 +46,8 @@ def _call(arguments):
         print("reproduce: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read what is printed has ended, as ``head`` does; what is still to be written when
-        # the interpreter ends goes nowhere.
+        # The reader of the output has ended, as ``head`` does.  The interpreter writes the rest
+        # of the output when it ends; it is discarded.
         streams.to_nowhere(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:

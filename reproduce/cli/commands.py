@@ -24,7 +24,7 @@ def data(arguments):
 
 
 def sweep(arguments):
-    """Train many runs, or say what they would cost."""
+    """Train many runs, or print their cost."""
     experiment = experiments.get(arguments.experiment)
     kind = experiment.settings
     methods = list(dict.fromkeys(arguments.methods))
@@ -88,7 +88,7 @@ def sweep(arguments):
 
 
 def status(arguments):
-    """Print how the runs of a directory stand."""
+    """Print the state of the runs of a directory."""
     from reproduce import status
 
     _check_directory("--out", arguments.out, "of the runs")
@@ -120,7 +120,7 @@ def _no_runs(directory):
 
 
 def progress(arguments):
-    """Write how far unfinished runs are."""
+    """Write the progress of unfinished runs."""
     from reproduce import progress, status
     from reproduce.compare import format_table
 
@@ -154,7 +154,7 @@ def compare(arguments):
 
 
 def _read_records(directory):
-    """Return the records of a directory and what was left out, told on stderr as well.
+    """Return the records of a directory and the files that were left out; name these on stderr.
 
     Raises:
         ReproduceError: there is no such directory, or no record in it.
@@ -216,7 +216,7 @@ def rerun(arguments):
 
 
 def regress(arguments):
-    """Hold short trainings against their baselines."""
+    """Compare short trainings with their baselines."""
     from reproduce import regress
 
     return regress.regress(
@@ -230,7 +230,7 @@ def regress(arguments):
 
 
 def quick(arguments):
-    """Do a main job."""
+    """Train the short runs of an experiment."""
     from reproduce import quick, run
 
     run.get_device(arguments.device)
@@ -246,14 +246,14 @@ def quick(arguments):
 
 
 def settings_of(arguments):
-    """Return the settings of a command line, and say what of them is not the paper's."""
+    """Return the settings of a command line, and print those that differ from the paper's."""
     kind = experiments.get(arguments.experiment).settings
     options = kind.options()
     values = {name: getattr(arguments, name) for name in options}
     if values["epsilon0"] is not None:
         values["epsilon0"] = parse_epsilon0(values["epsilon0"])
     settings = kind.at(arguments.schedule, **values)
-    # What does not apply to the method is left out, with a word about it.
+    # Settings that do not apply to the method are left out, with a message.
     for name, option in options.items():
         if values[name] is not None and option.method not in (None, settings.method):
             print(
@@ -272,11 +272,11 @@ def settings_of(arguments):
         print(line + ".")
     changes = settings.changes()
     if changes:
-        # A mistyped option would otherwise train for hours what no table is compared with.
+        # Otherwise a mistyped option would train for hours, and no table would use the result.
         paper = settings.paper
         told = []
         for name, value in changes.items():
-            # Of what applies, the numbers of examples alone have no value in the paper's: all.
+            # Only the numbers of examples have no value at the paper's settings: it takes all.
             published = getattr(paper, name)
             told.append(f"{name}={value} ({'all' if published is None else published})")
         print(f"Not the paper's settings, which stand in brackets: {', '.join(told)}.")

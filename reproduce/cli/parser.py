@@ -20,7 +20,7 @@ from reproduce.datasets import DATASETS
 from reproduce.settings import flag, parse_epsilon0
 
 #: What a schedule is, for the help.
-SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another part: 1/60"
+SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another fraction: 1/60"
 #: Matches a value that begins as a negative number does.
 _NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 #: The most processes at a time, threads of each, and seeds of a sweep.
@@ -86,7 +86,7 @@ def _add_run(subparsers):
     for name, experiment in experiments.all_experiments().items():
         parser = kinds.add_parser(name, help=experiment.help)
         add = parser.add_argument
-        add("--schedule", default="paper", help=f"the defaults of what follows: {SCHEDULE}")
+        add("--schedule", default="paper", help=f"sets the other defaults: {SCHEDULE}")
         for setting in experiment.settings.options():
             _add_setting(add, experiment.settings, setting)
         _add_where(add, "runs")
@@ -165,7 +165,7 @@ def _add_quick(subparsers):
     kinds = _experiments(
         subparsers,
         "quick",
-        help="a main job: a short run of an experiment, beside the paper's numbers",
+        help="a short run of an experiment, beside the paper's numbers",
     )
     for name, experiment in experiments.all_experiments().items():
         parser = kinds.add_parser(
@@ -192,7 +192,7 @@ def _add_sweep(subparsers):
         "sweep",
         help="many runs of an experiment",
         description="Train one run for each method, setting and seed, a complete trial before the "
-        "next.  Finished runs are skipped and interrupted ones go on.",
+        "next.  Finished runs are skipped and interrupted ones continue.",
     )
     for name, experiment in experiments.all_experiments().items():
         kind = experiment.settings
@@ -229,8 +229,8 @@ def _add_sweep(subparsers):
             type=address,
             help="a dask.distributed scheduler, tcp://..., that trains instead",
         )
-        add("--retry-failed", action="store_true", help="take runs that failed before again")
-        add("--dry-run", action="store_true", help="print the runs and what they cost; train none")
+        add("--retry-failed", action="store_true", help="repeat runs that failed before")
+        add("--dry-run", action="store_true", help="print the runs and their cost; train none")
         for setting in kind.options():
             if setting not in ("method", "seed"):
                 _add_setting(add, kind, setting, several=setting in kind.varied())
@@ -238,7 +238,7 @@ def _add_sweep(subparsers):
 
 
 def _add_status(subparsers):
-    parser = subparsers.add_parser("status", help="how the runs of a directory stand")
+    parser = subparsers.add_parser("status", help="the state of the runs of a directory")
     parser.add_argument(
         "--out", type=directory, default="runs", help="the directory of the runs (runs)"
     )
@@ -248,9 +248,9 @@ def _add_status(subparsers):
 def _add_progress(subparsers):
     parser = subparsers.add_parser(
         "progress",
-        help="how far unfinished runs are, as files for the report",
+        help="the progress of unfinished runs, as files for the report",
         description="Write a small JSON file for each run that has not ended, from its newest "
-        "snapshot: iteration, usage, what is selected, the histogram of theta, both errors.",
+        "snapshot: iteration, usage, selected parts, the histogram of theta, both errors.",
     )
     add = parser.add_argument
     add("--out", type=directory, default="runs", help="the directory of the runs (runs)")
@@ -273,7 +273,7 @@ def _add_compare(subparsers):
         "Only records at the paper's schedule are compared with it.",
     )
     _add_runs(parser.add_argument)
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a claim fails")
     parser.set_defaults(call=commands.compare)
 
@@ -306,7 +306,7 @@ def _add_figures(subparsers):
         nargs="*",
         type=existing_file,
         metavar="RECORD",
-        help="files, in the place of a directory's",
+        help="files, instead of those of a directory",
     )
     _add_runs(add)
     add(
@@ -321,10 +321,10 @@ def _add_figures(subparsers):
 def _add_export(subparsers):
     parser = subparsers.add_parser(
         "export",
-        help="the trained network of a record, without what its structure leaves out",
-        description="Write the trained network of a record as a small plain one, and print what it "
-        "costs beside the full network.  The weights are those that the run has left beside its "
-        "record, or else those in results/networks.",
+        help="the trained network of a record, with only the parts that its structure keeps",
+        description="Write the trained network of a record as a small plain one, and print its "
+        "cost and that of the full network.  The weights are those in the directory of the run, "
+        "or else those in results/networks.",
     )
     add = parser.add_argument
     add(
@@ -372,14 +372,14 @@ def _add_rerun(subparsers):
 def _add_regress(subparsers):
     parser = subparsers.add_parser(
         "regress",
-        help="short trainings held against what they gave before",
-        description="Train fixed short cases of both experiments and hold them against the "
-        "baselines: the first iterations to rounding, structure and error after a short run to a "
-        "band.  The exit code is 1 where something has drifted.",
+        help="short trainings compared with committed baselines",
+        description="Train fixed short cases of both experiments and compare them with the "
+        "baselines: the first iterations to within rounding, structure and error after a short "
+        "run to within a band.  The exit code is 1 if something has drifted.",
     )
     add = parser.add_argument
     add("--traces", action="store_true", help="the first iterations only: seconds, and no data")
-    add("--cases", type=names, help="of these names only, with commas between them (all)")
+    add("--cases", type=names, help="only these names, with commas between them (all)")
     add("--update", action="store_true", help="write the baselines and show what differs")
     add("--baselines", type=directory, help="their directory (results/regression)")
     add("--jobs", type=whole(1, MOST_JOBS), default=2, help="short runs at a time (2)")

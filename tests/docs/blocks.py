@@ -17,9 +17,11 @@ run is still compiled.
 """
 
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
+import sys
 import textwrap
 from itertools import pairwise
 
@@ -88,18 +90,38 @@ class Block:
         elif self.language == "bash":
             subprocess.run(["bash", "-n"], input=self.code, text=True, check=True)
             targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            calls = []
             for command in commands(self.code):
                 if command[:1] == ["make"]:
                     assert command[1] in targets[1].split(), f"{self}: no target {command[1]}"
                 for i, pair in enumerate(pairwise(command), 2):
                     if pair == ("-m", "reproduce"):
-                        cli.parse(command[i:])
+                        calls.append(command[i:])
+            _parse(calls, dict(re.findall(r"^export (\w+)=(\S+)$", self.code, re.MULTILINE)))
 
     def check_output(self, printed):
         """Raise AssertionError if what it printed, numbers aside, is not what the page says."""
         if self.output is not None:
             expected, found = masked(self.output.code), masked(printed)
             assert found == expected, f"{self.output}:\n{found}\nis printed, not\n{expected}"
+
+
+def _parse(calls, environment):
+    """Raise an error if the command line does not take one of the calls.
+
+    Args:
+        calls (list of list of str): the arguments of ``python -m reproduce``.
+        environment (dict): variables that the script sets.  They may name experiments, which a
+            process registers once and for all, so another process parses.
+    """
+    if not environment:
+        for call in calls:
+            cli.parse(call)
+        return
+    code = f"from reproduce import cli\nfor call in {calls!r}:\n    cli.parse(call)\n"
+    command, variables = [sys.executable, "-c", code], {**os.environ, **environment}
+    found = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def masked(text):

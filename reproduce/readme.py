@@ -1,0 +1,158 @@
+"""The parts of README.md that records decide: ``make report`` writes them.
+
+A part stands between the lines ``<!-- from the records: NAME -->`` and ``<!-- end -->``.
+"""
+
+import collections
+import html
+import re
+import sys
+
+from reproduce import ROOT, ReproduceError, claims, compare, experiments, record, sweep
+from reproduce.experiments import from_dict
+
+#: The page.
+PATH = ROOT / "README.md"
+#: Where the committed records lie, as the page names them.
+RUNS = "results/runs"
+#: The settings beside Figure 1(a): their labels in the tables, and what the page calls them.
+SETTINGS = {
+    "epsilon0 = 2^-6": "ε₀ = 2⁻⁶",
+    "epsilon0 = 2^-7": "ε₀ = 2⁻⁷",
+    "epsilon0 = 2^-9": "ε₀ = 2⁻⁹",
+    "fixed 784 a layer": "whole network, no selection",
+}
+_PART = re.compile(r"(<!-- from the records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_WORDS = {
+    claims.HOLDS: ("holds", "hold"),
+    claims.PARTLY: ("holds in part", "hold in part"),
+    claims.FAILS: ("fails", "fail"),
+    claims.UNKNOWN: ("undecided", "undecided"),
+}
+
+
+def parts(records):
+    """Return the parts of the page.
+
+    Args:
+        records (list of dict): of any experiments; those at the paper's schedule count.
+
+    Returns:
+        dict: texts by name.
+    """
+    at_paper = collections.defaultdict(list)
+    for each in records:
+        settings = from_dict(each["settings"])
+        if settings.is_paper_schedule:
+            at_paper[settings.experiment].append(each)
+    return {"figure": _figure(at_paper["unit-selection"]), "status": _status(at_paper)}
+
+
+def _figure(records):
+    """Return the table of HTML with Figure 1(a) beside some of its settings.
+
+    A renderer of Markdown puts a picture beside a table in HTML alone.
+    """
+    rows = {row.label: row for row in compare.rows("unit-selection", records)}
+    lines = ["<table><tr><td>"]
+    lines.append(
+        '<img src="results/figures/unit-selection-paper-figure-1a.png" width="420" '
+        'alt="Usage rate against test error in unit selection, medians and quartiles">'
+    )
+    lines.append("</td><td><table>")
+    cells = ("MNIST, medians", "units kept", "the paper", "test error", "trials")
+    lines.append(_row("th", cells))
+    for label, words in SETTINGS.items():
+        row = rows.get(label)
+        if row is None:
+            continue
+        paper = f"{100 * row.published['usage_rate']:.1f}%" if row.published else "–"
+        usage, error = (100 * quartiles[1] for quartiles in (row.usage_rate, row.test_error))
+        lines.append(_row("td", (words, f"{usage:.1f}%", paper, f"{error:.2f}%", len(row.seeds))))
+    return "\n".join([*lines, "</table></td></tr></table>", ""])
+
+
+def _row(kind, cells):
+    """Return a row of a table of HTML."""
+    inner = "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells)
+    return f"<tr>{inner}</tr>"
+
+
+def _status(at_paper):
+    """Return the table of what was run, a row for each section of the paper."""
+    header = ("section", "run at the paper's schedule", "trials", "claims", "core-hours", "command")
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    judged = claims.findings([each for some in at_paper.values() for each in some])
+    for name, experiment in experiments.all_experiments().items():
+        if not experiment.section:
+            continue
+        records = at_paper[name]
+        settings = [each.setting or each.method for each in sweep.grid(experiment, "paper", [0])]
+        trained = collections.Counter(
+            found.setting or found.method
+            for found in (from_dict(each["settings"]) for each in records)
+        )
+        counts = sorted(trained[each] for each in settings)
+        done = sum(count > 0 for count in counts)
+        run = f"{done} of {len(settings)} settings" if done else "**nothing yet**"
+        trials = "–"
+        if done:
+            few, many = counts[0], counts[-1]
+            each = f"{few}" if few == many else f"{few} to {many}"
+            trials = f"{len(records)} trainings, {each} a setting"
+        outcomes = collections.Counter(
+            finding.outcome for finding in judged if finding.section == experiment.section
+        )
+        verdicts = ", ".join(
+            f"{outcomes[outcome]} {words[outcomes[outcome] > 1]}"
+            for outcome, words in _WORDS.items()
+            if outcomes[outcome]
+        )
+        hours = f"{sum(each['times']['seconds'] for each in records) / 3600:.0f}" if done else "–"
+        cells = (f"{experiment.section}, {experiment.title.lower()}", run, trials, verdicts, hours)
+        lines.append(f"| {' | '.join(cells)} | `python -m reproduce sweep {name}` |")
+    return "\n".join([*lines, "", *_gaps(at_paper), ""])
+
+
+def _gaps(at_paper):
+    """Return a line for each thing that has not been run, so that no table hides it."""
+    for name, experiment in experiments.all_experiments().items():
+        if experiment.section and not at_paper[name]:
+            words = f"Section {experiment.section} has not been run at the paper's schedule"
+            yield f"**{words}**: nothing here confirms or contradicts it."
+    if not any("gpu" in each["machine"] for some in at_paper.values() for each in some):
+        yield "**No record was made on a GPU.**"
+
+
+def fill(text, parts):
+    """Return the page with its parts replaced.
+
+    Args:
+        text (str): the page.
+        parts (dict): texts by name, all of those that the page has.
+
+    Raises:
+        ReproduceError: the page lacks a part or has one too many.
+    """
+    names = [found[2] for found in _PART.finditer(text)]
+    if sorted(names) != sorted(parts):
+        raise ReproduceError(
+            f"README.md has the parts {', '.join(names) or 'none'}, and the records give "
+            f"{', '.join(parts)}: restore the lines '<!-- from the records: NAME -->'"
+        )
+    return _PART.sub(lambda found: found[1] + parts[found[2]] + found[3], text)
+
+
+def main():
+    """Write the parts into README.md."""
+    try:
+        records, _ = record.read_all(ROOT / RUNS)
+        PATH.write_text(fill(PATH.read_text(), parts(records)))
+    except ReproduceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
