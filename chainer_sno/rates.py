@@ -74,8 +74,11 @@ def suggest_eta(iterations: int, epsilon0: float, time_constants: float = 6.0) -
         ValueError: an argument is not as above.
 
     Example:
-        >>> found = suggest_eta(iterations=20_000, epsilon0=0.1)
-        >>> bernoulli = chainer_sno.Bernoulli(costs, 0.1, eta=found.eta)  # doctest: +SKIP
+        >>> import chainer_sno, numpy
+        >>> suggestion = chainer_sno.suggest_eta(iterations=20_000, epsilon0=0.1)
+        >>> bernoulli = chainer_sno.Bernoulli(numpy.ones(96), 0.1, eta=suggestion.eta)
+        >>> 0 < bernoulli.eta <= 0.1
+        True
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, not {iterations}")
