@@ -133,13 +133,12 @@ def test_the_short_run_is_as_short_as_the_page_says():
 
 
 def test_it_is_short_and_so_is_its_example():
-    assert len(README.splitlines()) <= 116
+    assert len(README.splitlines()) <= 120
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(example.splitlines()) <= 25
     assert "reproduce" not in example, "the wheel has the library alone"
 
 
 def test_its_links_lead_to_files():
-    # The page of the results is generated, and README.md names it before it is there.
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert path == "results/README.md" or (ROOT / path).exists(), path
+        assert (ROOT / path).exists(), path
