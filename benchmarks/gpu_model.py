@@ -31,8 +31,7 @@ import numpy
 
 import chainer_sno
 from benchmarks import nvrtc
-from chainer_sno import links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, links
 from chainer_sno.cuda import updaters
 from chainer_sno.cuda.kernels import _KERNEL, Kernels
 from reproduce import ReproduceError
@@ -141,7 +140,7 @@ def updater_at(
         kind (type): of its kernels; by default such as cannot run.
 
     Returns:
-        chainer_sno.cuda.updaters.CapturedStructureUpdater: the updater.
+        chainer_sno.cuda.updaters.GraphStructureUpdater: the updater.
     """
     device = device or chainer.get_device("@numpy")
     rng = numpy.random.default_rng(0)
@@ -154,14 +153,14 @@ def updater_at(
     bernoulli.to_device(device)
     optimizer = chainer.optimizers.NesterovAG(0.1, 0.9).setup(network)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
-    return updaters.CapturedStructureUpdater(batch, optimizer, bernoulli, samples, kind)
+    return updaters.GraphStructureUpdater(batch, optimizer, bernoulli, samples, kind)
 
 
 class Model:
     """The work of each launch of a captured DenseNet at given structures.
 
     Args:
-        updater (chainer_sno.cuda.updaters.CapturedStructureUpdater): of :func:`updater_at`.
+        updater (chainer_sno.cuda.updaters.GraphStructureUpdater): of :func:`updater_at`.
         structures (numpy.ndarray): bool, shape (samples, d).
         before (bool): the loads are waited for as in the kernels that were measured.
     """

@@ -16,10 +16,9 @@ import numpy
 import threadpoolctl
 
 import chainer_sno
-from chainer_sno import complexity, extensions, links
-from chainer_sno._import_chainer import chainer
-from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
-from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater
+from chainer_sno import chainer, complexity, extensions, links
+from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
+from chainer_sno.fast import FastStructureUpdater, FastUpdater
 from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.experiments.connection_training import TEST_BATCH
@@ -86,7 +85,7 @@ def structure_updater(kind, batch, theta, link=None, epsilon0=2.0**-7, lr=0.01):
     device = chainer.backend.get_device_from_array(batch.arrays[0])
     bernoulli.to_device(device)
     optimizer = _optimizer(link, lr, device)
-    if kind is CapturedStructureUpdater:
+    if kind is GraphStructureUpdater:
         return kind(batch, optimizer, bernoulli)
     return kind(batch, optimizer, bernoulli, converter=chainer_sno.pass_arrays)
 
@@ -158,7 +157,7 @@ def make_connection(case, device, captured):
     standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
     iterator = ImageIterator((device.send(images), device.send(labels)), 32, standardise)
     captured = captured and case.startswith("DenseNet")
-    kind = CapturedStructureUpdater if captured else chainer_sno.StructureUpdater
+    kind = GraphStructureUpdater if captured else chainer_sno.StructureUpdater
     if case.endswith("two threads"):
         network.threads = 2
     return structure_updater(kind, iterator, theta, network, 2.0**-4, 0.1).update
@@ -219,13 +218,13 @@ def make(case, device=None, captured=False):
         link = links.MLP(*WIDTHS, dropout_ratio=0.5 if case.startswith("dropout") else 0.0)
         iterator = _iterator(64, device)
         if captured:
-            return CapturedUpdater(iterator, _optimizer(link, device=device)).update
-        return FastStandardUpdater(iterator, _optimizer(link), chainer_sno.pass_arrays).update
+            return GraphUpdater(iterator, _optimizer(link, device=device)).update
+        return FastUpdater(iterator, _optimizer(link), chainer_sno.pass_arrays).update
     kinds = {
         "stock Chainer": StockUpdater,
         "plain link": chainer_sno.StructureUpdater,
     }
-    fast = CapturedStructureUpdater if captured else FastStructureUpdater
+    fast = GraphStructureUpdater if captured else FastStructureUpdater
     theta, iterator = 0.5, _iterator(32, device)
     if case == MNIST:
         iterator = chainer_sno.ArrayIterator(data.load("mnist")[0], 32, divisor=255)

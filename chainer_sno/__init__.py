@@ -3,9 +3,11 @@
 The method of Saito and Shirakawa, *Controlling Model Complexity in Probabilistic Model-Based
 Dynamic Optimization of Neural Network Structures* (ICANN 2019): stochastic natural gradient on a
 Bernoulli distribution over structures, with a penalty that limits the size of the network.
+
+``from chainer_sno import chainer`` is Chainer 7.8.1, imported on a current NumPy and Python.
 """
 
-from chainer_sno._import_chainer import chainer as _chainer  # noqa: F401  (must come first)
+from chainer_sno._import_chainer import chainer as chainer  # isort: skip  (must come first)
 from chainer_sno import complexity, extensions, functions, links, plots, prediction, testing
 from chainer_sno.backends import make_updater
 from chainer_sno.bernoulli import Bernoulli

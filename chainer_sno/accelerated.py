@@ -4,6 +4,7 @@ An accelerated updater computes what the plain one would, from what it knows of 
 optimizer and the trainer.  It refuses by name everything that it cannot take into account.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +13,16 @@ from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 
 _extensions = chainer.training.extensions
+
+
+def warn_of_former_name(former: str, name: str) -> None:
+    """Warn that a class has another name now.
+
+    Args:
+        former (str): the deprecated name.
+        name (str): the name to use.
+    """
+    warnings.warn(f"{former} is called {name} now", DeprecationWarning, stacklevel=3)
 
 
 def check_forward(link: Any, kind: Any) -> None:

@@ -2,8 +2,7 @@
 
 import numpy
 
-from chainer_sno import ArrayIterator
-from chainer_sno._import_chainer import chainer
+from chainer_sno import ArrayIterator, chainer
 from chainer_sno.fast import steps
 from chainer_sno.uniforms import Stream, Uniforms
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import threadpoolctl
 
 import chainer_sno
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.files import DAMAGE, read_npz
 from chainer_sno.saving import load_arrays, load_compact
 from reproduce import ROOT, ReproduceError, experiments, record

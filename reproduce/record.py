@@ -11,7 +11,7 @@ import numpy
 import threadpoolctl
 
 import chainer_sno
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.files import write_bytes
 from reproduce import ROOT, ReproduceError, schemas
 from reproduce.experiments import from_dict

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy
 import threadpoolctl
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from reproduce import ROOT, ReproduceError, compare, experiments, record, sweep
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection

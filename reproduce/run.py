@@ -17,7 +17,7 @@ from pathlib import Path
 
 import threadpoolctl
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from reproduce import Interrupted, ReproduceError, data, experiments, marks, record, snapshot
 from reproduce.files import check_name, make_writable, remove_unfinished, write_json
 from reproduce.signals import listening

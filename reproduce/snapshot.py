@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.files import DAMAGE, read_npz, write_npz
 from reproduce import ReproduceError
 

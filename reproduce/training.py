@@ -8,8 +8,7 @@ import sys
 import numpy
 
 import chainer_sno
-from chainer_sno import extensions, fast
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, extensions, fast
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError

@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 import chainer_sno  # noqa: F401  (imports Chainer)
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 
 
 def _has_gpu():

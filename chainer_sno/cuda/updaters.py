@@ -14,6 +14,7 @@ from chainer_sno.accelerated import (
     check_layers,
     check_loss,
     check_masked,
+    warn_of_former_name,
 )
 from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.iteration import Iteration
@@ -179,7 +180,7 @@ def _check_device(link: Any, make_kernels: Any) -> None:
         )
 
 
-class CapturedStructureUpdater(_Captured, StructureUpdater):
+class GraphStructureUpdater(_Captured, StructureUpdater):
     r"""Algorithm 1 on a GPU, an iteration at a launch.
 
     The data, the parameters and the structures stay on the device, where structures are drawn,
@@ -242,10 +243,10 @@ class CapturedStructureUpdater(_Captured, StructureUpdater):
         check_loss(self.loss_func)
 
 
-class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
+class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
     """The training of a network of fixed structure on a GPU, an iteration at a launch.
 
-    See :class:`CapturedStructureUpdater`.
+    See :class:`GraphStructureUpdater`.
 
     Args:
         iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
@@ -293,3 +294,12 @@ class CapturedUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         if isinstance(target, links.FixedStructure):
             self.captured.network.structures[...] = target.structure
         super().update_core()
+
+
+def __getattr__(name: str) -> object:
+    """Return the class of a former name."""
+    former = {"CapturedUpdater": GraphUpdater, "CapturedStructureUpdater": GraphStructureUpdater}
+    if name in former:
+        warn_of_former_name(name, former[name].__name__)
+        return former[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

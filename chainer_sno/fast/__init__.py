@@ -5,11 +5,12 @@ It needs numba, which the rest of the library does not; so nothing here is impor
 are the reference with which the tests compare it.
 """
 
+from chainer_sno.accelerated import warn_of_former_name
 from chainer_sno.extensions import Synchronise
 
 try:
     from chainer_sno.fast.engine import Engine
-    from chainer_sno.fast.updaters import FastStandardUpdater, FastStructureUpdater
+    from chainer_sno.fast.updaters import FastStructureUpdater, FastUpdater
 except ModuleNotFoundError as error:
     if error.name != "numba":
         raise
@@ -17,4 +18,13 @@ except ModuleNotFoundError as error:
         "the fast path needs the package numba: pip install numba, or chainer_sno[fast]"
     ) from error
 
-__all__ = ["Engine", "FastStandardUpdater", "FastStructureUpdater", "Synchronise"]
+
+def __getattr__(name: str) -> object:
+    """Return the class of a former name."""
+    if name == "FastStandardUpdater":
+        warn_of_former_name(name, "FastUpdater")
+        return FastUpdater
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Engine", "FastUpdater", "FastStructureUpdater", "Synchronise"]

@@ -427,7 +427,7 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
         self._binding.serialize(serializer, self.get_iterator("main").epoch)
 
 
-class FastStandardUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
+class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
     """Train a plain fully connected network, with or without Dropout, on a CPU.
 
     It gives the numbers of Chainer's StandardUpdater with the softmax cross entropy, up to

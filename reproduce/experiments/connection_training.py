@@ -5,8 +5,7 @@ import itertools
 import numpy
 
 import chainer_sno
-from chainer_sno import complexity, extensions, links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, complexity, extensions, links
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics

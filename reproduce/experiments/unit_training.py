@@ -3,8 +3,7 @@
 import numpy
 
 import chainer_sno
-from chainer_sno import complexity, extensions, links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, complexity, extensions, links
 from chainer_sno.complexity import fully_connected_weight_ratio, fully_connected_weights
 from reproduce.training import Training
 

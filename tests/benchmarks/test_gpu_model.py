@@ -8,8 +8,7 @@ import numpy
 import pytest
 
 from benchmarks import gpu_model, nvrtc
-from chainer_sno import complexity, links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, complexity, links
 from chainer_sno.cuda.kernels import Launch
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator

@@ -1,7 +1,7 @@
 """Small plain networks in the style of Chainer's examples, for what takes any network."""
 
 import chainer_sno  # noqa: F401  (imports Chainer)
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 
 F, L = chainer.functions, chainer.links
 

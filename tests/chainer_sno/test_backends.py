@@ -6,8 +6,7 @@ import numpy
 import pytest
 
 import chainer_sno
-from chainer_sno import links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, links
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="the fast path needs numba"
@@ -89,3 +88,18 @@ def test_another_backend_is_refused():
 def test_a_wrong_argument_is_the_references_to_refuse():
     with pytest.raises(ValueError, match="samples must be at least 1, not 0"):
         chainer_sno.make_updater(*masked(), samples=0)
+
+
+@needs_numba
+def test_former_names_warn():
+    from chainer_sno import fast
+    from chainer_sno.cuda import updaters
+
+    with pytest.warns(DeprecationWarning, match="FastStandardUpdater is called FastUpdater now"):
+        assert fast.FastStandardUpdater is fast.FastUpdater
+    with pytest.warns(DeprecationWarning, match="CapturedUpdater is called GraphUpdater now"):
+        assert updaters.CapturedUpdater is updaters.GraphUpdater
+    with pytest.warns(DeprecationWarning, match="is called GraphStructureUpdater now"):
+        assert updaters.CapturedStructureUpdater is updaters.GraphStructureUpdater
+    with pytest.raises(AttributeError, match="SlowUpdater"):
+        _ = fast.SlowUpdater

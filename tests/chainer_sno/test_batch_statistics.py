@@ -4,8 +4,7 @@ import numpy
 import pytest
 
 import chainer_sno
-from chainer_sno import batch_statistics, compact, extensions, prediction
-from chainer_sno._import_chainer import chainer
+from chainer_sno import batch_statistics, chainer, compact, extensions, prediction
 from chainer_sno.links import FixedStructure, select
 from tests.chainer_sno.networks import SHAPE, ResNet
 

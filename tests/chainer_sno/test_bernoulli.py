@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainer_sno import Bernoulli, ranking_utility
-from chainer_sno._import_chainer import chainer
+from chainer_sno import Bernoulli, chainer, ranking_utility
 
 
 def equation_7(theta, structures, losses, c, epsilon0, eta):

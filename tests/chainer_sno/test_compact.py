@@ -3,8 +3,7 @@
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator, Bernoulli, compact, extensions, links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import ArrayIterator, Bernoulli, chainer, compact, extensions, links
 from chainer_sno.links.compact_dense_net import Convolution3x3
 from tests.chainer_sno.test_dense_net import SMALL
 

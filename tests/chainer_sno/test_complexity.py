@@ -1,8 +1,7 @@
 import numpy
 import pytest
 
-from chainer_sno import Bernoulli, compact, complexity, links, profile
-from chainer_sno._import_chainer import chainer
+from chainer_sno import Bernoulli, chainer, compact, complexity, links, profile
 
 
 def test_usage_rate_is_weighted_by_the_costs():

@@ -12,8 +12,7 @@ import time
 import numpy
 import pytest
 
-from chainer_sno import links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, links
 from chainer_sno.functions import dense_block, dense_net
 from chainer_sno.links import DenseNet, PlainDenseNet
 

@@ -10,13 +10,13 @@ from chainer_sno import (
     ArrayIterator,
     Bernoulli,
     StructureUpdater,
+    chainer,
     compact,
     extensions,
     links,
     pass_arrays,
     ranking_utility,
 )
-from chainer_sno._import_chainer import chainer
 from chainer_sno.uniforms import Stream, Uniforms, generator
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
 from tests.conftest import make_structures

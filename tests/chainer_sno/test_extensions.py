@@ -4,8 +4,15 @@ import json
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, extensions, links, pass_arrays
-from chainer_sno._import_chainer import chainer
+from chainer_sno import (
+    ArrayIterator,
+    Bernoulli,
+    StructureUpdater,
+    chainer,
+    extensions,
+    links,
+    pass_arrays,
+)
 
 
 class Setup:

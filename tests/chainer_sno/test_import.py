@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 
 ALONE = """
 import importlib.util, sys

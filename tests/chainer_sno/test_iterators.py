@@ -4,8 +4,7 @@ import itertools
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator
-from chainer_sno._import_chainer import chainer
+from chainer_sno import ArrayIterator, chainer
 
 
 def take(iterator, count):

@@ -1,8 +1,7 @@
 import numpy
 import pytest
 
-from chainer_sno import links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, links
 
 
 def test_is_a_plain_network(dtype, rng):

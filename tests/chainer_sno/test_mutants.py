@@ -13,8 +13,7 @@ from unittest import mock
 import numpy
 import pytest
 
-from chainer_sno import bernoulli, extensions, nesterov, updater, utility
-from chainer_sno._import_chainer import chainer
+from chainer_sno import bernoulli, chainer, extensions, nesterov, updater, utility
 from chainer_sno.fast import steps
 from tests.chainer_sno import (
     test_bernoulli,

@@ -6,8 +6,7 @@ import numpy
 import pytest
 
 import chainer_sno
-from chainer_sno import nesterov
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, nesterov
 
 
 class Network(chainer.Chain):

@@ -7,8 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from chainer_sno import compact, links, onnx_export, save_onnx
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, compact, links, onnx_export, save_onnx
 from chainer_sno.links.mlp import ACTIVATIONS
 from tests.chainer_sno.networks import NETWORKS, SHAPE
 from tests.chainer_sno.test_compact import make_dense_net, structure_of

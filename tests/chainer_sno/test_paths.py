@@ -6,9 +6,8 @@ import json
 import numpy
 import pytest
 
+from chainer_sno import chainer, links, pass_arrays
 from chainer_sno import extensions as own
-from chainer_sno import links, pass_arrays
-from chainer_sno._import_chainer import chainer
 from chainer_sno.updater import StructureUpdater
 from tests.chainer_sno.cuda import test_updaters as cuda
 from tests.chainer_sno.cuda.conftest import needs_compiler
@@ -42,7 +41,7 @@ PATHS = {
         lambda: fast.structure_updater(StructureUpdater),
     ),
     "fixed": (
-        lambda: fast.standard_updater(fast.FastStandardUpdater, 0.5),
+        lambda: fast.standard_updater(fast.FastUpdater, 0.5),
         lambda: reporting(fast.standard_updater(chainer.training.updaters.StandardUpdater, 0.5)),
     ),
     "captured": (captured, captured_plain),

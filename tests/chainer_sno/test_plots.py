@@ -5,8 +5,7 @@ import numpy
 import pytest
 from matplotlib.figure import Figure
 
-from chainer_sno import Bernoulli, links, plots
-from chainer_sno._import_chainer import chainer
+from chainer_sno import Bernoulli, chainer, links, plots
 
 
 def test_theta_is_drawn_by_group(rng):

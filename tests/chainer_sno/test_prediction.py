@@ -1,8 +1,7 @@
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator, Bernoulli, extensions, links, prediction
-from chainer_sno._import_chainer import chainer
+from chainer_sno import ArrayIterator, Bernoulli, chainer, extensions, links, prediction
 from chainer_sno.uniforms import Stream, Uniforms
 
 

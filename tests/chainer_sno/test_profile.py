@@ -1,8 +1,7 @@
 import numpy
 import pytest
 
-from chainer_sno import compact, complexity, describe, links, profile
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, compact, complexity, describe, links, profile
 from tests.chainer_sno.test_compact import make_dense_net, structure_of
 
 L = chainer.links

@@ -3,8 +3,7 @@ import json
 import numpy
 import pytest
 
-from chainer_sno import compact, links, load_compact, save_compact
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, compact, links, load_compact, save_compact
 from chainer_sno.files import read_npz, write_npz
 from tests.chainer_sno.networks import NETWORKS as NETWORKS_OF_ONES_OWN
 from tests.chainer_sno.networks import SHAPE

@@ -4,8 +4,7 @@ import numpy
 import pytest
 
 import chainer_sno
-from chainer_sno import compact, complexity, links, profile, testing
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, compact, complexity, links, profile, testing
 from chainer_sno.links import select
 from tests.chainer_sno.networks import NETWORKS, SHAPE
 

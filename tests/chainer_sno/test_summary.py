@@ -5,12 +5,12 @@ from chainer_sno import (
     Bernoulli,
     StructureSummary,
     StructureUpdater,
+    chainer,
     complexity,
     extensions,
     links,
     profile,
 )
-from chainer_sno._import_chainer import chainer
 from tests.chainer_sno.networks import NETWORKS, SHAPE
 
 

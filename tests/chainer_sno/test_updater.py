@@ -7,12 +7,12 @@ from chainer_sno import (
     ArrayIterator,
     Bernoulli,
     StructureUpdater,
+    chainer,
     extensions,
     links,
     pass_arrays,
     ranking_utility,
 )
-from chainer_sno._import_chainer import chainer
 
 
 def make_updater(rng, samples=2, epsilon0=0.1, converter=pass_arrays):

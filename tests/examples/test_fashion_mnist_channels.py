@@ -9,8 +9,7 @@ import sys
 import numpy
 import pytest
 
-from chainer_sno import StructureUpdater, load_compact
-from chainer_sno._import_chainer import chainer
+from chainer_sno import StructureUpdater, chainer, load_compact
 from reproduce import ROOT
 from reproduce.data.idx import NAMES, to_idx
 

@@ -4,7 +4,7 @@ import itertools
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from reproduce.augmentation import (
     ImageIterator,
     Standardise,

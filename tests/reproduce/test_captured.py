@@ -5,7 +5,7 @@ import dataclasses
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.cuda import updaters
 from reproduce import ReproduceError, training
 from reproduce.experiments import connection_training

@@ -3,8 +3,7 @@
 import numpy
 import pytest
 
-from chainer_sno import complexity
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, complexity
 from reproduce import ReproduceError, snapshot
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.connection_training import ConnectionTraining

@@ -9,8 +9,7 @@ import onnxruntime
 import pytest
 
 import chainer_sno
-from chainer_sno import extensions, links
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, extensions, links
 from chainer_sno.files import read_npz, write_npz
 from chainer_sno.saving import load_arrays
 from reproduce import ROOT, ReproduceError, cli, data, export, record, run

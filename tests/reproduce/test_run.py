@@ -14,7 +14,7 @@ import types
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from reproduce import ROOT, ReproduceError, data, record, snapshot
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining

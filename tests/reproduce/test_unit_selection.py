@@ -3,7 +3,7 @@
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from reproduce import ReproduceError, data, export, run
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining

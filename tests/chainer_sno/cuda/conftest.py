@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.cuda.kernels import Kernels
 from tests.chainer_sno.cuda.emulator import COMPILER, Emulator
 

@@ -10,7 +10,7 @@ import collections
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.cuda import dense
 from chainer_sno.cuda.dense import _CHUNK, _READ, _SLICES, _STRIP, _STRIPS
 from chainer_sno.links import PlainDenseNet

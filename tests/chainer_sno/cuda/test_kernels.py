@@ -5,8 +5,7 @@ import numpy
 import pytest
 
 from benchmarks.nvrtc import OF_CUPY, compile_kernels, is_there
-from chainer_sno import Bernoulli, ranking_utility
-from chainer_sno._import_chainer import chainer
+from chainer_sno import Bernoulli, chainer, ranking_utility
 from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.kernels import Kernels, Launch, Program, signatures, source
 from chainer_sno.links import PlainDenseNet

@@ -15,8 +15,7 @@ import pytest
 
 import chainer_sno
 import reproduce
-from chainer_sno import ArrayIterator, StructureUpdater, links, pass_arrays
-from chainer_sno._import_chainer import chainer
+from chainer_sno import ArrayIterator, StructureUpdater, chainer, links, pass_arrays
 from tests.chainer_sno.cuda import test_updaters
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator

@@ -6,11 +6,10 @@ import itertools
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, links, pass_arrays
-from chainer_sno._import_chainer import chainer
+from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, chainer, links, pass_arrays
 from chainer_sno.cuda import updaters
 from chainer_sno.cuda.dense import definitions
-from chainer_sno.cuda.updaters import CapturedStructureUpdater, CapturedUpdater
+from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
 from chainer_sno.uniforms import generator
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
 from tests.chainer_sno.cuda.conftest import GPU, needs_compiler
@@ -77,10 +76,10 @@ def captured(platform, link, iterator, samples=2, theta=0.5):
     link.to_device(device)
     optimizer = optimizer_of(link)
     if not hasattr(link, "costs"):
-        return CapturedUpdater(iterator, optimizer, kind)
+        return GraphUpdater(iterator, optimizer, kind)
     bernoulli = bernoulli_of(link, theta)
     bernoulli.to_device(device)
-    return CapturedStructureUpdater(iterator, optimizer, bernoulli, samples, kind)
+    return GraphStructureUpdater(iterator, optimizer, bernoulli, samples, kind)
 
 
 def send(platform, arrays):
@@ -410,7 +409,7 @@ def test_other_networks_are_refused(platform):
     with pytest.raises(ValueError, match="MaskedMLP or a DenseNet"):
         captured(platform, Other(), unit_iterator(platform))
     with pytest.raises(ValueError, match="MLP or a fixed DenseNet"):
-        updaters.CapturedUpdater(unit_iterator(platform), optimizer_of(chainer.Chain()))
+        updaters.GraphUpdater(unit_iterator(platform), optimizer_of(chainer.Chain()))
 
 
 @pytest.mark.parametrize("platform", [GPU], indirect=True)

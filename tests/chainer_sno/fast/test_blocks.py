@@ -3,7 +3,7 @@
 import numpy
 import pytest
 
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer
 from chainer_sno.functions.dense_net import DenseNetFunction
 from chainer_sno.links import DenseNet
 

@@ -7,9 +7,16 @@ import pickle
 import numpy
 import pytest
 
-from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, compact, links, pass_arrays
-from chainer_sno._import_chainer import chainer
-from chainer_sno.fast import FastStandardUpdater, FastStructureUpdater, Synchronise
+from chainer_sno import (
+    ArrayIterator,
+    Bernoulli,
+    StructureUpdater,
+    chainer,
+    compact,
+    links,
+    pass_arrays,
+)
+from chainer_sno.fast import FastStructureUpdater, FastUpdater, Synchronise
 from chainer_sno.uniforms import generator
 
 WIDTHS = (30, (25, 20, 15), 4)
@@ -50,7 +57,7 @@ def standard_updater(kind, ratio):
     initialW = chainer.initializers.HeNormal(rng=generator((3,)))
     link = links.MLP(*WIDTHS, dropout_ratio=ratio, seed=4, initialW=initialW)
     iterator = ArrayIterator(data(chainer.config.dtype), 16, seed=5)
-    if kind is FastStandardUpdater:
+    if kind is FastUpdater:
         return kind(iterator, optimizer_of(link), pass_arrays)
     return chainer.training.updaters.StandardUpdater(
         iterator,
@@ -144,7 +151,7 @@ def test_weights_at_rest_decay_as_with_other_optimizers(other_optimizer, dtype):
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
 def test_fixed_structures_with_other_optimizers_agree(other_optimizer, ratio, dtype):
-    fast = standard_updater(FastStandardUpdater, ratio)
+    fast = standard_updater(FastUpdater, ratio)
     plain = standard_updater(chainer.training.updaters.StandardUpdater, ratio)
     for _ in range(60):
         fast.update()
@@ -204,7 +211,7 @@ def test_given_extreme_structures_agree(kind, samples, dtype):
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
 def test_fixed_structures_and_dropout_agree(ratio, dtype):
-    fast = standard_updater(FastStandardUpdater, ratio)
+    fast = standard_updater(FastUpdater, ratio)
     plain = standard_updater(chainer.training.updaters.StandardUpdater, ratio)
     for _ in range(200):
         fast.update()
@@ -218,7 +225,7 @@ def test_goes_on_from_a_snapshot_with_the_same_bits(make, stop):
     def start():
         if make is structure_updater:
             return make(FastStructureUpdater)
-        return make(FastStandardUpdater, 0.5)
+        return make(FastUpdater, 0.5)
 
     whole, first, second = start(), start(), start()
     for _ in range(300):
@@ -261,7 +268,7 @@ def test_what_it_is_not_for_is_named():
     def make(link, optimizer=None, kind=FastStructureUpdater, **kwargs):
         iterator = ArrayIterator(data("f"), 16)
         optimizer = (optimizer or chainer.optimizers.NesterovAG()).setup(link)
-        if kind is FastStandardUpdater:
+        if kind is FastUpdater:
             return kind(iterator, optimizer)
         return kind(iterator, optimizer, Bernoulli(link.costs), **kwargs)
 
@@ -275,12 +282,12 @@ def test_what_it_is_not_for_is_named():
     with pytest.raises(ValueError, match="NesterovAG"):
         make(links.MaskedMLP(*WIDTHS), chainer.optimizers.Adam())
     with pytest.raises(ValueError, match="trains an MLP"):
-        make(links.MaskedMLP(*WIDTHS), kind=FastStandardUpdater)
+        make(links.MaskedMLP(*WIDTHS), kind=FastUpdater)
     hooked = chainer.optimizers.NesterovAG()
     link = links.MLP(*WIDTHS)
     hooked.setup(link).add_hook(chainer.optimizer_hooks.GradientClipping(1))
     with pytest.raises(ValueError, match="no hook other than WeightDecay"):
-        FastStandardUpdater(ArrayIterator(data("f"), 16), hooked)
+        FastUpdater(ArrayIterator(data("f"), 16), hooked)
 
 
 def both(**kwargs):
@@ -597,7 +604,7 @@ def test_a_forward_pass_of_ones_own_is_refused():
     with pytest.raises(ValueError, match="OwnForward has its own forward"):
         FastStructureUpdater(iterator, optimizer_of(link), bernoulli)
     with pytest.raises(ValueError, match="OwnMLP has its own forward"):
-        FastStandardUpdater(iterator, optimizer_of(OwnMLP(*WIDTHS)))
+        FastUpdater(iterator, optimizer_of(OwnMLP(*WIDTHS)))
     link = links.MaskedMLP(*WIDTHS)
     link.hidden[0].__class__ = OwnLayer
     with pytest.raises(ValueError, match="OwnLayer has its own forward"):
@@ -621,7 +628,7 @@ def every_unit_on(updater):
 
 NETWORKS = {
     "units": lambda: every_unit_on(structure_updater(FastStructureUpdater)),
-    "fixed": lambda: standard_updater(FastStandardUpdater, 0.0),
+    "fixed": lambda: standard_updater(FastUpdater, 0.0),
     "dense": lambda: every_unit_on(dense_updater()),
 }
 

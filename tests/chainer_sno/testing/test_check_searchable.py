@@ -5,8 +5,7 @@ import textwrap
 import numpy
 import pytest
 
-from chainer_sno import links, testing
-from chainer_sno._import_chainer import chainer
+from chainer_sno import chainer, links, testing
 from chainer_sno.functions import mask_units
 
 F, L = chainer.functions, chainer.links
