@@ -1,4 +1,8 @@
-"""The smaller plain network that computes the same function as a structure."""
+"""The smaller plain network of a structure, which computes the same function.
+
+With batch statistics estimated again at the structure (``reestimate``) its outputs differ from those
+of the searchable link, which has the running statistics.
+"""
 
 from typing import Any
 

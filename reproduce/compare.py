@@ -415,7 +415,7 @@ def text(records):
             header, cells = columns(experiment, of_schedule, compared=schedule.is_paper)
             title = f"{schedule.title}, {schedule.schedule}"
             if schedule.is_paper and number:
-                title += f", beside {number} (medians of {published()['trials']} trials)"
+                title += f", beside {number} (whose medians are of {published()['trials']} trials)"
             else:
                 title += "; not compared with the paper"
             described = [f"  {description}" for description in descriptions(schedule.records)]

@@ -133,7 +133,12 @@ def estimate(runs, out, directory):
         cell = "-" if estimated is None else f"{estimated:.2f}"
         rows.append([run.name, f"{run.iterations():,}", cell, source])
     lines = [compare.format_table(["run", "iterations", "hours", "from"], rows), ""]
-    lines.append(f"{len(runs)} runs, about {hours:.1f} core-hours on {machine or 'no machine'}")
-    if unknown:
-        lines[-1] += f"; {unknown} runs are not in this sum, since no record says what they cost"
+    if unknown == len(runs):
+        lines.append(f"{len(runs)} runs of unknown cost: no record tells what one of them takes")
+    else:
+        lines.append(f"{len(runs)} runs, about {hours:.1f} core-hours on {machine}")
+        if unknown:
+            lines[-1] += (
+                f"; {unknown} of them are not in this sum, since no record tells their cost"
+            )
     return "\n".join(lines) + "."

@@ -70,7 +70,10 @@ def text(found):
     """
     counts = collections.Counter(finding.outcome for finding in found)
     words = {HOLDS: "hold", PARTLY: "hold in part", FAILS: "fail", UNKNOWN: "undecided"}
-    told = ", ".join(f"{counts[name]} {words[name]}" for name in OUTCOMES)
+    one = {HOLDS: "holds", PARTLY: "holds in part", FAILS: "fails", UNKNOWN: "undecided"}
+    told = ", ".join(
+        f"{counts[name]} {(one if counts[name] == 1 else words)[name]}" for name in OUTCOMES
+    )
     parts = [f"The paper's {len(found)} claims, from records at its schedule: {told}."]
     for finding in found:
         effect = f", {finding.effect}" if finding.effect else ""

@@ -112,7 +112,9 @@ MUTATIONS = {
         (
             "chainer_sno/updater.py",
             "        self.bernoulli.update(structures, ranking_utility(ranked))\n"
+            "        # eq. (6): the gradient of the mean is the mean of the gradients\n"
             "        chainer.functions.mean(losses).backward()\n"
+            "        # Algorithm 1, line 9: a step of any optimizer\n"
             "        optimizer.update()\n",
             "        chainer.functions.mean(losses).backward()\n"
             "        optimizer.update()\n"
@@ -164,9 +166,9 @@ MUTATIONS = {
     "a gradient's first step as with the velocity before it, fast": (
         "units,units-fixed",
         (
-            "chainer_sno/fast/engine.py",
-            "pull, span = lr * decay, 1 + momentum + momentum**2",
-            "pull, span = lr * decay, 1 + momentum",
+            "chainer_sno/fast/rules.py",
+            "return 1 + momentum + momentum**2 if",
+            "return 1 + momentum if",
         ),
     ),
     "the gradients are added up": (
