@@ -1,7 +1,7 @@
 """The smaller plain network of a structure, which computes the same function.
 
-With batch statistics estimated again at the structure (``reestimate``) its outputs differ from those
-of the searchable link, which has the running statistics.
+With batch statistics estimated again at the structure (``reestimate``), its outputs differ from
+those of the searchable link, which has the running statistics.
 """
 
 from typing import Any
