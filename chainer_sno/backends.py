@@ -8,7 +8,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno.bernoulli import Bernoulli
-from chainer_sno.iterators import pass_arrays
+from chainer_sno.iterators import ArrayIterator, choose_converter, pass_arrays
 from chainer_sno.updater import StructureUpdater
 
 __all__ = ["BACKENDS", "make_updater"]
@@ -25,10 +25,7 @@ _UPDATERS = {
 
 
 def _reference(structured: bool) -> Callable[..., Any]:
-    if structured:
-        return StructureUpdater
-    updater: Callable[..., Any] = chainer.training.updaters.StandardUpdater
-    return updater
+    return StructureUpdater if structured else _fixed_reference
 
 
 def _kind(backend: str, structured: bool) -> Callable[..., Any]:
@@ -81,8 +78,10 @@ def make_updater(
         bernoulli (chainer_sno.Bernoulli): the distribution; None for a network of fixed structure.
         samples (int): lambda, the structures of an iteration; ignored without a distribution.
         backend (str): one of the above.
-        **options: further arguments of the reference's updater, such as ``converter``,
-            ``loss_func`` and ``device``.  A backend that does not know one of them refuses.
+        **options: further arguments of the reference's updater: ``converter``, ``loss_func`` and
+            ``device``.  ``loss_func`` takes the outputs of the network and t, also for a network
+            of fixed structure; it is the softmax cross entropy by default, which is the only one
+            that ``fast`` and ``graph`` compute.
 
     Returns:
         chainer.training.updaters.StandardUpdater: the updater.
@@ -136,6 +135,46 @@ class _Unavailable(Exception):
     """A backend cannot serve a training."""
 
 
+def _fixed_reference(
+    iterator: Any,
+    optimizer: Any,
+    converter: Callable[..., Any] | None = None,
+    device: Any = None,
+    loss_func: Callable[..., Any] = softmax_cross_entropy,
+) -> Any:
+    """Return Chainer's StandardUpdater for a network that computes outputs, not a loss."""
+    link = optimizer.target
+
+    def loss_of(x: Any, t: Any) -> Any:
+        loss = loss_func(link(x), t)
+        # A variable where an extension such as DumpGraph asks for the graph, as elsewhere.
+        keeps = chainer.config.keep_graph_on_report
+        chainer.report({"loss": loss if keeps else loss.array.astype("d")}, link)
+        return loss
+
+    return chainer.training.updaters.StandardUpdater(
+        iterator, optimizer, converter or choose_converter(iterator), device, loss_of
+    )
+
+
+def _axes_of_an_example(iterator: Any) -> int | None:
+    """Return how many axes an example has, None where that is not known without a mini-batch."""
+    try:
+        if isinstance(iterator, ArrayIterator):
+            return int(iterator.arrays[0].ndim) - 1
+        return int(numpy.ndim(iterator.dataset[0][0]))
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None
+
+
+def _without_defaults(options: dict[str, Any], converter: bool) -> dict[str, Any]:
+    """Return options without those that a backend has anyway."""
+    known = {"loss_func": softmax_cross_entropy, "device": None}
+    if converter:
+        known["converter"] = pass_arrays
+    return {k: v for k, v in options.items() if k not in known or known[k] is not v}
+
+
 def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, Any]) -> Any:
     """Return the updater of a backend.
 
@@ -146,8 +185,14 @@ def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, 
         return _reference(structured)(*arguments, **options)
     if name == "graph":
         # It reads the arrays of the iterator itself, and computes one loss.
-        known = {"converter": pass_arrays, "loss_func": softmax_cross_entropy, "device": None}
-        options = {k: v for k, v in options.items() if k not in known or known[k] is not v}
+        options = _without_defaults(options, converter=True)
+    else:
+        options = _without_defaults(options, converter=False)
+        axes = _axes_of_an_example(arguments[0])
+        if axes not in (None, 1):
+            raise _Unavailable(f"it takes examples of one axis, and these have {axes}")
+    if options.get("loss_func") is not None:
+        raise _Unavailable("it computes the softmax cross entropy only")
     try:
         return _kind(name, structured)(*arguments, **options)
     except ImportError as error:

@@ -1,7 +1,7 @@
 """Algorithm 1 of the paper as an updater of Chainer's trainer."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chainer_sno import batch_statistics
@@ -63,6 +63,25 @@ def check_samples(serializer: Any, samples: int) -> None:
             f"the snapshot was taken with samples={found}, and this updater has "
             f"samples={samples}: use the same"
         )
+
+
+@contextlib.contextmanager
+def of_this_kind(name: str) -> Iterator[None]:
+    """Say what is wrong where a snapshot lacks what an updater of this kind saves.
+
+    Args:
+        name (str): of the updater.
+
+    Raises:
+        ValueError: in the place of a KeyError.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"the snapshot was not saved by a {name} ({error.args[0]}): load it into an updater "
+            "of the backend that saved it"
+        ) from error
 
 
 class StructureUpdater(chainer.training.updaters.StandardUpdater):
@@ -210,5 +229,6 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
             ValueError: the snapshot is of another number of structures, or of another distribution.
         """
         check_samples(serializer, self.samples)
-        super().serialize(serializer)
+        with of_this_kind(type(self).__name__):
+            super().serialize(serializer)
         self.bernoulli.serialize(serializer["bernoulli"])

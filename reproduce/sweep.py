@@ -59,12 +59,13 @@ def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
     grid_of = experiment.grid(values)
     for name, chosen in (varied or {}).items():
         grid_of[kind.varied()[name]] = [{name: value} for value in chosen]
-    return [
+    runs = [
         kind.at(schedule, method=method, seed=seed, **setting, **values)
         for seed in seeds
         for method in methods or kind.methods()
         for setting in grid_of[method]
     ]
+    return list(dict.fromkeys(runs))  # two texts may name one value, and two widths one rounding
 
 
 def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
@@ -216,6 +217,20 @@ def _to_train(out, runs, retry_failed):
     return waiting, failures
 
 
+def check_threads(runs, threads):
+    """Check that trainings can have so many threads each.
+
+    Raises:
+        ReproduceError: they cannot.
+    """
+    if threads < 1:
+        raise ReproduceError(f"--threads must be at least 1, not {threads}")
+    if threads > 1 and not all(run.THREADED for run in runs):
+        raise ReproduceError(
+            f"--threads must be 1 for unit selection, not {threads}: give more --jobs instead"
+        )
+
+
 def run_all(
     runs,
     out,
@@ -251,12 +266,7 @@ def run_all(
     """
     if jobs < 1:
         raise ReproduceError(f"--jobs must be at least 1, not {jobs}")
-    if threads < 1:
-        raise ReproduceError(f"--threads must be at least 1, not {threads}")
-    if threads > 1 and not all(run.THREADED for run in runs):
-        raise ReproduceError(
-            f"--threads must be 1 for unit selection, not {threads}: give more --jobs instead"
-        )
+    check_threads(runs, threads)
     out = make_writable(out, "--out").resolve()
     status.write_plan(out, runs)
     waiting, failures = _to_train(out, runs, retry_failed)
@@ -320,7 +330,7 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
                     failures[job.run.name] = failure
                 _announce(view, job.run, failure)
             if not running:
-                view.say_waiting(waiting)
+                view.say_waiting([run for run in waiting if marks.is_locked(out / run.name)])
             view.refresh()
     return failures
 

@@ -223,8 +223,6 @@ class Training:
         """
         options = {"converter": chainer_sno.pass_arrays}
         backend = BACKENDS[self.path]
-        if self.bernoulli is None and backend == "reference":
-            options["loss_func"] = self.loss
         samples = self.settings.samples or 1
         return chainer_sno.make_updater(
             iterator, optimizer, self.bernoulli, samples, backend, **options
@@ -257,12 +255,6 @@ class Training:
     def full(cls, settings):
         """Return a plain network of everything under selection, with weights at random."""
         raise NotImplementedError
-
-    def loss(self, x, t):
-        """Return the loss of a network of fixed structure, and report it."""
-        loss = chainer.functions.softmax_cross_entropy(self.link(x), t)
-        chainer.report({"loss": loss.array.astype("d")}, self.link)
-        return loss
 
     def _extend(self, evaluator, every_epoch, examples):
         def number_epochs(entry):

@@ -23,7 +23,7 @@ from chainer_sno.fast.engine import Engine
 from chainer_sno.fast.rules import RULES, rule_of
 from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
-from chainer_sno.updater import StructureUpdater, check_samples
+from chainer_sno.updater import StructureUpdater, check_samples, of_this_kind
 from chainer_sno.utility import ranking_utility
 
 
@@ -334,7 +334,8 @@ class _Binding:
         loads = not isinstance(serializer, chainer.Serializer)
         if loads:
             self.synchronise()
-        state = {name: serializer(name, value) for name, value in self.engine.state().items()}
+        with of_this_kind("fast updater"):
+            state = {name: serializer(name, value) for name, value in self.engine.state().items()}
         self.optimizer.t = int(serializer("t", self.optimizer.t))
         serializer("optimizer_lr", self.optimizer.lr)
         rule = self.rule.name

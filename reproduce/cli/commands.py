@@ -55,15 +55,15 @@ def sweep(arguments):
         if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
     }
     varied = {name: values.pop(name) for name in kind.varied() if name in values}
-    for name in varied:
-        if kind.varied()[name] not in methods:
-            raise ReproduceError(
-                f"{flag(name)} applies to {kind.varied()[name]}, which --methods leaves out"
-            )
+    for name in (*varied, *values):
+        method = kind.options()[name].method
+        if method is not None and method not in methods:
+            raise ReproduceError(f"{flag(name)} applies to {method}, which --methods leaves out")
     seeds = range(trials) if arguments.seeds is None else arguments.seeds
     from reproduce import quick, run, status, sweep
 
     runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
+    sweep.check_threads(runs, arguments.threads)
     if arguments.dry_run:
         from reproduce import costs
 
@@ -276,9 +276,10 @@ def settings_of(arguments):
         paper = settings.paper
         told = []
         for name, value in changes.items():
-            # Only the numbers of examples have no value at the paper's settings: it takes all.
-            published = getattr(paper, name)
-            told.append(f"{name}={value} ({'all' if published is None else published})")
+            published, option = getattr(paper, name), options[name]
+            if published is None:
+                published = option.choices[0] if option.reading else option.default
+            told.append(f"{name}={value} ({published})")
         print(f"Not the paper's settings, which stand in brackets: {', '.join(told)}.")
     return settings
 

@@ -10,6 +10,7 @@ import importlib
 import os
 
 from reproduce import ReproduceError
+from reproduce.experiments.base import Experiment
 
 #: The modules of the paper's experiments, in the order of its sections.
 _MODULES = ("reproduce.experiments.unit_selection", "reproduce.experiments.connection_selection")
@@ -29,8 +30,13 @@ def register(experiment):
         Experiment: the same.
 
     Raises:
+        TypeError: it is no experiment, or its settings have no methods.
         ValueError: there is another experiment of this name.
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"an experiment is an instance of Experiment, not {experiment!r}")
+    if not experiment.name or not experiment.settings.methods():
+        raise TypeError(f"{type(experiment).__name__} needs a name, and settings with methods")
     name = experiment.name
     if type(_registry.setdefault(name, experiment)) is not type(experiment):
         raise ValueError(f"there are two experiments of the name {name!r}")
@@ -52,11 +58,17 @@ def all_experiments():
     for module in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # a module may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ReproduceError(
-                f"{VARIABLE} names the module {module!r}, which cannot be imported ({error}): "
+                f"{VARIABLE} names the module {module!r}, which cannot be imported ({reason}): "
                 "correct the variable or unset it"
             ) from error
+        if not any(type(each).__module__ == module for each in _registry.values()):
+            raise ReproduceError(
+                f"{VARIABLE} names the module {module!r}, which registers no experiment of its "
+                "own: correct the variable or unset it"
+            )
     # Whoever imported one of the modules before changes nothing of the order.
     return {experiment.name: experiment for experiment in own} | _registry
 

@@ -53,26 +53,101 @@ def test_auto_says_why_it_takes_the_reference(arguments, reason):
         chainer_sno.make_updater(*arguments(), backend="fast")
 
 
+@needs_numba
 def test_the_reference_gives_the_numbers_of_the_fast_path():
     found = {}
-    for backend in ("reference", "auto"):
-        iterator, optimizer, bernoulli = masked(initialW=chainer.initializers.Constant(0.1))
-        updater = chainer_sno.make_updater(
-            iterator, optimizer, bernoulli, backend=backend, converter=chainer_sno.pass_arrays
+    for backend in ("reference", "fast"):
+        iterator, optimizer, bernoulli = masked(
+            initialW=chainer.initializers.HeNormal(rng=numpy.random.RandomState(4))
         )
-        for _ in range(8):
+        updater = chainer_sno.make_updater(iterator, optimizer, bernoulli, backend=backend)
+        for _ in range(20):
             updater.update()
-        found[backend] = next(iter(optimizer.target.params())).array.copy(), bernoulli.theta.copy()
-    for reference, auto in zip(*found.values()):
-        numpy.testing.assert_allclose(auto, reference, rtol=1e-4, atol=1e-6)
+        arrays = [parameter.array.copy() for parameter in optimizer.target.params()]
+        found[backend] = [*arrays, bernoulli.theta.copy()]
+    assert len(found["fast"]) == 7
+    for reference, fast in zip(*found.values()):
+        numpy.testing.assert_allclose(fast, reference, rtol=1e-3, atol=1e-5)
 
 
-def test_a_network_of_fixed_structure():
-    link = links.MLP(8, (5, 4), 3)
-    iterator, optimizer = parts(link)
-    updater = chainer_sno.make_updater(iterator, optimizer, converter=chainer_sno.pass_arrays)
+def fixed(optimizer=None, ratio=0.0):
+    link = links.MLP(8, (5, 4), 3, dropout_ratio=ratio, seed=3)
+    for n, parameter in enumerate(link.params()):
+        parameter.array[...] = numpy.random.default_rng(n).normal(0, 0.5, parameter.shape)
+    return parts(link, optimizer)
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("options", [{}, {"loss_func": chainer.functions.softmax_cross_entropy}])
+def test_a_network_of_fixed_structure_learns(backend, options):
+    iterator, optimizer = fixed()
+    before = [parameter.array.copy() for parameter in optimizer.target.params()]
+    updater = chainer_sno.make_updater(iterator, optimizer, backend=backend, **options)
+    reporter, losses = chainer.Reporter(), []
+    reporter.add_observer("main", optimizer.target)
+    for _ in range(40):
+        observed = {}
+        with reporter.scope(observed):
+            updater.update()
+        losses.append(float(observed["main/loss"]))
+    assert losses[-1] < losses[0]
+    for parameter, old in zip(optimizer.target.params(), before):
+        assert (parameter.array != old).any()
+
+
+def test_another_optimizer_trains_a_fixed_network_with_the_reference():
+    updater = chainer_sno.make_updater(*fixed(chainer.optimizers.Adam()))
+    assert updater.backend == "reference"
     updater.update()
-    assert updater.backend in chainer_sno.backends.BACKENDS
+
+
+@needs_numba
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_fixed_networks_are_the_same_on_both_backends(ratio):
+    found = []
+    for backend in ("reference", "fast"):
+        iterator, optimizer = fixed(ratio=ratio)
+        updater = chainer_sno.make_updater(iterator, optimizer, backend=backend)
+        for _ in range(20):
+            updater.update()
+        found.append([parameter.array.copy() for parameter in optimizer.target.params()])
+    for reference, fast in zip(*found):
+        numpy.testing.assert_allclose(fast, reference, rtol=1e-3, atol=1e-5)
+
+
+@needs_numba
+def test_images_are_for_the_reference():
+    rng = numpy.random.default_rng(0)
+    x, t = rng.random((40, 2, 2, 2), numpy.float32), rng.integers(0, 3, 40).astype("i")
+    link = links.MaskedMLP(8, (5, 4), 3)
+    bernoulli = chainer_sno.Bernoulli(link.costs)
+    for iterator in (
+        chainer_sno.ArrayIterator((x, t), 10),
+        chainer.iterators.SerialIterator(chainer.datasets.TupleDataset(x, t), 10),
+    ):
+        optimizer = chainer_sno.NesterovAG(0.1).setup(link)
+        updater = chainer_sno.make_updater(iterator, optimizer, bernoulli)
+        assert updater.backend == "reference"
+        assert "examples of one axis, and these have 3" in updater.refused["fast"]
+        updater.update()
+
+
+@needs_numba
+def test_another_loss_is_for_the_reference():
+    loss = chainer.functions.hinge
+    updater = chainer_sno.make_updater(*masked(), loss_func=loss)
+    assert updater.backend == "reference"
+    assert updater.refused["fast"] == "it computes the softmax cross entropy only"
+
+
+@needs_numba
+@pytest.mark.parametrize(("first", "second"), [("fast", "reference"), ("reference", "fast")])
+def test_a_snapshot_of_another_backend_is_refused(first, second, tmp_path):
+    saved, other = (chainer_sno.make_updater(*masked(), backend=each) for each in (first, second))
+    saved.update()
+    chainer.serializers.save_npz(tmp_path / "snapshot.npz", saved)
+    with pytest.raises(ValueError, match="the snapshot was not saved by a"):
+        chainer.serializers.load_npz(tmp_path / "snapshot.npz", other)
 
 
 def test_a_graph_needs_a_gpu():

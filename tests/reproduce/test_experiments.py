@@ -39,11 +39,11 @@ def test_a_third_experiment_goes_through_every_command(toy, tmp_path, capsys):
     printed = call("run", "toy-selection", "--epsilon0=2^-1", *SMALL, "--seed=7", *where)
     assert "kept" in printed
     assert "usage rate" in printed
-    call("sweep", "toy-selection", "--trials=1", *SMALL, *where)
+    call("sweep", "toy-selection", "--trials=1", "--methods=whole", *SMALL, *where)
     found, refused = record.read_all(runs)
     assert not refused
-    assert len(found) == 4
-    assert "4 runs: 4 finished" in call("status", *where)
+    assert len(found) == 2
+    assert "2 runs: 2 finished" in call("status", *where)
     compared = call("compare", f"--runs={runs}")
     assert "Toy selection on MNIST, " in compared
     assert "whole" in compared
@@ -67,15 +67,44 @@ def test_without_its_module_a_record_of_it_is_refused(toy, monkeypatch):
 def test_two_experiments_of_one_name_are_refused():
     class Other(Experiment):
         name = "unit-selection"
+        settings = UnitSelection
 
     with pytest.raises(ValueError, match="two experiments of the name 'unit-selection'"):
         experiments.register(Other())
 
 
-def test_a_module_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setenv(experiments.VARIABLE, "nowhere.to.be.found")
-    with pytest.raises(ReproduceError, match="CHAINER_SNO_EXPERIMENTS names the module 'nowhere"):
-        experiments.all_experiments()
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("nowhere.to.be.found", None, "ModuleNotFoundError"),
+        ("./file.py", None, "TypeError"),
+        ("os", None, "registers no experiment of its own"),
+        ("odd_experiment_a", "1 +", "SyntaxError"),
+        ("odd_experiment_b", "raise SystemExit(3)", "SystemExit: 3"),
+        (
+            "odd_experiment_c",
+            "from reproduce import experiments\nexperiments.register(5)",
+            "an experiment is an instance of Experiment, not 5",
+        ),
+        (
+            "odd_experiment_d",
+            "from reproduce.experiments import base, register\n"
+            "class Odd(base.Experiment): pass\nregister(Odd())",
+            "needs a name, and settings with methods",
+        ),
+    ],
+)
+def test_a_module_of_no_use_is_named(name, text, reason, tmp_path, monkeypatch, capsys):
+    if text is not None:
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(experiments.VARIABLE, name)
+    for arguments in (["status"], ["--help"]):
+        assert cli.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"reproduce: CHAINER_SNO_EXPERIMENTS names the module {name!r}")
+        assert reason in error
+        assert error.count("\n") == 1
 
 
 def test_the_names_of_runs_do_not_change():

@@ -16,15 +16,15 @@ from reproduce.experiments.unit_selection import UnitSelection
 #: What is planted, by what it is: cases that must drift, and texts of files to be replaced.
 MUTATIONS = {
     "theta moves 1% further": (
-        "units,connections",
+        "units",
         ("chainer_sno/bernoulli.py", "step = self.eta * (", "step = 1.01 * self.eta * ("),
     ),
     "the penalty is 1% larger": (
-        "units,connections",
+        "units",
         ("chainer_sno/bernoulli.py", "- self.penalty * theta", "- 1.01 * self.penalty * theta"),
     ),
     "theta is not clamped": (
-        "units,connections",
+        "units",
         (
             "chainer_sno/bernoulli.py",
             "xp.clip(theta + step, 1.0 / d, 1.0 - 1.0 / d, out=theta)",
@@ -49,7 +49,7 @@ MUTATIONS = {
         ),
     ),
     "biases do not decay, fast": (
-        "units,units-fixed,units-dropout",
+        "units-fixed",
         (
             "chainer_sno/fast/engine.py",
             "kind(self._lr), kind(self.bias_decay)",
@@ -57,7 +57,7 @@ MUTATIONS = {
         ),
     ),
     "biases and BN do not decay, plain": (
-        "units-plain,connections-plain",
+        "connections-plain",
         (
             "reproduce/training.py",
             "        if self.settings.decayed is None:\n"
@@ -67,7 +67,7 @@ MUTATIONS = {
         ),
     ),
     "batch statistics of all structures together": (
-        "connections,connections-plain",
+        "connections",
         (
             "chainer_sno/links/dense_net.py",
             "        self.check(x, structures)\n",
@@ -108,7 +108,7 @@ MUTATIONS = {
         ),
     ),
     "W before theta, plain": (
-        "units-plain,connections",
+        "units-plain",
         (
             "chainer_sno/updater.py",
             "        self.bernoulli.update(structures, ranking_utility(ranked))\n"
@@ -125,7 +125,7 @@ MUTATIONS = {
         ),
     ),
     "Nesterov's momentum with the velocity before the step, plain": (
-        "units-plain,units-dropout-plain,connections-plain",
+        "units-plain",
         (
             "reproduce/training.py",
             "        optimizer = kind(",
@@ -140,7 +140,7 @@ MUTATIONS = {
         ),
     ),
     "Nesterov's momentum with the velocity before the step, in one pass": (
-        "connections,connections-random",
+        "connections-random",
         (
             "chainer_sno/fast/steps.py",
             "        p = parameter[i] + square * v\n",
@@ -148,7 +148,7 @@ MUTATIONS = {
         ),
     ),
     "the gradient through the batch statistics lacks that of beta": (
-        "connections,connections-paper",
+        "connections",
         (
             "chainer_sno/fast/blocks.py",
             "    through[1, channel] += gamma[j] * total * inverse\n",
@@ -156,7 +156,7 @@ MUTATIONS = {
         ),
     ),
     "a kernel is not flipped on the way back": (
-        "connections,connections-random",
+        "connections-random",
         (
             "chainer_sno/fast/winograd.py",
             "FLIPPED = (_INVERSE[:, None] * POINTS + _INVERSE).ravel()",
@@ -172,7 +172,7 @@ MUTATIONS = {
         ),
     ),
     "the gradients are added up": (
-        "units-plain,connections",
+        "units-plain",
         (
             "chainer_sno/updater.py",
             "functions.mean(losses).backward()",
@@ -180,7 +180,7 @@ MUTATIONS = {
         ),
     ),
     "the learning rate stays as it is": (
-        "units,units-fixed,connections-random",
+        "units-fixed",
         (
             "reproduce/training.py",
             "        trainer.extend(extensions.StepSchedule(self.iterations, self.lr))\n",
@@ -188,7 +188,7 @@ MUTATIONS = {
         ),
     ),
     "the mini-batches are others": (
-        "units,connections",
+        "units",
         (
             "chainer_sno/iterators.py",
             "(self.seed, Stream.ORDER, epoch)",

@@ -141,6 +141,46 @@ def test_the_grid_is_section_4_1_a_trial_after_the_other():
     assert len({run.name for run in runs}) == len(runs)
 
 
+def test_a_run_that_is_named_twice_is_there_once():
+    epsilon0 = {"epsilon0": [2.0**-7, 0.0078125, 0.0, -0.0]}
+    runs = sweep.grid(UNITS, "paper", [1, 1], ("sno",), epsilon0)
+    assert [format_epsilon0(run.epsilon0) for run in runs] == ["2^-7", "0"]
+    small = sweep.grid(UNITS, "quick", range(1), ("fixed",), units=4)
+    assert len({run.name for run in small}) == len(small) < 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--methods=sno", "--width=4"), "--width applies to fixed, which --methods leaves out"),
+        (("--methods=fixed", "--samples=3"), "--samples applies to sno, which --methods leaves"),
+        (("--methods=dropout", "--eta-factor=2"), "--eta-factor applies to sno"),
+        (("--dry-run", "--threads=2"), "--threads must be 1 for unit selection"),
+        (("--seeds=1", "--trials=2"), "--seeds and --trials contradict each other"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message, capsys):
+    from reproduce import cli
+
+    assert cli.main(["sweep", "unit-selection", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_the_runs_and_what_they_cost(tmp_path, capsys, monkeypatch):
+    from reproduce import cli
+
+    monkeypatch.chdir(ROOT)
+    arguments = ["--epsilon0=2^-7,-2^-3", "--methods=sno", "--seeds=0,3", f"--out={tmp_path}"]
+    assert cli.main(["sweep", "unit-selection", "--dry-run", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("unit-selection_sno_epsilon0=2^-7_seed") == 2
+    assert printed.count("unit-selection_sno_epsilon0=-2^-3_seed") == 2
+    assert "4 runs, about " in printed
+    assert not list(tmp_path.iterdir())
+    assert cli.main(["sweep", "unit-selection", "--dry-run", "--units=9", *arguments]) == 0
+    assert "4 runs of unknown cost" in capsys.readouterr().out
+
+
 def test_the_grid_of_section_4_2():
     runs = sweep.grid(experiments.get("connection-selection"), "paper", range(2))
     assert len(runs) == 2 * (8 + 6)

@@ -87,7 +87,8 @@ class ToyExperiment(Experiment):
 
     def quick(self, seed):
         """Return the settings of a quick run."""
-        return [ToySelection(epsilon0=each, seed=seed) for each in (0.5, -1.0)]
+        small = {"examples": 400, "test_examples": 100}
+        return [ToySelection(epsilon0=each, seed=seed, **small) for each in (0.5, -1.0)]
 
     def structure(self, settings, bits):
         """Return what a result says of a structure."""

@@ -120,15 +120,15 @@ def other_optimizer(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("theta", [0.5, 0.0, 1.0, "mixed"])
+@pytest.mark.parametrize("theta", [0.5, "mixed"])
 @pytest.mark.parametrize("samples", [1, 2, 4])
 def test_other_optimizers_agree(other_optimizer, theta, samples, dtype):
     if theta == "mixed":
         theta = numpy.arange(60) % 3 / 2
     fast = structure_updater(FastStructureUpdater, samples, theta)
     plain = structure_updater(StructureUpdater, samples, theta)
-    for i in range(60):
-        if i == 40:
+    for i in range(40):
+        if i == 20:
             for updater in (fast, plain):
                 updater.get_optimizer("main").lr /= 10
         fast.update()
@@ -142,7 +142,7 @@ def test_weights_at_rest_decay_as_with_other_optimizers(other_optimizer, dtype):
     fast = structure_updater(FastStructureUpdater, 2, 0.5)
     plain = structure_updater(StructureUpdater, 2, 0.5)
     for structures in (numpy.ones((2, 60), bool), numpy.zeros((2, 60), bool)):
-        for _ in range(150):
+        for _ in range(70):
             x, t = next(fast.get_iterator("main"))
             fast.step(x, t, structures)
             plain.step(x, t, structures)
@@ -153,7 +153,7 @@ def test_weights_at_rest_decay_as_with_other_optimizers(other_optimizer, dtype):
 def test_fixed_structures_with_other_optimizers_agree(other_optimizer, ratio, dtype):
     fast = standard_updater(FastUpdater, ratio)
     plain = standard_updater(chainer.training.updaters.StandardUpdater, ratio)
-    for _ in range(60):
+    for _ in range(30):
         fast.update()
         plain.update()
     compare(fast, plain, dtype)
