@@ -136,7 +136,9 @@ class Channels:
         """
         numbers: dict[int, Array] = {}
         for step in trace.steps:
-            if step.is_link:
+            if step.is_link and id(step.node) not in trace.paths:
+                found = [self._stray(step, numbers)]
+            elif step.is_link:
                 found = [self._call(step, numbers, count)]
             else:
                 found = self._function(step, numbers)
@@ -283,6 +285,13 @@ class Channels:
         inputs = self._per_channel(given, width, step)
         self._layer(step, inputs)
         return _over_space(inputs, shape)
+
+    def _stray(self, step: Step, numbers: dict[int, Array]) -> Array:
+        """Pin what goes into a link that the network does not hold, so that it cannot be cut."""
+        kind = type(step.node).__name__
+        reason = f"they go into a {kind} that is no child of the network (see init_scope)"
+        self.pin(self._of(step.inputs[0], numbers, step), reason)
+        return numpy.broadcast_to(numpy.int32(ALWAYS), tuple(step.outputs[0].shape[1:]))
 
     def _per_channel(self, given: Array, width: int, step: Step) -> Array:
         """Return the number of each channel of an input."""

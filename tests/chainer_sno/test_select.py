@@ -359,6 +359,13 @@ def test_a_part_that_is_dropped_is_refused_by_name():
         select(Trouble(lambda self, h, x: F.concat([h[:, :2]] * 2)), ["conv1"], (3, 4, 4))
 
 
+def test_a_link_that_is_no_child_is_refused_by_name():
+    norm = L.BatchNormalization(4)
+    with pytest.raises(ValueError, match="into a BatchNormalization that is no child"):
+        select(Trouble(lambda self, h, x: norm(h)), ["conv1"], (3, 4, 4))
+    select(Trouble(lambda self, h, x: norm(h)), ["conv2"], (3, 4, 4))
+
+
 def test_structures_to_check_differ_and_keep_something_of_each_group():
     link = make("lenet")
     structures = link._structures_to_check()
