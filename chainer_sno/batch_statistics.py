@@ -50,7 +50,8 @@ def check(reestimate: Any) -> None:
     batches = reestimate
     if isinstance(reestimate, (tuple, list)) and len(reestimate) == 2:
         batches = reestimate[1]
-    whole = isinstance(batches, (int, numpy.integer)) and batches >= 0
+    whole = isinstance(batches, (int, numpy.integer)) and not isinstance(batches, bool)
+    whole = whole and batches >= 0
     if reestimate is not None and not whole:
         raise ValueError(
             "reestimate must be a number of training mini-batches, or a pair of a training "

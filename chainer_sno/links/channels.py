@@ -123,6 +123,9 @@ class Channels:
         self.owner: list[str] = []
         self._parent: list[int] = []
         self._pins: list[tuple[int, str]] = []
+        # Checked when all is united: arrays of numbers, the axes along which they may not change,
+        # or None where they may change along one axis at most, and what is wrong otherwise.
+        self._fixed: list[tuple[Array, tuple[int, ...] | None, str]] = []
 
     def add(self, trace: Trace, count: bool) -> None:
         """Follow the channels through a trace.
@@ -133,7 +136,9 @@ class Channels:
         """
         numbers: dict[int, Array] = {}
         for step in trace.steps:
-            if step.is_link:
+            if step.is_link and id(step.node) not in trace.paths:
+                found = [self._stray(step, numbers)]
+            elif step.is_link:
                 found = [self._call(step, numbers, count)]
             else:
                 found = self._function(step, numbers)
@@ -159,6 +164,30 @@ class Channels:
         found: dict[int, str] = {}
         for number, reason in self._pins:
             found.setdefault(self.root(number), reason)
+        return found
+
+    def counted(self) -> dict[int, str]:
+        """Return which channels go where their number matters, by the number of :meth:`root`.
+
+        A function that takes channels by their places, or that divides them among several axes,
+        does something else when some are gone.  Channels that are only there together may go there:
+        a division of the outputs of a grouped convolution into its groups stays one.
+
+        Returns:
+            dict: the reason, by the number that stands for channels that are united.
+        """
+        found: dict[int, str] = {}
+        roots = numpy.array([*map(self.root, range(len(self.owner))), ALWAYS])
+        for numbers, axes, reason in self._fixed:
+            array = roots[numbers]  # ALWAYS, -1, is the last
+            changing = [
+                axis for axis in range(array.ndim) if (array != array.take([0], axis)).any()
+            ]
+            wrong = len(changing) > 1 if axes is None else bool({*axes} & {*changing})
+            if wrong:
+                for root in numpy.unique(array).tolist():
+                    if root != ALWAYS:
+                        found.setdefault(root, reason)
         return found
 
     def unite(self, a: Array, b: Array, reason: str) -> None:
@@ -256,6 +285,13 @@ class Channels:
         inputs = self._per_channel(given, width, step)
         self._layer(step, inputs)
         return _over_space(inputs, shape)
+
+    def _stray(self, step: Step, numbers: dict[int, Array]) -> Array:
+        """Pin what goes into a link that the network does not hold, so that it cannot be cut."""
+        kind = type(step.node).__name__
+        reason = f"they go into a {kind} that is no child of the network (see init_scope)"
+        self.pin(self._of(step.inputs[0], numbers, step), reason)
+        return numpy.broadcast_to(numpy.int32(ALWAYS), tuple(step.outputs[0].shape[1:]))
 
     def _per_channel(self, given: Array, width: int, step: Step) -> Array:
         """Return the number of each channel of an input."""
@@ -360,6 +396,7 @@ class Channels:
             if node.shape[0] != EXAMPLES or array.shape != tuple(node.shape[1:]):
                 return None
             batches.append(numpy.stack([array + offset * i for i in range(EXAMPLES)]))
+        self._by_place(step, given)
         moved = copy.copy(step.node).forward(tuple(batches))
         results = []
         for array in moved:
@@ -372,7 +409,56 @@ class Channels:
                 return None
             each = channels(first) if first.ndim > 1 else None
             results.append(first if each is None else _over_space(each, first.shape))
+        reason = (
+            f"they go into the function {name_of(step.node)}{_at(step)}, which divides them among "
+            "several axes and so states a number of channels"
+        )
+        for array in results:
+            # What is left of an array without some channels is an array again only where the
+            # channels lie along one axis.
+            self._fixed.append((_reduced(array)[0], None, reason))
         return results
+
+    def _by_place(self, step: Step, given: list[Array]) -> None:
+        """Note the axes of which a function takes parts that it finds by their places."""
+        name = name_of(step.node)
+        if name == "GetItem":
+            axes = _parts_of(step.node.slices, given[0].shape)
+        elif name in ("SplitAxis", "Separate"):
+            axes = (step.node.axis % (given[0].ndim + 1) - 1,)
+        else:
+            return
+        reason = (
+            f"they go into the function {name}{_at(step)}, which takes some by their places, and "
+            "the places are others where channels are gone"
+        )
+        self._fixed.append((_reduced(given[0])[0], axes, reason))
+
+
+def _parts_of(index: Sequence[Any], shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes of one example of which an index of a mini-batch does not take everything.
+
+    Whatever takes everything in the order of the places, or in the reverse order, moves the
+    channels that remain as it moves all of them.
+    """
+    entries = [entry for entry in index if entry is not None]
+    if any(isinstance(entry, bool) or numpy.asarray(entry).dtype == bool for entry in entries):
+        return tuple(range(len(shape)))  # a mask may stand for several axes
+    full = (None, *shape)
+    if any(entry is Ellipsis for entry in entries):
+        at = [entry is Ellipsis for entry in entries].index(True)
+        missing = len(full) - (len(entries) - 1)
+        entries[at : at + 1] = [slice(None)] * missing
+    parts = []
+    for axis, (entry, size) in enumerate(zip(entries, full)):
+        if size is None:
+            continue
+        if isinstance(entry, slice):
+            places = range(size)[entry]
+            if places in (range(size), range(size)[::-1]):
+                continue
+        parts.append(axis - 1)
+    return tuple(parts)
 
 
 def _at(step: Step) -> str:

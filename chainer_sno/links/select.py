@@ -2,12 +2,12 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
 
-from chainer_sno import complexity
+from chainer_sno import batch_statistics, complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.links.channels import ALWAYS, Channels, Layer, is_layer, plain
@@ -17,6 +17,8 @@ L = chainer.links
 
 #: How many mini-batches re-estimate the statistics of batch normalisation by default.
 REESTIMATE = 50
+#: How many structures are tried on the smaller networks.
+CHECKED = 8
 #: How many layers the name of a group lists.
 NAMED = 3
 
@@ -41,6 +43,12 @@ def select(
     normalisation, depthwise convolutions, whatever works on each element or each channel alone
     (activations, Dropout, pooling), and what moves elements (reshape, concat, transpose).
 
+    What depends on how many channels there are is refused: taking a part of them (``split_axis``,
+    ``h[:, :4]``), also where the parts are put together again in another order, and shuffling the
+    channels of a convolution that is not grouped.  Smaller networks are compared with the masked
+    one at some structures besides.  This check does not find code that does something else at a
+    number of channels that none of these structures has.
+
     Args:
         network (chainer.Link): from x to the outputs, one variable, the loss left out; its layers
             are called as links.
@@ -60,7 +68,9 @@ def select(
         ValueError: there is no such layer, its channels go where they cannot be followed (the
             message names the function or the layer), or the network cannot be called with x alone.
             Then leave the layer out, or write the contract by hand: :mod:`chainer_sno.links`.
-        TypeError: the network is no plain one.
+            A size of ``x_shape`` is less than 1, or ``reestimate`` less than 0.
+        TypeError: the network is no plain one, ``layers`` are no names, or ``x_shape`` or
+            ``reestimate`` no whole numbers.
     """
     return SelectedNetwork(network, layers, x_shape, criterion, reestimate)
 
@@ -96,8 +106,9 @@ class SelectedNetwork(chainer.Chain):
     ) -> None:
         super().__init__()
         _check_network(network)
-        self.x_shape = tuple(int(n) for n in x_shape)
+        self.x_shape = _sizes(x_shape)
         self.layers = tuple(_normalised(layers))
+        _check_reestimate(reestimate)
         _initialise(network, self.x_shape)
         with self.init_scope():
             self.network = network
@@ -106,7 +117,7 @@ class SelectedNetwork(chainer.Chain):
         self._resolved: tuple[Any, dict[str, Any]] = (None, {})
         self._on_device: dict[Any, dict[str, Array]] = {}
         norms = any(isinstance(link, L.BatchNormalization) for link in network.links())
-        self.reestimate = reestimate if norms else 0
+        self.reestimate = int(reestimate) if norms else 0
         self.criterion = criterion
         self.costs = numpy.ones(self.d)
         self.costs = complexity.costs(self, criterion)
@@ -126,7 +137,7 @@ class SelectedNetwork(chainer.Chain):
                     f"{type(self.network).__name__} come from by Chainer's functions: give some of "
                     f"{', '.join(candidates) or 'none'}"
                 )
-        pinned = channels.pinned()
+        pinned, counted = channels.pinned(), channels.counted()
         members: dict[int, list[str]] = {}
         for number, owner in enumerate(channels.owner):
             members.setdefault(channels.root(number), []).append(owner)
@@ -138,17 +149,25 @@ class SelectedNetwork(chainer.Chain):
             if number != ALWAYS
         }
         others = [path for path in channels.layers if path not in self.layers]
+
+        def tied_to(owners: list[str]) -> tuple[str, ...]:
+            # Those that were named come first.
+            return tuple(path for path in (*self.layers, *others) if path in owners)
+
         by_group: dict[tuple[str, ...], list[int]] = {}
         for path in self.layers:
-            for number in channels.layers[path].outputs.tolist():
-                root = channels.root(number)
-                # Those that were named come first.
-                tied = tuple(p for p in (*self.layers, *others) if p in members[root])
-                if root in pinned:
-                    raise ValueError(_refusal(path, tied, pinned[root]))
-                if root not in taken:
-                    raise ValueError(_refusal(path, tied, "no layer takes them"))
-                roots = by_group.setdefault(tied, [])
+            roots_of = [channels.root(number) for number in channels.layers[path].outputs.tolist()]
+            dropped = {root: "no layer takes them" for root in roots_of if root not in taken}
+            reason = next((counted[root] for root in roots_of if root in counted), None)
+            if reason is not None:
+                # A part that is dropped has the same cause.
+                dropped = {root: f"{words}, and {reason}" for root, words in dropped.items()}
+            for reasons in (pinned, dropped, counted):
+                for root in roots_of:
+                    if root in reasons:
+                        raise ValueError(_refusal(path, tied_to(members[root]), reasons[root]))
+            for root in roots_of:
+                roots = by_group.setdefault(tied_to(members[root]), [])
                 if root not in roots:
                     roots.append(root)
         bit_of = numpy.full(len(channels.owner) + 1, ALWAYS)  # the last is that of ALWAYS
@@ -199,17 +218,23 @@ class SelectedNetwork(chainer.Chain):
 
         Args:
             x (chainer.Variable or array): a mini-batch, as the network takes it.
-            structures (array): bool of shape (lambda, d).
+            structures (array): shape (lambda, d), bool, or numbers that are all 0 or 1.
 
         Returns:
             list of chainer.Variable: what the network returns for each structure.
 
         Raises:
-            ValueError: ``structures`` has another shape.
+            ValueError: ``structures`` has another shape, or a number is neither 0 nor 1.
         """
         if structures.ndim != 2 or structures.shape[1] != self.d:
             raise ValueError(
                 f"structures must have the shape (lambda, {self.d}), not {structures.shape}"
+            )
+        # Those of a distribution are bool, so a GPU does not have to be waited for.
+        if structures.dtype != bool and not ((structures == 0) | (structures == 1)).all():
+            raise ValueError(
+                "structures must consist of 0 and 1, and these have other numbers: use sample() or "
+                "mode() of the distribution instead of theta"
             )
         outputs = []
         for structure in structures:
@@ -371,10 +396,13 @@ class SelectedNetwork(chainer.Chain):
         return network
 
     def _check_compact(self) -> None:
-        """Check on a copy that the smaller network computes the same as the masked one.
+        """Check on a copy that smaller networks compute the same as the masked one.
+
+        Structures that keep as many channels of each half, or of each layer, may agree by symmetry:
+        see :meth:`_structures_to_check`.
 
         Raises:
-            ValueError: it does not, or cannot be called: something was not seen in the trace.
+            ValueError: one does not, or cannot be called: something was not seen in the trace.
         """
         copy = self.copy("copy")
         copy.to_device("@numpy")
@@ -384,30 +412,70 @@ class SelectedNetwork(chainer.Chain):
             parameter.array += (scale * rng.standard_normal(parameter.shape)).astype(
                 parameter.dtype
             )
-        structure = numpy.arange(self.d) % 2 == 0
-        for group in self.groups.values():
-            structure[group.start] = True
+        for norm in batch_statistics.norms_of(copy):
+            norm.avg_mean += (0.1 * rng.standard_normal(norm.avg_mean.shape)).astype(
+                norm.avg_mean.dtype
+            )
+            norm.avg_var *= rng.uniform(0.5, 2, norm.avg_var.shape).astype(norm.avg_var.dtype)
         x = example_batch(copy.network, self.x_shape)
         name = type(self.network).__name__
-        with chainer.using_config("train", False), chainer.no_backprop_mode():
-            (expected,) = (y.array for y in copy(x, structure[None]))
-            try:
-                found = copy.compact(structure)(x).array
-            except Exception as error:
-                text = " ".join(str(error).split())[:300]
+        for structure in self._structures_to_check():
+            with chainer.using_config("train", False), chainer.no_backprop_mode():
+                (expected,) = (y.array for y in copy(x, structure[None]))
+                small = copy.compact(structure)
+                try:
+                    found = small(x).array
+                except Exception as error:
+                    text = " ".join(str(error).split())[:300]
+                    raise ValueError(
+                        f"{name} with fewer channels cannot be called ({type(error).__name__}: "
+                        f"{text}): its code states a number of channels; take it from the array, "
+                        "as in F.reshape(h, (len(h), -1)), or write the contract by hand "
+                        "(chainer_sno.links)"
+                    ) from error
+            scale = float(numpy.abs(expected).max()) or 1.0
+            limit = 5e-2 if expected.dtype == numpy.float16 else 1e-3
+            same = found.shape == expected.shape
+            if not same or not numpy.abs(found - expected).max() <= limit * scale:
+                kept = ", ".join(
+                    f"{int(structure[group].sum())} of {group.stop - group.start} of {path}"
+                    for path, group in [*self.groups.items()][:NAMED]
+                )
+                more = ", ..." if len(self.groups) > NAMED else ""
                 raise ValueError(
-                    f"{name} with fewer channels cannot be called ({type(error).__name__}: "
-                    f"{text}): its code states a number of channels; take it from the array, as in "
-                    "F.reshape(h, (len(h), -1)), or write the contract by hand (chainer_sno.links)"
-                ) from error
-        scale = float(numpy.abs(expected).max()) or 1.0
-        limit = 5e-2 if expected.dtype == numpy.float16 else 1e-3
-        if found.shape != expected.shape or not numpy.abs(found - expected).max() <= limit * scale:
-            raise ValueError(
-                f"{name} without the channels that are off computes something else than with them "
-                "masked, so the trace has missed where they go (a hook on a link, or arrays for "
-                "variables?): write the contract by hand (chainer_sno.links)"
-            )
+                    f"{name} without the channels that are off computes something else than with "
+                    f"them masked, at a structure that keeps {kept}{more}: the trace has missed "
+                    "where they go (a hook on a link, or arrays for variables?), or what the code "
+                    "does depends on how many there are (h.shape[1]?).  Write the contract by hand "
+                    "(chainer_sno.links)"
+                )
+
+    def _structures_to_check(self) -> list[Array]:
+        """Return different structures that keep some channel of each group, the same every time.
+
+        They keep every second channel, the first half, the second half, all but one and a single
+        one; the others keep numbers of channels that are drawn for each group.
+        """
+        rng = numpy.random.default_rng(0)
+        found: dict[bytes, Array] = {}
+        for number in range(CHECKED):
+            structure = numpy.zeros(self.d, dtype=bool)
+            for group in self.groups.values():
+                bits = structure[group]
+                n = len(bits)
+                half = max(1, n // 2)
+                if number == 0:
+                    bits[::2] = True
+                elif number == 1:
+                    bits[:half] = True
+                elif number == 2:
+                    bits[-half:] = True
+                else:
+                    counts = {3: max(1, n - 1), 4: 1}
+                    count = counts.get(number) or int(rng.integers(1, n + 1))
+                    bits[rng.permutation(n)[:count]] = True
+            found.setdefault(structure.tobytes(), structure)
+        return [*found.values()]
 
 
 class _Cut:
@@ -577,15 +645,64 @@ def _check_network(network: Any) -> None:
         raise TypeError(f"{type(network).__name__} has costs: it is searchable already")
 
 
+def _sizes(x_shape: Any) -> tuple[int, ...]:
+    """Return the shape of one example.
+
+    Raises:
+        ValueError: a size is less than 1.
+        TypeError: it consists of something else than whole numbers.
+    """
+    sizes = [*x_shape] if isinstance(x_shape, Iterable) else [x_shape]
+    whole = all(isinstance(n, (int, numpy.integer)) and not isinstance(n, bool) for n in sizes)
+    if not isinstance(x_shape, Iterable) or not whole:
+        raise TypeError(
+            "x_shape must be the shape of one example, whole numbers such as (3, 32, 32), not "
+            f"{x_shape!r}"
+        )
+    if any(n < 1 for n in sizes):
+        raise ValueError(
+            "x_shape must be the shape of one example, and all of its sizes are at least 1, in "
+            f"contrast to {x_shape!r}"
+        )
+    return tuple(int(n) for n in sizes)
+
+
+def _check_reestimate(reestimate: Any) -> None:
+    """Check a number of mini-batches.
+
+    Raises:
+        ValueError: it is less than 0.
+        TypeError: it is no whole number.
+    """
+    if isinstance(reestimate, bool) or not isinstance(reestimate, (int, numpy.integer)):
+        raise TypeError(
+            "reestimate must be a whole number of training mini-batches, 0 for the running "
+            f"statistics, not {reestimate!r}"
+        )
+    if reestimate < 0:
+        raise ValueError(
+            "reestimate must be a number of training mini-batches of at least 0, not "
+            f"{reestimate!r}"
+        )
+
+
 def _normalised(layers: Sequence[str]) -> list[str]:
     """Return paths in one form, "block/conv1".
 
     Raises:
         ValueError: there is none, or one twice.
+        TypeError: they are no names.
     """
     if isinstance(layers, str):
         layers = [layers]
-    found = [str(path).strip("/").replace(".", "/") for path in layers]
+    names = [*layers] if isinstance(layers, Iterable) else [layers]
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(
+            "layers must be a list of the paths of layers, such as ['conv1', 'block/conv2'], and "
+            f"there is a {type(wrong[0]).__name__} in it"
+        )
+    found = [name.strip("/").replace(".", "/") for name in names]
     if not found:
         raise ValueError("name one layer at least")
     twice = [path for path in found if found.count(path) > 1]

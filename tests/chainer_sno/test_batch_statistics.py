@@ -168,7 +168,7 @@ def test_without_mini_batches_nothing_is_quietly_wrong(data):
         extensions.StructureEvaluator(held, link, bernoulli)()
     compact(link, bernoulli.mode(), reestimate=0)
     extensions.StructureEvaluator(held, link, bernoulli, reestimate=0)()
-    for wrong in (-1, 2.5, "x", (held,), (held, None)):
+    for wrong in (-1, 2.5, "x", True, (held,), (held, None), (held, True)):
         with pytest.raises(ValueError, match="reestimate must be"):
             compact(link, bernoulli.mode(), reestimate=wrong)
         with pytest.raises(ValueError, match="reestimate must be"):

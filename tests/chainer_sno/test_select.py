@@ -275,6 +275,190 @@ def test_what_cannot_be_followed_is_refused_by_name(what):
         select(Trouble(REFUSED[what]), ["conv2"], (3, 4, 4))
 
 
+def swapped(self, h, x):
+    a, b = F.split_axis(h, [h.shape[1] // 2], 1)
+    return F.concat((b, a))
+
+
+def rolled(self, h, x):
+    return F.concat((h[:, 1:], h[:, :1]))
+
+
+def shuffled(self, h, x):
+    n, c, *size = h.shape
+    return F.reshape(F.swapaxes(F.reshape(h, (n, 2, c // 2, *size)), 1, 2), h.shape)
+
+
+def shuffled_back(self, h, x):
+    n, c, *size = h.shape
+    return F.reshape(F.swapaxes(F.reshape(h, (n, c // 2, 2, *size)), 1, 2), h.shape)
+
+
+def one_by_one(self, h, x):
+    # A list of the places, so that the number of channels is never stated.
+    order = numpy.roll(numpy.arange(h.shape[1]), 1)
+    return h[:, order]
+
+
+def stacked_again(self, h, x):
+    channels = F.separate(h, axis=1)
+    return F.stack([*channels[1:], channels[0]], axis=1)
+
+
+def halves_swapped_at_a_border(self, h, x):
+    both = F.concat((h, x))
+    a, b = F.split_axis(both, [h.shape[1]], 1)
+    return a + F.mean(b)
+
+
+def to_space(self, h, x):
+    return F.space2depth(F.depth2space(h, 2), 2)
+
+
+BY_PLACE = {
+    swapped: "SplitAxis, which takes some by their places",
+    rolled: "GetItem, which takes some by their places",
+    shuffled: "Reshape, which divides them among several axes",
+    shuffled_back: "Reshape, which divides them among several axes",
+    one_by_one: "GetItem, which takes some by their places",
+    stacked_again: "Separate, which takes some by their places",
+    halves_swapped_at_a_border: "SplitAxis, which takes some by their places",
+    to_space: "Depth2Space, which divides them among several axes",
+}
+
+
+@pytest.mark.parametrize("between", BY_PLACE)
+def test_what_depends_on_the_number_of_channels_is_refused_by_name(between):
+    with pytest.raises(ValueError, match=f"channels of conv1 .*{BY_PLACE[between]}"):
+        select(Trouble(between), ["conv1"], (3, 4, 4))
+    select(Trouble(between), ["conv2"], (3, 4, 4))
+
+
+@pytest.mark.parametrize("between", [swapped, rolled, shuffled, shuffled_back, one_by_one])
+def test_smaller_networks_are_compared_at_structures_without_symmetry(between, monkeypatch):
+    monkeypatch.setattr(links.channels.Channels, "counted", lambda self: {})
+    with pytest.raises(ValueError, match=r"computes something else|cannot be called"):
+        select(Trouble(between), ["conv1"], (3, 4, 4))
+
+
+def branching(limit):
+    return lambda self, h, x: F.tanh(h) if h.shape[1] > limit else h
+
+
+@pytest.mark.parametrize(
+    "between",
+    [branching(3), branching(2), branching(1), lambda self, h, x: h * (4.0 / h.shape[1])],
+)
+def test_code_that_asks_for_the_number_of_channels_is_refused(between):
+    with pytest.raises(ValueError, match=r"keeps . of 4 of conv1.*h\.shape\[1\]"):
+        select(Trouble(between), ["conv1"], (3, 4, 4))
+
+
+def test_a_part_that_is_dropped_is_refused_by_name():
+    with pytest.raises(ValueError, match="no layer takes them, and .* GetItem"):
+        select(Trouble(lambda self, h, x: F.concat([h[:, :2]] * 2)), ["conv1"], (3, 4, 4))
+
+
+def test_a_link_that_is_no_child_is_refused_by_name():
+    norm = L.BatchNormalization(4)
+    with pytest.raises(ValueError, match="into a BatchNormalization that is no child"):
+        select(Trouble(lambda self, h, x: norm(h)), ["conv1"], (3, 4, 4))
+    select(Trouble(lambda self, h, x: norm(h)), ["conv2"], (3, 4, 4))
+
+
+def test_structures_to_check_differ_and_keep_something_of_each_group():
+    link = make("lenet")
+    structures = link._structures_to_check()
+    assert len({structure.tobytes() for structure in structures}) == len(structures) == 8
+    for path, group in link.groups.items():
+        parts = [structure[group] for structure in structures]
+        n = len(parts[0])
+        assert all(part.any() for part in parts), path
+        numpy.testing.assert_array_equal(parts[1], numpy.arange(n) < n // 2)
+        numpy.testing.assert_array_equal(parts[2], numpy.arange(n) >= n - n // 2)
+        assert parts[3].sum() == n - 1
+        assert parts[4].sum() == 1
+
+
+class Moved(chainer.Chain):
+    """What moves channels and does not depend on their number: it stays possible."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.conv1 = L.Convolution2D(3, 8, 3, pad=1)
+            self.conv2 = L.Convolution2D(8, 6, 3, pad=1, groups=2)
+            self.conv3 = L.Convolution2D(6, 6, 3, pad=1)
+            self.fc = L.Linear(None, 4)
+
+    def forward(self, x):
+        h = F.relu(self.conv1(x))[:, ::-1, 1:]
+        h = F.relu(self.conv2(F.flip(h, 1)))
+        # The shuffle of a ShuffleNet, behind a grouped convolution.
+        n, c, *size = h.shape
+        h = F.reshape(F.swapaxes(F.reshape(h, (n, 2, c // 2, *size)), 1, 2), h.shape)
+        h = F.relu(self.conv3(h))
+        h = h[..., : h.shape[1], 1:, 1]
+        return self.fc(F.reshape(h, (n, -1)))
+
+
+def test_what_moves_all_channels_is_followed(rng):
+    link = select(Moved(), ["conv1", "conv2", "conv3"], (3, 5, 4))
+    assert link.groups == {"conv1": slice(0, 4), "conv2": slice(4, 7), "conv3": slice(7, 13)}
+    x = rng.standard_normal((3, 3, 5, 4)).astype("f")
+    for _ in range(10):
+        structure = rng.random(link.d) < 0.5
+        for group in link.groups.values():
+            structure[group.start] = True
+        numpy.testing.assert_allclose(
+            evaluate(link.compact(structure), x), outputs_at(link, structure, x), rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "message"),
+    [
+        ({"reestimate": True}, TypeError, "whole number of training mini-batches.*True"),
+        ({"reestimate": 1.5}, TypeError, "whole number .* not 1.5"),
+        ({"reestimate": "x"}, TypeError, "whole number .* not 'x'"),
+        ({"reestimate": None}, TypeError, "whole number .* not None"),
+        ({"reestimate": -1}, ValueError, "at least 0, not -1"),
+        ({"x_shape": 3}, TypeError, "shape of one example.* not 3"),
+        ({"x_shape": "345"}, TypeError, "shape of one example.* not '345'"),
+        ({"x_shape": (3, 4.0, 4)}, TypeError, "whole numbers"),
+        ({"x_shape": (3, True, 4)}, TypeError, "whole numbers"),
+        ({"x_shape": None}, TypeError, "not None"),
+        ({"x_shape": (3, 0, 4)}, ValueError, "at least 1"),
+        ({"x_shape": (3, -4, 4)}, ValueError, "at least 1"),
+        ({"layers": [1]}, TypeError, "paths of layers.* int"),
+        ({"layers": None}, TypeError, "paths of layers.* NoneType"),
+        ({"layers": 3}, TypeError, "paths of layers.* int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_at_once(changed, kind, message):
+    arguments = {"layers": ["conv1"], "x_shape": (3, 4, 4), "reestimate": 0, **changed}
+    with pytest.raises(kind, match=message) as error:
+        select(Trouble(lambda self, h, x: 1 / 0), **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_reestimate_may_be_a_number_of_numpy():
+    link = make("resnet", reestimate=numpy.int64(3))
+    assert link.reestimate == 3
+    assert type(link.reestimate) is int
+
+
+def test_theta_is_no_structure(rng):
+    link, x = make("mlp"), examples(rng)
+    full = numpy.ones((1, link.d))
+    numpy.testing.assert_array_equal(
+        link(x, full.astype("i"))[0].shape, link(x, full.astype(bool))[0].shape
+    )
+    for number in (0.5, 2, -1, numpy.nan):
+        with pytest.raises(Exception, match="must consist of 0 and 1"):
+            link(x, full * number)
+
+
 def test_what_is_no_network_of_layers_is_refused():
     plain = lambda self, h, x: h  # noqa: E731
     good = Trouble(plain)
