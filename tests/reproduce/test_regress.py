@@ -139,14 +139,6 @@ MUTATIONS = {
             "        optimizer = kind(",
         ),
     ),
-    "Nesterov's momentum with the velocity before the step, in one pass": (
-        "connections-random",
-        (
-            "chainer_sno/fast/steps.py",
-            "        p = parameter[i] + square * v\n",
-            "        p = parameter[i] + square * velocity[i]\n",
-        ),
-    ),
     "the gradient through the batch statistics lacks that of beta": (
         "connections",
         (
