@@ -196,6 +196,7 @@ def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, 
     try:
         return _kind(name, structured)(*arguments, **options)
     except ImportError as error:
-        raise _Unavailable(f"{error.name or error} is not installed") from error
+        missing = f"{error.name} is not installed" if error.name else str(error)
+        raise _Unavailable(missing) from error
     except (TypeError, ValueError) as error:
         raise _Unavailable(str(error)) from error
