@@ -91,9 +91,7 @@ def existing_directory(text):
 
 def existing_file(text):
     """Return the path of a file that exists."""
-    text = _path(text, "a file")
-    if os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
+    text = _no_directory(text)
     if not os.path.exists(text):
         raise argparse.ArgumentTypeError(f"there is no file {_shown(text)}")
     return text
@@ -101,9 +99,7 @@ def existing_file(text):
 
 def new_file(text):
     """Return the path of a file that can be created, in a directory that exists."""
-    text = _path(text, "a file")
-    if os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
+    text = _no_directory(text)
     existing_directory(os.path.dirname(text) or os.curdir)
     return text
 
@@ -121,6 +117,14 @@ def names(text):
 def address(text):
     """Return the address of a server."""
     _check_not_empty(text, "an address")
+    return text
+
+
+def _no_directory(text):
+    """Return the path of something other than a directory."""
+    text = _path(text, "a file")
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is a directory: give a file")
     return text
 
 

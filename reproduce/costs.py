@@ -39,10 +39,9 @@ def costs(records):
         extrapolated from the seconds per iteration of shorter runs, whose structures are less
         converged.
     """
-    counted = collections.Counter(map(computer, records))
-    if not counted:
+    machine = _machine(records)
+    if machine is None:
         return None, []
-    machine = max(sorted(counted), key=counted.get)
     rates = _rates(records)
     found = []
     for name, experiment in experiments.all_experiments().items():
@@ -51,6 +50,12 @@ def costs(records):
             hours = rate and rate * settings.iterations() / 3600
             found.append(Cost(name, compare.label(settings), hours, source))
     return machine, found
+
+
+def _machine(records):
+    """Return the machine with the most records, None without records."""
+    counted = collections.Counter(map(computer, records))
+    return max(sorted(counted), key=counted.get) if counted else None
 
 
 def _rates(records):
@@ -117,9 +122,7 @@ def estimate(runs, out, directory):
         str: lines.
     """
     records = record.read_all(directory)[0] if Path(directory).is_dir() else []
-    counted = collections.Counter(map(computer, records))
-    machine = max(sorted(counted), key=counted.get) if counted else None
-    rates = _rates(records)
+    machine, rates = _machine(records), _rates(records)
     rows, hours, unknown = [], 0.0, 0
     for run in runs:
         if (Path(out) / f"{run.name}.json").exists():

@@ -10,6 +10,7 @@ import sys
 
 from reproduce import ROOT, ReproduceError, claims, compare, experiments, record, sweep
 from reproduce.experiments import from_dict
+from reproduce.report import results
 
 #: The page.
 PATH = ROOT / "README.md"
@@ -23,12 +24,6 @@ SETTINGS = {
     "fixed 784 a layer": "whole network, no selection",
 }
 _PART = re.compile(r"(<!-- from the records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_WORDS = {
-    claims.HOLDS: ("holds", "hold"),
-    claims.PARTLY: ("holds in part", "hold in part"),
-    claims.FAILS: ("fails", "fail"),
-    claims.UNKNOWN: ("undecided", "undecided"),
-}
 
 
 def parts(records):
@@ -92,20 +87,18 @@ def _status(at_paper):
             found.setting or found.method
             for found in (from_dict(each["settings"]) for each in records)
         )
-        counts = sorted(trained[each] for each in settings)
+        counts = [trained[each] for each in settings]
         done = sum(count > 0 for count in counts)
         run = f"{done} of {len(settings)} settings" if done else "**nothing yet**"
         trials = "–"
         if done:
-            few, many = counts[0], counts[-1]
-            each = f"{few}" if few == many else f"{few} to {many}"
-            trials = f"{len(records)} trainings, {each} a setting"
+            trials = f"{len(records)} trainings, {results.span(counts)} a setting"
         outcomes = collections.Counter(
             finding.outcome for finding in judged if finding.section == experiment.section
         )
         verdicts = ", ".join(
             f"{outcomes[outcome]} {words[outcomes[outcome] > 1]}"
-            for outcome, words in _WORDS.items()
+            for outcome, words in claims.VERDICTS.items()
             if outcomes[outcome]
         )
         hours = f"{sum(each['times']['seconds'] for each in records) / 3600:.0f}" if done else "–"

@@ -326,7 +326,7 @@ class Settings:
             if given[name] is None:
                 given[name] = value
         for name, each in options.items():
-            if given[name] is not None:
+            if given[name] is not None and values.get(name) is None:  # a default
                 each.check(flag(name), given[name])
             if each.method not in (None, given["method"]):
                 given[name] = each.without

@@ -79,6 +79,20 @@ def _fail_without_a_number(trainer):
         )
 
 
+def costs_of(settings, link):
+    """Return the costs of the bits of a network by the criterion of settings.
+
+    Args:
+        settings (reproduce.settings.Settings): of a run.
+        link (chainer.Link): the searchable network.
+
+    Returns:
+        numpy.ndarray: c, shape (d,).
+    """
+    criterion = getattr(settings, "criterion", None)
+    return link.costs if criterion is None else link.costs_of(criterion, settings.data.shape)
+
+
 def make_bernoulli(settings, link):
     """Return the distribution of settings over the structures of a network.
 
@@ -89,16 +103,14 @@ def make_bernoulli(settings, link):
     Returns:
         chainer_sno.Bernoulli: on the CPU.
     """
-    costs, criterion = link.costs, getattr(settings, "criterion", None)
-    if criterion is not None:
-        costs = link.costs_of(criterion, settings.data.shape)
+    costs = costs_of(settings, link)
     return chainer_sno.Bernoulli(
         costs,
         settings.epsilon0,
         settings.eta_factor / len(costs),
         seed=settings.seed,
         dtype=settings.theta_dtype or THETA_DTYPES[0],
-        criterion=criterion,
+        criterion=getattr(settings, "criterion", None),
     )
 
 
@@ -221,11 +233,13 @@ class Training:
         Raises:
             ValueError: the path cannot do what the settings say.
         """
-        options = {"converter": chainer_sno.pass_arrays}
-        backend = BACKENDS[self.path]
-        samples = self.settings.samples or 1
         return chainer_sno.make_updater(
-            iterator, optimizer, self.bernoulli, samples, backend, **options
+            iterator,
+            optimizer,
+            self.bernoulli,
+            self.settings.samples or 1,
+            BACKENDS[self.path],
+            converter=chainer_sno.pass_arrays,
         )
 
     def make_evaluator(self, iterator):

@@ -33,10 +33,20 @@ __all__ = [
     "PARTLY",
     "RULES",
     "UNKNOWN",
+    "VERDICTS",
     "Finding",
     "findings",
+    "tally",
     "text",
 ]
+
+#: The words that count each verdict, for one claim and for several.
+VERDICTS = {
+    HOLDS: ("holds", "hold"),
+    PARTLY: ("holds in part", "hold in part"),
+    FAILS: ("fails", "fail"),
+    UNKNOWN: ("undecided", "undecided"),
+}
 
 
 def findings(records):
@@ -59,6 +69,18 @@ def findings(records):
     return found
 
 
+def tally(found):
+    """Return how many findings have each verdict, in words: ``7 hold, 1 holds in part, ...``.
+
+    Args:
+        found (list of Finding): of :func:`findings`.
+    """
+    counts = collections.Counter(finding.outcome for finding in found)
+    return ", ".join(
+        f"{counts[outcome]} {words[counts[outcome] != 1]}" for outcome, words in VERDICTS.items()
+    )
+
+
 def text(found):
     """Return findings as text.
 
@@ -68,13 +90,7 @@ def text(found):
     Returns:
         str: a paragraph for each claim.
     """
-    counts = collections.Counter(finding.outcome for finding in found)
-    words = {HOLDS: "hold", PARTLY: "hold in part", FAILS: "fail", UNKNOWN: "undecided"}
-    one = {HOLDS: "holds", PARTLY: "holds in part", FAILS: "fails", UNKNOWN: "undecided"}
-    told = ", ".join(
-        f"{counts[name]} {(one if counts[name] == 1 else words)[name]}" for name in OUTCOMES
-    )
-    parts = [f"The paper's {len(found)} claims, from records at its schedule: {told}."]
+    parts = [f"The paper's {len(found)} claims, from records at its schedule: {tally(found)}."]
     for finding in found:
         effect = f", {finding.effect}" if finding.effect else ""
         lines = [

@@ -93,12 +93,7 @@ def _add_run(subparsers):
         add("--snapshot-interval", type=whole(1), help="iterations between snapshots (a minute)")
         add("--quiet", action="store_true", help="no line an epoch")
         add("--plain", action="store_true", help="train without the fast paths")
-        add(
-            "--threads",
-            type=whole(1, MOST_THREADS),
-            default=1,
-            help="of one training of connection selection (1)",
-        )
+        _add_threads(add, "of one training")
         add("--parent", type=whole(1), help="stop when this process is no longer the parent")
         add("--wait", type=number(0), default=1.0, help="seconds to wait for another's run (1)")
         parser.set_defaults(call=commands.run)
@@ -154,10 +149,35 @@ def _default(kind, name):
     return ", ".join(f"{text} for {' and '.join(of)}" for text, of in found.items())
 
 
+def _add_record(add):
+    """Add the argument that names one record."""
+    add(
+        "record",
+        type=existing_file,
+        metavar="RECORD",
+        help="the record of a finished run, a JSON file",
+    )
+
+
+def _add_data_dir(add):
+    """Add the option that says where the data lies."""
+    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+
+
+def _add_threads(add, of):
+    """Add the option that sets the threads of a training."""
+    add(
+        "--threads",
+        type=whole(1, MOST_THREADS),
+        default=1,
+        help=f"{of} of connection selection (1)",
+    )
+
+
 def _add_where(add, out):
     """Add the options that say where a training runs and writes."""
     add("--device", type=whole(-1), default=-1, help="-1 for the CPU, else a GPU")
-    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    _add_data_dir(add)
     add("--out", type=directory, default=out, help=f"gets the records and the snapshots ({out})")
 
 
@@ -208,21 +228,14 @@ def _add_sweep(subparsers):
             help="the seeds, with commas between them",
         )
         add("--jobs", type=whole(1, MOST_JOBS), default=2, help="trainings at a time (2)")
-        add(
-            "--threads",
-            type=whole(1, MOST_THREADS),
-            default=1,
-            help="of each, of connection selection (1)",
-        )
+        _add_threads(add, "of each,")
         add(
             "--out",
             type=directory,
             default="runs",
             help="gets the records and the snapshots (runs)",
         )
-        add(
-            "--data-dir", type=directory, help="where the data lies, by default the cache directory"
-        )
+        _add_data_dir(add)
         add("--devices", type=names, default="-1", help="-1 for the CPU, or GPUs: 0,1 (-1)")
         add(
             "--scheduler",
@@ -327,12 +340,7 @@ def _add_export(subparsers):
         "or else those in results/networks.",
     )
     add = parser.add_argument
-    add(
-        "record",
-        type=existing_file,
-        metavar="RECORD",
-        help="the record of a finished run, a JSON file",
-    )
+    _add_record(add)
     add("--format", choices=("chainer", "onnx"), required=True, help="of the file")
     add(
         "--out",
@@ -353,15 +361,10 @@ def _add_rerun(subparsers):
         "machine can repeat, and says how large a difference is and whether it is only rounding.",
     )
     add = parser.add_argument
-    add(
-        "record",
-        type=existing_file,
-        metavar="RECORD",
-        help="the record of a finished run, a JSON file",
-    )
+    _add_record(add)
     add("--epochs", type=whole(), help="compare the first epochs only (all, and the result)")
     add("--device", type=whole(-1), help="a GPU, or -1 for the CPU (what the record names)")
-    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    _add_data_dir(add)
     add(
         "--out", type=directory, default="runs", help="its directory rerun gets the training (runs)"
     )
@@ -383,7 +386,7 @@ def _add_regress(subparsers):
     add("--update", action="store_true", help="write the baselines and show what differs")
     add("--baselines", type=directory, help="their directory (results/regression)")
     add("--jobs", type=whole(1, MOST_JOBS), default=2, help="short runs at a time (2)")
-    add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
+    _add_data_dir(add)
     parser.set_defaults(call=commands.regress)
 
 

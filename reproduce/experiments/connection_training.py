@@ -9,7 +9,7 @@ from chainer_sno import chainer, complexity, extensions, links
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
-from reproduce.training import Training
+from reproduce.training import Training, costs_of
 
 #: Test images classified at once: five blocks of 16, which divide 10,000.
 TEST_BATCH = 80
@@ -113,10 +113,8 @@ class ConnectionTraining(Training):
             network.threads = self.threads
         if settings.method == "sno":
             return network
-        costs = network.costs
-        if settings.criterion is not None:
-            costs = network.costs_of(settings.criterion, settings.data.shape)
-        return links.FixedStructure(network, self._random_structure(costs))
+        structure = self._random_structure(costs_of(settings, network))
+        return links.FixedStructure(network, structure)
 
     def _random_structure(self, costs):
         """Return a random structure with a path from the images to the classifier.
@@ -171,13 +169,10 @@ class ConnectionTraining(Training):
             structure = chainer.backends.cuda.to_cpu(self.bernoulli.mode())
         costs = network.costs
         settings = self.settings
-        of_criterion = costs
-        if settings.criterion is not None:
-            of_criterion = network.costs_of(settings.criterion, settings.data.shape)
         depth = structures.depth(structure, settings.BLOCKS, settings.block_layers)
         found = {
             "connections": [int(structure[group].sum()) for group in network.groups.values()],
-            "usage_rate": complexity.usage_rate(structure, of_criterion),
+            "usage_rate": complexity.usage_rate(structure, costs_of(settings, network)),
             "weight_ratio": network.weight_ratio(structure),
             "weights": int((structure * costs).sum()),
             "depth": depth,

@@ -3,9 +3,9 @@
 import numpy
 
 import chainer_sno
-from chainer_sno import chainer, complexity, extensions, links
+from chainer_sno import chainer, extensions, links
 from chainer_sno.complexity import fully_connected_weight_ratio, fully_connected_weights
-from reproduce.training import Training
+from reproduce.training import Training, costs_of
 
 #: Test images classified at once.
 TEST_BATCH = 1000
@@ -107,7 +107,7 @@ class UnitTraining(Training):
         """Return the usage rate of a fixed structure by the criterion of the settings."""
         full = _full_widths(self.settings)
         searchable = links.MaskedMLP(full[0], full[1:-1], full[-1])
-        costs = complexity.costs(searchable, self.settings.criterion)
+        costs = costs_of(self.settings, searchable)
         layers = numpy.split(costs, self.settings.layers)
         return float(sum(c[:n].sum() for c, n in zip(layers, widths)) / costs.sum())
 

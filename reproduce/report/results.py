@@ -7,14 +7,6 @@ from reproduce import claims, compare, experiments, sweep
 from reproduce.experiments import from_dict
 from reproduce.groups import computer, safe_name
 
-#: The words that count the verdicts, for one claim and for several.
-VERDICTS = {
-    claims.HOLDS: ("holds", "hold"),
-    claims.PARTLY: ("holds in part", "hold in part"),
-    claims.FAILS: ("fails", "fail"),
-    claims.UNKNOWN: ("undecided", "undecided"),
-}
-
 
 def at_paper(records, experiment=None):
     """Return the records at the paper's schedule, of an experiment if one is named."""
@@ -60,14 +52,6 @@ def span(numbers):
         return "none"
     least, most = min(numbers), max(numbers)
     return str(most) if least == most else f"{least} to {most}"
-
-
-def _tally(findings):
-    """Return how many claims have each verdict, in words."""
-    counted = collections.Counter(finding.outcome for finding in findings)
-    return ", ".join(
-        f"{counted[outcome]} {words[counted[outcome] != 1]}" for outcome, words in VERDICTS.items()
-    )
 
 
 def _percent(rate, digits=1):
@@ -147,7 +131,7 @@ def section(name, kind, records, findings, unfinished, trials):
         "parts": f"{kind.selected} by {kind.part}",
         "rows": _rows(rows),
         "claims": judged,
-        "tally": _tally(judged),
+        "tally": claims.tally(judged),
         "runs": len(own),
         "trials": span([counted[label] for label in wanted if label in counted]),
         "settings": len(wanted),
