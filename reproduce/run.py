@@ -337,7 +337,10 @@ def _train(settings, options, dataset, device, directory):
         trainer.run(show_loop_exception_msg=False)
         seconds = time.perf_counter() - begun
         if trainer.updater.iteration < training.iterations:
-            saver(trainer)
+            # Before the first update the optimizer has no state, and Chainer cannot load such a
+            # snapshot.
+            if trainer.updater.iteration:
+                saver(trainer)
             raise Interrupted(
                 f"{settings.name} is stopped at iteration {trainer.updater.iteration} of "
                 f"{training.iterations}: the same command goes on from there",

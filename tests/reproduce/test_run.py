@@ -15,11 +15,12 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from reproduce import ROOT, ReproduceError, data, record, snapshot
+from reproduce import ROOT, Interrupted, ReproduceError, data, record, run, snapshot
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining
 from reproduce.marks import is_locked
 from reproduce.run import Computers, get_device
+from tests.reproduce.synthetic import noise
 from tests.reproduce.test_cli import unread
 from tests.waiting import wait_until
 
@@ -468,3 +469,15 @@ def test_a_copy_inside_of_another_repository_has_no_commit(tmp_path, monkeypatch
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.setattr(record, "ROOT", copy)
     assert record._git_commit() is None
+
+
+def test_a_plain_training_stopped_before_its_first_iteration_can_be_started_again(
+    tmp_path, monkeypatch
+):
+    """Its optimizer has no state yet, which Chainer could not load from a snapshot."""
+    monkeypatch.setattr(data, "load", noise)
+    settings = UnitSelection(units=4, layers=1, epochs=1, examples=64, test_examples=10)
+    options = {"quiet": True, "plain": True, "say": lambda _: None}
+    with pytest.raises(Interrupted, match="stopped at iteration 0 of 2"):
+        run.run(settings, tmp_path, run.Options(**options, watch=lambda log: True))
+    assert run.run(settings, tmp_path, run.Options(**options))["result"]["iterations"] == 2
