@@ -6,11 +6,11 @@ optimizer and the trainer.  It refuses by name everything that it cannot take in
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from chainer_sno import links
 from chainer_sno._import_chainer import chainer
+from chainer_sno.protocols import FullyConnected
 
 _extensions = chainer.training.extensions
 
@@ -23,38 +23,6 @@ def warn_of_former_name(former: str, name: str) -> None:
         name (str): the name to use.
     """
     warnings.warn(f"{former} is called {name} now", DeprecationWarning, stacklevel=3)
-
-
-def check_forward(link: Any, kind: Any) -> None:
-    """Check that a subclass computes what its base class computes.
-
-    Args:
-        link (chainer.Link): to be trained.
-        kind (type): the class whose computation is known.
-
-    Raises:
-        ValueError: it has a forward pass of its own.
-    """
-    for name in ("forward", "__call__"):
-        if getattr(type(link), name) is not getattr(kind, name) or name in vars(link):
-            raise ValueError(
-                f"the fast path computes what {kind.__name__} does, and {type(link).__name__} has "
-                f"its own {name}: use the plain updater"
-            )
-
-
-def check_masked(link: Any) -> None:
-    """Check that a network and its hidden layers compute what MaskedMLP does.
-
-    Args:
-        link (chainer_sno.links.MaskedMLP): to be trained.
-
-    Raises:
-        ValueError: see :func:`check_forward`.
-    """
-    check_forward(link, links.MaskedMLP)
-    for layer in link.hidden:
-        check_forward(layer, links.MaskedLinear)
 
 
 def check_loss(loss_func: Any) -> None:
@@ -72,20 +40,58 @@ def check_loss(loss_func: Any) -> None:
         )
 
 
-def check_layers(layers: Iterable[Any]) -> None:
-    """Check that layers are Chainer's Linear with a bias.
+def layers_of(link: Any) -> Sequence[Any]:
+    """Return the layers of a fully connected network with ReLU.
 
     Args:
-        layers (iterable of chainer.Link): of a fully connected network.
+        link (chainer_sno.protocols.FullyConnected): to be trained.
+
+    Returns:
+        sequence of chainer.links.Linear: the layer of the inputs first.
 
     Raises:
-        ValueError: one is another.
+        ValueError: the network has not the method ``fast_layers``, or that raises it; a layer is
+            not Chainer's Linear with a bias; the layers do not fit together; or the network has
+            ``costs``, and not one for each hidden unit.
     """
+    layers = link.fast_layers()
     for layer in layers:
         if type(layer) is not chainer.links.Linear or layer.b is None:
             raise ValueError(
                 f"the fast path supports Linear with a bias, not {layer!r}: use the plain updater"
             )
+    widths = [layer.W.shape for layer in layers]
+    if any(outputs != inputs for (outputs, _), (_, inputs) in zip(widths, widths[1:])):
+        raise ValueError(
+            f"the layers of {type(link).__name__} do not fit together: their weights have the "
+            f"shapes {widths}"
+        )
+    hidden = sum(outputs for outputs, _ in widths[:-1])
+    if hasattr(link, "costs") and len(link.costs) != hidden:
+        raise ValueError(
+            f"the fast path needs a bit for each of the {hidden} hidden units, and "
+            f"{type(link).__name__} has {len(link.costs)} costs: use the plain updater"
+        )
+    return layers
+
+
+def check_fully_connected(link: Any, structured: bool) -> None:
+    """Check that a network is fully connected, and that it has structures or has none.
+
+    Args:
+        link (chainer.Link): to be trained.
+        structured (bool): whether it needs structures.
+
+    Raises:
+        ValueError: it is another network.
+    """
+    if isinstance(link, FullyConnected) and hasattr(link, "costs") == structured:
+        return
+    kind = "a MaskedMLP" if structured else "an MLP"
+    raise ValueError(
+        f"the fast path trains {kind}, or a link like it that has fast_layers, not "
+        f"{type(link).__name__}: use the plain updater"
+    )
 
 
 def check_hooks(link: Any) -> None:

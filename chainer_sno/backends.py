@@ -1,6 +1,7 @@
 """One function that chooses the code that trains: the reference or a suitable fast path."""
 
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from chainer_sno.updater import StructureUpdater
 
 __all__ = ["BACKENDS", "make_updater"]
 
+_logger = logging.getLogger(__name__)
 softmax_cross_entropy = chainer.functions.softmax_cross_entropy
 #: The backends in the order in which ``auto`` asks them.
 BACKENDS = ("graph", "fast", "reference")
@@ -69,8 +71,12 @@ def make_updater(
     uses.  Adam trains with the reference: its step on a weight without a gradient is no linear
     map, see :mod:`chainer_sno.fast.rules`.
 
-    The attribute ``backend`` of the updater names the backend.  ``refused`` is a dictionary with
-    the reasons why the earlier backends could not be used.
+    The attribute ``backend`` of the updater names the backend, and so do its ``repr`` and a line
+    of the logger ``chainer_sno.backends`` at the level INFO.  ``refused`` is a dictionary with the
+    reasons why the earlier backends could not be used.
+
+    What the backends need of a network is stated in :mod:`chainer_sno.protocols`, so a network
+    that is not of this library can have a fast path, too.
 
     Args:
         iterator (chainer.dataset.Iterator): mini-batches of pairs (x, t).
@@ -127,12 +133,25 @@ def make_updater(
             refused[name] = str(error)
             continue
         updater.backend, updater.refused = name, refused
+        reasons = "".join(f"; not {other}: {reason}" for other, reason in refused.items())
+        _logger.info("%s trains with the backend %s%s", _name_of(optimizer), name, reasons)
         return updater
     raise AssertionError("the reference refuses nothing by name")
 
 
+def _name_of(optimizer: Any) -> str:
+    return f"{type(optimizer.target).__name__} with {type(optimizer).__name__}"
+
+
 class _Unavailable(Exception):
     """A backend cannot serve a training."""
+
+
+class _ReferenceUpdater(chainer.training.updaters.StandardUpdater):
+    """Chainer's updater, with what all updaters of :func:`make_updater` have."""
+
+    def synchronise(self) -> None:
+        """Do nothing: the parameters are in the network at all times."""
 
 
 def _fixed_reference(
@@ -152,7 +171,7 @@ def _fixed_reference(
         chainer.report({"loss": loss if keeps else loss.array.astype("d")}, link)
         return loss
 
-    return chainer.training.updaters.StandardUpdater(
+    return _ReferenceUpdater(
         iterator, optimizer, converter or choose_converter(iterator), device, loss_of
     )
 

@@ -9,7 +9,6 @@ import numpy
 from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array, ArrayLike
-from chainer_sno.cuda.kernels import loaded
 from chainer_sno.uniforms import Uniforms
 
 
@@ -172,13 +171,6 @@ class Bernoulli(chainer.Link):
         if not xp.isfinite(utilities).all():
             raise ValueError(f"utilities must be finite, not {utilities}")
         utilities = utilities.astype(theta.dtype)
-        if xp is not numpy and theta.dtype == numpy.float64:
-            # eq. (7) and the clamp on a GPU, cuda/method.cu
-            kernels = loaded(("method",), theta.dtype)
-            structures = structures.astype(theta.dtype)
-            arguments = structures, utilities, len(structures), d, self.penalty, self.eta, theta
-            kernels.each("update_theta", d, *arguments)
-            return
         # eq. (7): the sum over the structures, from their ranking
         selection = (utilities[:, None] * (structures - theta)).sum(axis=0) / len(structures)
         # eq. (7): the penalty, and the step

@@ -2,9 +2,10 @@
 
 On a CPU the stream is cut into chunks, and chunk ``k`` is drawn by a fresh generator of NumPy
 seeded with ``(seed, stream, k)``.  On a GPU a number is a function of the seed, the stream, its row
-and its column alone, Philox4x32-10 of ``cuda/common.cuh``, so that kernels draw it where they need
-it.  Either way the position in the stream is the whole state, and a resumed training continues with
-the same numbers.  The numbers of a CPU and those of a GPU differ.
+and its column alone, Philox4x32-10 (:func:`philox`), so that the kernels of the backend ``graph``
+draw the same number where they need it.  Either way the position in the stream is the whole state,
+and a resumed training continues with the same numbers.  The numbers of a CPU and those of a GPU
+differ.
 """
 
 import enum
@@ -16,7 +17,6 @@ from numpy.typing import DTypeLike
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.cuda.kernels import loaded
 
 __all__ = [
     "CHUNK_SIZE",
@@ -24,9 +24,11 @@ __all__ = [
     "Uniforms",
     "check_seed",
     "generator",
+    "philox",
+    "philox_uniforms",
 ]
 
-#: Numbers drawn at once on a CPU, about.
+#: Numbers drawn at once, about.
 CHUNK_SIZE = 1 << 20
 
 
@@ -52,6 +54,58 @@ def generator(key: Sequence[int]) -> Any:
         numpy.random.Generator: NumPy's default.
     """
     return numpy.random.default_rng(numpy.random.SeedSequence(key))
+
+
+def philox(counter: Sequence[Any], key: Sequence[int]) -> list[Any]:
+    """Return the random words of Philox4x32 with ten rounds (Salmon et al., 2011).
+
+    Args:
+        counter (sequence of array): four words, arrays of uint64 of one shape on any device, each
+            number below 2**32.
+        key (sequence of int): two words.
+
+    Returns:
+        list of array: four words, arrays of the same kind.
+    """
+    words, (key0, key1) = list(counter), key
+    low, high = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
+    for _ in range(10):
+        a, b = words[0] * numpy.uint64(0xD2511F53), words[2] * numpy.uint64(0xCD9E8D57)
+        words = [
+            (b >> high) ^ words[1] ^ numpy.uint64(key0),
+            b & low,
+            (a >> high) ^ words[3] ^ numpy.uint64(key1),
+            a & low,
+        ]
+        key0, key1 = (key0 + 0x9E3779B9) % 2**32, (key1 + 0xBB67AE85) % 2**32
+    return words
+
+
+def philox_uniforms(xp: Any, key: Sequence[int], row: int, count: int, size: int) -> Array:
+    """Return rows of uniform numbers in [0, 1), of 53 bits, each a function of its place alone.
+
+    ``uniform`` of ``cuda/common.cuh`` gives the same numbers.
+
+    Args:
+        xp (module): numpy or cupy.
+        key (sequence of int): two words of 32 bits.
+        row (int): the first row.
+        count (int): how many rows.
+        size (int): columns.
+
+    Returns:
+        array: float64, shape (count, size).
+    """
+    # A counter gives the numbers of two neighbouring columns.
+    pairs = -(-size // 2)
+    shape = count, pairs
+    rows = xp.broadcast_to(xp.arange(row, row + count, dtype=numpy.uint64)[:, None], shape)
+    columns = xp.broadcast_to(xp.arange(pairs, dtype=numpy.uint64), shape)
+    low, high = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
+    zeros = xp.zeros(shape, numpy.uint64)
+    a, b, c, d = philox((rows & low, rows >> high, columns, zeros), key)
+    bits = xp.stack(((b << high) | a, (d << high) | c), axis=-1).reshape(count, 2 * pairs)
+    return (bits[:, :size] >> numpy.uint64(11)).astype(numpy.float64) * 2.0**-53
 
 
 #: Seeds are below this, because snapshots hold them as int64.
@@ -114,25 +168,23 @@ class Uniforms(chainer.DeviceResident):
         first, second = sequence.generate_state(2, numpy.uint32).tolist()
         return first, second
 
-    def _draw(self, row: Any, count: Any) -> Any:
-        """Return rows drawn on a GPU."""
+    def _draw(self, index: int) -> Array:
+        """Return the rows of a chunk."""
         xp = self.device.xp
+        if xp is numpy:
+            draw = generator((self.seed, self.stream, index)).random
+            return draw((self._rows, self.size), dtype=self.dtype)
         with chainer.using_device(self.device):
-            rows = xp.empty((count, self.size))
-            arguments = *self.key, row, count, self.size, rows
-            loaded(("method",), rows.dtype).each("uniforms", rows.size, *arguments)
+            rows = philox_uniforms(xp, self.key, index * self._rows, self._rows, self.size)
             if self.dtype == numpy.float32:
                 # Cut, not rounded, which might give 1; as the kernels do.
                 rows = (xp.floor(rows * 2**24) / 2**24).astype(self.dtype)
         return rows
 
     def _read(self, row: int, count: int) -> Array:
-        if self.device.xp is not numpy:
-            return self._draw(row, count)
         index, start = divmod(row, self._rows)
         if index != self._chunk_index:
-            draw = generator((self.seed, self.stream, index)).random
-            self._chunk = draw((self._rows, self.size), dtype=self.dtype)
+            self._chunk = self._draw(index)
             self._chunk_index = index
         return self._chunk[start : start + count]
 

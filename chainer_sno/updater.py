@@ -222,6 +222,9 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         optimizer.update()
         return ranked
 
+    def synchronise(self) -> None:
+        """Do nothing: the parameters are in the network at all times.  Faster updaters need it."""
+
     def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue.
 

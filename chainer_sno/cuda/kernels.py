@@ -193,12 +193,6 @@ class Kernels:
         return graph.launch
 
 
-@functools.cache
-def loaded(names: Sequence[str], dtype: Any) -> Kernels:
-    """Return kernels that are compiled once for a process; the arguments are those of Kernels."""
-    return Kernels(names, dtype)
-
-
 class Launch(NamedTuple):
     """A launch of a kernel; the arguments are those of :meth:`Kernels.launch`.
 

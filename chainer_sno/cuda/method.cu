@@ -14,14 +14,6 @@ struct Progress {
     long long losses;        // how many
 };
 
-extern "C" __global__ void uniforms(
-    word key0, word key1, long long first, int rows, int size, double *out)
-{
-    const long long e = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (e < (long long)rows * size)
-        out[e] = uniform(key0, key1, first + e / size, (word)(e % size));
-}
-
 // Structures M ~ p(M | theta): out[s, i] is 0 or 1.
 extern "C" __global__ void sample(
     word key0, word key1, const Progress *progress, const double *theta, int samples, int d,
@@ -140,16 +132,6 @@ __device__ double moved(
     const double step = __dmul_rn(eta, __dadd_rn(sum / samples, -push));
     const double low = 1.0 / d, high = 1 - low, value = __dadd_rn(theta, step);
     return value < low ? low : value > high ? high : value;
-}
-
-// Equation (7) and the clamp, given the utilities.
-extern "C" __global__ void update_theta(
-    const real *structures, const double *utilities, int samples, int d, const double *penalty,
-    double eta, double *theta)
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < d)
-        theta[i] = moved(theta[i], structures, d, i, utilities, samples, penalty[i], eta);
 }
 
 // The end of the method's part of an iteration: the mean loss of each structure, the ranking,

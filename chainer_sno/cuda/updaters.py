@@ -5,27 +5,25 @@ from typing import Any
 
 import numpy
 
-from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno.accelerated import (
     Accelerated,
-    check_forward,
+    check_fully_connected,
     check_hooks,
-    check_layers,
     check_loss,
-    check_masked,
+    layers_of,
     warn_of_former_name,
 )
 from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.iteration import Iteration
 from chainer_sno.cuda.kernels import Kernels
+from chainer_sno.protocols import DenselyConnected
 from chainer_sno.updater import StructureUpdater
 
 
 def _mlp(
     layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
 ) -> Any:
-    check_layers(layers)
     dtype = layers[0].W.dtype
     kernels = make_kernels(("method", "mlp"), dtype, mlp.definitions(dtype))
     network = mlp.MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
@@ -41,13 +39,35 @@ def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples:
     return kernels, network
 
 
-def _check_dense(link: Any) -> None:
-    """Check that a DenseNet computes what the kernels do.
+def _is_dense(link: Any, structured: bool) -> bool:
+    """Return whether a network is a DenseNet, with structures or without.
 
     Raises:
-        ValueError: it has a forward pass of its own.
+        ValueError: it is neither this nor fully connected.
     """
-    check_forward(link, links.DenseNet if isinstance(link, links.DenseNet) else links.PlainDenseNet)
+    if isinstance(link, DenselyConnected) and hasattr(link, "costs") == structured:
+        return True
+    kinds = "a MaskedMLP or a DenseNet" if structured else "an MLP or a fixed DenseNet"
+    try:
+        check_fully_connected(link, structured)
+    except ValueError as error:
+        raise ValueError(
+            f"the GPU's fast path trains {kinds}, or a link like one of them that has fast_layers "
+            f"or dense_parts, not {type(link).__name__}: use the plain updater"
+        ) from error
+    return False
+
+
+def _check_parts(link: Any, structured: bool) -> None:
+    """Check that a network is one that the kernels know, as it is now.
+
+    Raises:
+        ValueError: it is another, or it computes something else.
+    """
+    if _is_dense(link, structured):
+        link.dense_parts()
+    else:
+        layers_of(link)
 
 
 class _Watched:
@@ -92,13 +112,12 @@ def _watched_network(optimizer: Any) -> Iterator[_Watched]:
     """Yield what an iteration has of a network and its optimizer."""
     yield from _watched(optimizer, "the optimizer's ", "target")
     target = optimizer.target
+    # Dropout, and the link of a fixed structure.
+    names = "dropout_ratio", "uniforms", "link"
+    yield from _watched(target, "/: ", *(name for name in names if hasattr(target, name)))
     for name, link in target.namedlinks():
         if isinstance(link, chainer.links.BatchNormalization):
             yield from _watched(link, f"{name}: ", "decay", "eps", "avg_mean", "avg_var")
-        if isinstance(link, links.MLP):
-            yield from _watched(link, f"{name}: ", "dropout_ratio", "uniforms")
-        if isinstance(link, links.FixedStructure):
-            yield from _watched(link, f"{name}: ", "link")
     for name, parameter in target.namedparams():
         rule = parameter.update_rule
         yield from _watched(parameter, f"{name}: ", "array")
@@ -195,7 +214,9 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
         iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
         optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay; its target
             is a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs are not under
-            selection, or a :class:`chainer_sno.links.PlainDenseNet`, on the device.
+            selection, a :class:`chainer_sno.links.PlainDenseNet`, or another searchable link that
+            is :class:`chainer_sno.protocols.FullyConnected` or
+            :class:`chainer_sno.protocols.DenselyConnected`; on the device.
         bernoulli (chainer_sno.Bernoulli): the distribution, on the device.
         samples (int): :math:`\lambda`, at most 256.
         make_kernels (callable): makes what launches the kernels;
@@ -218,10 +239,10 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
         arguments = optimizer, iterator, make_kernels or Kernels, samples
         self._check_link(link)
         _check_device(link, arguments[2])
-        if isinstance(link, links.PlainDenseNet):
-            kernels, network = _dense(link, *arguments)
+        if _is_dense(link, structured=True):
+            kernels, network = _dense(link.dense_parts(), *arguments)
         else:
-            kernels, network = _mlp(link.fast_layers(), *arguments)
+            kernels, network = _mlp(layers_of(link), *arguments)
         self.captured = Iteration(kernels, iterator, network, bernoulli)
         self._watch()
         self._watched += [
@@ -230,16 +251,7 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
         ]
 
     def _check_link(self, link: Any) -> None:
-        if isinstance(link, links.PlainDenseNet):
-            _check_dense(link)
-        elif isinstance(link, links.MaskedMLP):
-            check_masked(link)
-            link.fast_layers()
-        else:
-            raise ValueError(
-                "the GPU's fast path trains a MaskedMLP or a DenseNet, not "
-                f"{type(link).__name__}: use the plain updater"
-            )
+        _check_parts(link, structured=True)
         check_loss(self.loss_func)
 
 
@@ -251,8 +263,9 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
     Args:
         iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
         optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`
-            with ReLU, with or without Dropout, or a :class:`chainer_sno.links.FixedStructure` of a
-            DenseNet, on the device.
+            with ReLU, with or without Dropout, a :class:`chainer_sno.links.FixedStructure` of a
+            DenseNet, or another link of fixed structure that keeps one of those protocols; on the
+            device.
         make_kernels (callable): makes what launches the kernels;
             :class:`chainer_sno.cuda.kernels.Kernels` by default.
 
@@ -266,33 +279,23 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         arguments = optimizer, iterator, make_kernels or Kernels
         self._check_link(link)
         _check_device(link, arguments[2])
-        if isinstance(link, links.FixedStructure):
-            kernels, network = _dense(link.link, *arguments)
+        if _is_dense(link, structured=False):
+            kernels, network = _dense(link.dense_parts(), *arguments)
         else:
-            dropout = (link.dropout_ratio, link.uniforms) if link.dropout_ratio else None
-            layers = link.fast_layers()
-            kernels, network = _mlp(layers, *arguments, selected=False, dropout=dropout)
+            drops = getattr(link, "dropout_ratio", 0)
+            dropout = (drops, link.uniforms) if drops else None
+            kernels, network = _mlp(layers_of(link), *arguments, selected=False, dropout=dropout)
         self.captured = Iteration(kernels, iterator, network)
         self._watch()
 
     def _check_link(self, link: Any) -> None:
-        if isinstance(link, links.FixedStructure) and isinstance(link.link, links.PlainDenseNet):
-            check_forward(link, links.FixedStructure)
-            _check_dense(link.link)
-        elif isinstance(link, links.MLP):
-            check_forward(link, links.MLP)
-            link.fast_layers()
-        else:
-            raise ValueError(
-                "the GPU's fast path trains an MLP or a fixed DenseNet, not "
-                f"{type(link).__name__}: use the plain updater"
-            )
+        _check_parts(link, structured=False)
 
     def update_core(self) -> None:
         """Do one iteration; nothing waits for it."""
-        target = self.get_optimizer("main").target
-        if isinstance(target, links.FixedStructure):
-            self.captured.network.structures[...] = target.structure
+        structure = getattr(self.get_optimizer("main").target, "structure", None)
+        if structure is not None:
+            self.captured.network.structures[...] = structure
         super().update_core()
 
 

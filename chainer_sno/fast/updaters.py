@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy
 
-from chainer_sno import links
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.accelerated import (
     Accelerated,
-    check_forward,
+    check_fully_connected,
     check_hooks,
-    check_layers,
     check_loss,
-    check_masked,
+    layers_of,
 )
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
@@ -157,7 +155,6 @@ class _Binding:
         self.rule = rule
         self._find_layers = find_layers
         self.layers = find_layers()
-        check_layers(self.layers)
         check_hooks(optimizer.target)
         self.optimizer = optimizer
         self.target = optimizer.target
@@ -372,9 +369,10 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
     such as DumpGraph, are refused before the first iteration.
 
     Raises:
-        ValueError: the link is not a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs
-            are not under selection, the optimizer is not one of NesterovAG, MomentumSGD and SGD
-            with no hook but WeightDecay, the loss is another, or the link is on a GPU.
+        ValueError: the link is no searchable :class:`chainer_sno.protocols.FullyConnected`, such
+            as a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs are not under
+            selection; the optimizer is not one of NesterovAG, MomentumSGD and SGD with no hook but
+            WeightDecay; the loss is another; or the link is on a GPU.
     """
 
     def __init__(
@@ -387,17 +385,11 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
     ) -> None:
         super().__init__(iterator, optimizer, bernoulli, samples, **kwargs)
         link = optimizer.target
-        if not isinstance(link, links.MaskedMLP):
-            raise ValueError(
-                f"the fast path trains a MaskedMLP, not {type(link).__name__}: use the plain "
-                "updater"
-            )
+        check_fully_connected(link, structured=True)
 
         def find_layers() -> Sequence[Any]:
-            check_masked(link)
             check_loss(self.loss_func)
-            found: Sequence[Any] = link.fast_layers()
-            return found
+            return layers_of(link)
 
         self._binding = _Binding(find_layers, optimizer)
 
@@ -437,7 +429,8 @@ class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
 
     Args:
         iterator (chainer.dataset.Iterator): mini-batches; the examples are pairs (x, t).
-        optimizer (chainer.Optimizer): as there; its target is a :class:`chainer_sno.links.MLP`.
+        optimizer (chainer.Optimizer): as there; its target is a :class:`chainer_sno.links.MLP`, or
+            another :class:`chainer_sno.protocols.FullyConnected` of fixed structure.
         converter (callable): makes arrays of a mini-batch, as in Chainer's StandardUpdater; by
             default what the iterator needs, see :func:`chainer_sno.iterators.choose_converter`.
 
@@ -455,17 +448,8 @@ class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
     ) -> None:
         super().__init__(iterator, optimizer, converter or choose_converter(iterator))
         link = optimizer.target
-        if not isinstance(link, links.MLP):
-            raise ValueError(
-                f"the fast path trains an MLP, not {type(link).__name__}: use the plain updater"
-            )
-
-        def find_layers() -> Sequence[Any]:
-            check_forward(link, links.MLP)
-            found: Sequence[Any] = link.fast_layers()
-            return found
-
-        self._binding = _Binding(find_layers, optimizer)
+        check_fully_connected(link, structured=False)
+        self._binding = _Binding(lambda: layers_of(link), optimizer)
 
     def update_core(self) -> None:
         """Do one iteration."""
@@ -473,7 +457,9 @@ class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
         iterator = self.get_iterator("main")
         link = self.get_optimizer("main").target
         x, t = convert(self.converter, iterator.next(), self.input_device)
-        dropout = link.dropout_factors(len(x), x.dtype) if link.dropout_ratio else None
+        # A network of somebody else may have no Dropout.
+        drops = getattr(link, "dropout_ratio", 0)
+        dropout = link.dropout_factors(len(x), x.dtype) if drops else None
         (loss,) = self._binding.step(x, t, None, dropout)
         chainer.report({"loss": loss}, link)
         if self.auto_new_epoch and iterator.is_new_epoch:
@@ -486,6 +472,8 @@ class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
     def serialize(self, serializer: Any) -> None:
         """Save or load everything that the training needs to continue."""
         self.get_iterator("main").serialize(serializer["iterator:main"])
-        self.get_optimizer("main").target.uniforms.serialize(serializer["uniforms"])
+        uniforms = getattr(self.get_optimizer("main").target, "uniforms", None)
+        if uniforms is not None:
+            uniforms.serialize(serializer["uniforms"])
         self.iteration = int(serializer("iteration", self.iteration))
         self._binding.serialize(serializer, self.get_iterator("main").epoch)

@@ -35,6 +35,9 @@ come as bool on the device of the link; cast them to the dtype of what they mult
 * ``link.criterion``: what ``costs`` count, a word for reports.
 * ``link.remaining(structure)``: how many weights and operations of one example a structure keeps, a
   dictionary with pairs (remaining, all) under ``"weights"`` and ``"flops"``.  For reports.
+* ``link.fast_layers()``: the layers, where the link is a fully connected network with ReLU and a
+  bit for each hidden unit; ``link.dense_parts()`` for a DenseNet.  For the fast paths, see
+  :mod:`chainer_sno.protocols`.
 * ``link.reestimate``: how many training mini-batches re-estimate the statistics of batch
   normalisation by default, see :func:`chainer_sno.compact` and
   :class:`chainer_sno.extensions.StructureEvaluator`; without it, none.

@@ -8,6 +8,7 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno._types import ArrayLike
 from chainer_sno.compact import compact
 from chainer_sno.complexity import check_structure
+from chainer_sno.protocols import DenselyConnected, check_forward
 
 
 class FixedStructure(chainer.Chain):
@@ -39,6 +40,23 @@ class FixedStructure(chainer.Chain):
             chainer.Variable: what the link returns for one structure.
         """
         return self.link(x, self.structure[None])[0]
+
+    def dense_parts(self) -> Any:
+        """Return the parts of a DenseNet, for the backend ``graph``.
+
+        Returns:
+            chainer_sno.protocols.DenseParts: see :class:`chainer_sno.protocols.DenselyConnected`.
+
+        Raises:
+            ValueError: the link is no such network, or it computes something else.
+        """
+        check_forward(self, FixedStructure)
+        if not isinstance(self.link, DenselyConnected):
+            raise ValueError(
+                "the GPU's fast path trains an MLP or a fixed DenseNet, not a fixed "
+                f"{type(self.link).__name__}: use the plain updater"
+            )
+        return self.link.dense_parts()
 
     def compact(self) -> Any:
         """Return the plain network that remains at the structure.

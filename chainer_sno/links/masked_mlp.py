@@ -11,6 +11,7 @@ from chainer_sno._types import Array
 from chainer_sno.functions import mask_units
 from chainer_sno.links.masked_linear import MaskedLinear
 from chainer_sno.links.mlp import MLP, check_widths
+from chainer_sno.protocols import check_forward
 
 
 class MaskedMLP(chainer.Chain):
@@ -110,12 +111,18 @@ class MaskedMLP(chainer.Chain):
     def fast_layers(self) -> Any:
         """Return the layers as the fast paths train them, inputs first.
 
+        See :class:`chainer_sno.protocols.FullyConnected`.
+
         Returns:
             list of chainer.links.Linear: the hidden layers and the output.
 
         Raises:
-            ValueError: the inputs are under selection, or the activation is not ReLU.
+            ValueError: the inputs are under selection, the activation is not ReLU, or a subclass
+                has a forward pass of its own.
         """
+        check_forward(self, MaskedMLP)
+        for layer in self.hidden:
+            check_forward(layer, MaskedLinear)
         if self.select_inputs:
             raise ValueError(
                 "the fast path does not support the selection of inputs: use the plain updater"

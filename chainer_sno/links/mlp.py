@@ -7,6 +7,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array, ArrayLike
+from chainer_sno.protocols import check_forward
 from chainer_sno.uniforms import Stream, Uniforms
 
 #: Activations that have a name in files.
@@ -154,12 +155,16 @@ class MLP(chainer.Chain):
     def fast_layers(self) -> Any:
         """Return the layers as the fast paths train them, inputs first.
 
+        See :class:`chainer_sno.protocols.FullyConnected`.
+
         Returns:
             list of chainer.links.Linear: the hidden layers and the output.
 
         Raises:
-            ValueError: the network looks at some inputs only, or the activation is not ReLU.
+            ValueError: the network looks at some inputs only, the activation is not ReLU, or a
+                subclass has a forward pass of its own.
         """
+        check_forward(self, MLP)
         if self.inputs is not None:
             raise ValueError(
                 "the fast path needs an MLP that takes all inputs: use the plain updater"

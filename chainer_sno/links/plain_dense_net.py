@@ -9,6 +9,7 @@ from chainer_sno import complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.links.compact_dense_net import ONES, CompactDenseNet
+from chainer_sno.protocols import check_forward
 
 F, L = chainer.functions, chainer.links
 
@@ -215,6 +216,55 @@ class PlainDenseNet(chainer.Chain):
                 weights * numpy.array(widths, dtype=numpy.float64)
                 for weights, (_, widths) in zip(outputs, block.consumers())
             ]
+        )
+
+    def dense_parts(self) -> Any:
+        """Return the parts that compute the outputs, for the backend ``graph``.
+
+        Returns:
+            PlainDenseNet: this network; see :class:`chainer_sno.protocols.DenselyConnected`.
+
+        Raises:
+            ValueError: a subclass has a forward pass of its own, or a link was replaced.
+        """
+        check_forward(self, PlainDenseNet)
+        self.check_links()
+        return self
+
+    def check_links(self) -> None:
+        """Check that the links are those that the compiled code knows.
+
+        Raises:
+            ValueError: one is another, or computes something else.
+        """
+        convolutions = [(self.stem, 3)]
+        for block in self.blocks:
+            convolutions += [(conv, 3) for conv in block.convs]
+            if hasattr(block, "transition"):
+                convolutions.append((block.transition, 1))
+            for norm in block.norms:
+                if (
+                    type(norm) is not chainer.links.BatchNormalization
+                    or norm.gamma is None
+                    or norm.beta is None
+                    or norm.axis not in (None, (0, 2, 3))
+                ):
+                    self._refuse(norm)
+                if norm._local_link_hooks:
+                    self._refuse(norm, " with link hooks")
+        for conv, side in convolutions:
+            own = conv.ksize, conv.stride, conv.pad, conv.dilate, conv.groups
+            known = side, (1, 1), (side // 2, side // 2), (1, 1), 1
+            if type(conv) is not chainer.links.Convolution2D or own != known or conv.b is not None:
+                self._refuse(conv)
+            if conv._local_link_hooks:
+                self._refuse(conv, " with link hooks")
+
+    @staticmethod
+    def _refuse(link: Any, why: str = "") -> None:
+        raise ValueError(
+            f"DenseNet has compiled code for its own links only, and not for {link!r}{why}: "
+            "use PlainDenseNet with the plain updater"
         )
 
     def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:

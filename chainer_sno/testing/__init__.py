@@ -29,10 +29,11 @@ CHECKS: dict[str, Callable[[Subject], Iterator[str]]] = {
     "bits": absent.bits,
     "weight_ratio": stated.weight_ratio,
     "compact": stated.compact,
+    "fast_layers": computed.fast_layers,
     "device": computed.device,
 }
 #: The checks that a link may skip by not having the feature.
-OPTIONAL = ("groups", "costs_of", "weight_ratio", "compact")
+OPTIONAL = ("groups", "costs_of", "weight_ratio", "compact", "fast_layers")
 
 
 def check_searchable(
@@ -61,6 +62,7 @@ def check_searchable(
     ``weight_ratio``  in [0, 1], 1 with everything on, monotone, and not less than the fraction of
                       the weights that get a gradient
     ``compact``       the returned network computes the same
+    ``fast_layers``   the layers that the fast paths train compute the same
     ``device``        the outputs on a GPU, with CuPy's structures, are those on the CPU
     ================  =============================================================================
 

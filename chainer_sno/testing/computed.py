@@ -7,6 +7,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+from chainer_sno.accelerated import layers_of
 from chainer_sno.testing.subject import (
     TOLERANCE,
     CallFailed,
@@ -205,6 +206,38 @@ def _agrees(
         return False
     finally:
         moved(0.0)
+
+
+def fast_layers(subject: Subject) -> Iterator[str]:
+    """The layers that a link states for the fast paths compute its outputs."""
+    link = subject.noisy()
+    try:
+        link.fast_layers()
+    except ValueError as error:
+        subject.notes.append(f"the fast paths do not train the link: {error}")
+        return
+    try:
+        *hidden, last = layers_of(link)
+    except ValueError as error:
+        yield str(error)
+        return
+    structures = numpy.concatenate((subject.structures(2), subject.full(), ~subject.full()))
+    expected = subject.call(link, subject.x, structures)
+    relu = chainer.functions.relu
+    for structure, y in zip(structures, expected):
+        h, start = subject.x, 0
+        for layer in hidden:
+            end = start + layer.W.shape[0]
+            h = relu(layer(h)) * structure[start:end].astype(h.dtype)
+            start = end
+        gap = difference(last(h).array, y.array)
+        if not gap <= subject.tolerance * 10:
+            yield (
+                f"the layers of fast_layers give outputs that differ by {gap:.2g} of the largest "
+                "from those of the link: they must compute all of it, with ReLU between them and "
+                "a bit for each hidden unit in their order"
+            )
+            return
 
 
 def device(subject: Subject) -> Iterator[str]:

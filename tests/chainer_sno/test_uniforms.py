@@ -2,7 +2,7 @@ import numpy
 import pytest
 
 from chainer_sno import ArrayIterator, chainer, uniforms
-from chainer_sno.uniforms import Stream, Uniforms
+from chainer_sno.uniforms import Stream, Uniforms, philox, philox_uniforms
 
 
 def test_chunks_do_not_show(monkeypatch):
@@ -57,3 +57,34 @@ def test_the_largest_seed_is_saved(kind):
     make(2**63 - 1).serialize(chainer.serializers.NpzDeserializer(saved.target))
     with pytest.raises(ValueError, match="seed"):
         make(2**63 - 2).serialize(chainer.serializers.NpzDeserializer(saved.target))
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (
+            (0xFFFFFFFF,) * 4,
+            (0xFFFFFFFF,) * 2,
+            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
+        ),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_published_numbers(counter, key, expected):
+    found = philox([numpy.array(word, "u8") for word in counter], key)
+    assert tuple(int(word) for word in found) == expected
+
+
+def test_numbers_of_philox_depend_on_their_place_alone():
+    """Also where the number of the row has more than 32 bits, and the last column no neighbour."""
+    first = 2**32 - 2
+    whole = philox_uniforms(numpy, (1, 2), first, 6, 7)
+    parts = [philox_uniforms(numpy, (1, 2), first + row, 1, 5) for row in range(6)]
+    numpy.testing.assert_array_equal(whole[:, :5], numpy.concatenate(parts))
+    assert len(numpy.unique(whole)) == whole.size
+    assert ((whole >= 0) & (whole < 1)).all()

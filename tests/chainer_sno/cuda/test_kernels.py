@@ -9,7 +9,7 @@ from chainer_sno import Bernoulli, chainer, ranking_utility
 from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.kernels import Kernels, Launch, Program, signatures, source
 from chainer_sno.links import PlainDenseNet
-from chainer_sno.uniforms import Stream, Uniforms
+from chainer_sno.uniforms import Stream, Uniforms, philox_uniforms
 from chainer_sno.utility import cumulative_utilities
 from tests.chainer_sno.cuda.emulator import Emulator
 from tests.conftest import make_structures
@@ -17,60 +17,22 @@ from tests.conftest import make_structures
 KEY = 123456789, 4294967295
 
 
-def philox(counter, key):
-    """Ten rounds of Philox4x32, by the paper of Salmon et al., on arrays of uint64."""
-    c, (k0, k1) = [numpy.asarray(word, "u8") for word in counter], key
-    mask = numpy.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        p, q = c[0] * numpy.uint64(0xD2511F53), c[2] * numpy.uint64(0xCD9E8D57)
-        high = numpy.uint64(32)
-        c = [(q >> high) ^ c[1] ^ k0, q & mask, (p >> high) ^ c[3] ^ k1, p & mask]
-        k0, k1 = (
-            numpy.uint64((int(k) + w) % 2**32) for k, w in ((k0, 0x9E3779B9), (k1, 0xBB67AE85))
-        )
-    return c
-
-
-def uniforms(key, first, rows, size):
-    row = numpy.arange(first, first + rows, dtype="u8")[:, None]
-    column = numpy.arange(size, dtype="u8")[None, :]
-    shape = numpy.broadcast_shapes(row.shape, column.shape)
-    key = [numpy.uint64(word) for word in key]
-    counter = row % 2**32, row // 2**32, column // 2, numpy.zeros(shape, "u8")
-    words = philox([numpy.broadcast_to(word, shape) for word in counter], key)
-    low = numpy.where(column % 2, words[2], words[0])
-    high = numpy.where(column % 2, words[3], words[1])
-    return ((high * 2**32 + low) // 2**11) * 2.0**-53
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        (
-            (0xFFFFFFFF,) * 4,
-            (0xFFFFFFFF,) * 2,
-            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
-        ),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)
-def test_the_reference_gives_the_published_numbers_of_philox(counter, key, expected):
-    found = philox(counter, [numpy.uint64(word) for word in key])
-    assert tuple(int(word) for word in found) == expected
+def set_structures(kernels, row):
+    """Return the struct Progress of a training that has taken so many rows of structures."""
+    return kernels.xp.asarray(numpy.array([0, row, 0, 0, 0, 0]))
 
 
 @pytest.mark.parametrize("first", [0, 2**32 - 2])
 def test_random_numbers_are_those_of_philox(platform, first):
-    kind, device = platform
-    kernels = kind(("method",), "float64")
-    out = kernels.xp.zeros((5, 7))
-    kernels.each("uniforms", out.size, *KEY, first, *out.shape, out)
-    numpy.testing.assert_array_equal(chainer.backends.cuda.to_cpu(out), uniforms(KEY, first, 5, 7))
+    """A bit is on where its number lies below theta, so theta may tell one number from the next."""
+    make, device = platform
+    kernels = make(("method",), "float64")
+    for row, expected in enumerate(philox_uniforms(numpy, KEY, first, 5, 7), first):
+        for theta, bit in ((expected, 0), (numpy.nextafter(expected, 1), 1)):
+            out = kernels.xp.full((1, 7), 2.0)
+            progress = set_structures(kernels, row)
+            kernels.each("sample", 7, *KEY, progress, device.send(theta), 1, 7, out)
+            assert chainer.backends.cuda.to_cpu(out).tolist() == [[bit] * 7]
 
 
 @pytest.mark.parametrize(
@@ -107,24 +69,24 @@ def test_a_source_that_is_wrong_does_not_compile():
 
 
 def test_signatures():
-    found = signatures(source("method"))["update_theta"]
-    assert found[0] == ("real", True)
-    assert found[2] == ("int", False)
-    assert found[5] == ("double", False)
-    assert found[6] == ("double", True)
+    found = signatures(source("method"))["sample"]
+    assert found[0] == ("word", False)
+    assert found[3] == ("double", True)
+    assert found[4] == ("int", False)
+    assert found[6] == ("real", True)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        (1, 2, 0, 5, 7),
-        (1, 2, 0, 5, 7, numpy.zeros(35, "f")),
-        (1, 2, 0, 5, 7, numpy.zeros((35, 2))[:, 0]),
+        (1, 2, None, numpy.zeros(7), 5, 7),
+        (1, 2, None, numpy.zeros(7, "f"), 5, 7, numpy.zeros(35)),
+        (1, 2, None, numpy.zeros(7), 5, 7, numpy.zeros((35, 2))[:, 0]),
     ],
 )
 def test_arguments_are_checked_against_the_source(arguments):
-    with pytest.raises(TypeError, match="uniforms"):
-        Kernels(("method",), "float64").cast("uniforms", arguments)
+    with pytest.raises(TypeError, match="sample"):
+        Kernels(("method",), "float64").cast("sample", arguments)
 
 
 def test_other_dtypes_are_refused():
@@ -134,8 +96,34 @@ def test_other_dtypes_are_refused():
 
 def test_numbers_are_cast_as_the_source_says():
     kernels = Kernels(("method",), "float64")
-    found = kernels.cast("uniforms", (1, 2, 2**40, 5, 7, None))
-    assert [value.dtype.str[1:] for value in found] == ["u4", "u4", "i8", "i4", "i4", "u8"]
+    found = kernels.cast("sample", (1, 2, None, None, 5, 7, None))
+    assert [value.dtype.str[1:] for value in found] == ["u4", "u4", "u8", "u8", "i4", "i4", "u8"]
+
+
+def select(kernels, device, row_losses, structures, bernoulli):
+    """Do the end of an iteration, and return the struct Progress and the mean losses."""
+    (samples, n), d = row_losses.shape, len(bernoulli)
+    progress, means = kernels.xp.zeros(6, "i8"), kernels.xp.zeros(samples)
+    kernels.each(
+        "selection",
+        d,
+        progress,
+        device.send(row_losses),
+        device.send(numpy.zeros(n, "i")),
+        samples,
+        n,
+        device.send(structures.astype("d")),
+        d,
+        bernoulli.penalty,
+        bernoulli.eta,
+        device.send(cumulative_utilities(samples)),
+        samples,
+        5,
+        7,
+        means,
+        bernoulli.theta,
+    )
+    return progress, means
 
 
 @pytest.mark.parametrize("samples", [1, 2, 4])
@@ -149,12 +137,9 @@ def test_equation_7_to_the_bit(platform, samples, kind, rng):
     kernels = make(("method",), "float64")
     for _ in range(5):
         structures = make_structures(kind, samples, 300, rng)
-        utilities = ranking_utility(rng.integers(0, 3, samples).astype("d"))
-        expected.update(structures, utilities)
-        arrays = [device.send(a) for a in (structures.astype("d"), utilities)]
-        kernels.each(
-            "update_theta", 300, *arrays, samples, 300, found.penalty, found.eta, found.theta
-        )
+        losses = rng.integers(0, 3, samples).astype("d")
+        expected.update(structures, ranking_utility(losses))
+        select(kernels, device, losses[:, None], structures, found)
     numpy.testing.assert_array_equal(chainer.backends.cuda.to_cpu(found.theta), expected.theta)
     assert (expected.theta == 1 / 300).any() or kind != "empty"
 
@@ -171,7 +156,7 @@ def test_bernoulli_on_a_gpu_is_that_on_a_cpu(kind, rng):
         expected.update(structures, ranking_utility(losses))
         on_device = found.device.send(structures), ranking_utility(found.device.send(losses))
         found.update(*on_device)
-    numpy.testing.assert_array_equal(found.theta.get(), expected.theta)
+    numpy.testing.assert_allclose(found.theta.get(), expected.theta, rtol=1e-12)
 
 
 @pytest.mark.gpu
@@ -180,7 +165,7 @@ def test_uniforms_on_a_gpu_are_those_of_philox(dtype):
     stream = Uniforms(7, 3, Stream.DROPOUT, dtype)
     stream.to_device("@cupy:0")
     found = numpy.concatenate([stream.take(n).get() for n in (2, 3)])
-    expected = uniforms(stream.key, 0, 5, 7)
+    expected = philox_uniforms(numpy, stream.key, 0, 5, 7)
     if dtype == "float32":
         expected = (numpy.floor(expected * 2**24) / 2**24).astype("f")
     numpy.testing.assert_array_equal(found, expected)
@@ -206,27 +191,8 @@ def test_the_ranking_and_the_end_of_an_iteration(platform, losses, rng):
     found.to_device(device)
     expected.update(structures, ranking_utility(numpy.array(losses, "d")))
     kernels = make(("method",), "float64")
-    xp, send = kernels.xp, device.send
-    progress, means = xp.zeros(6, "i8"), xp.zeros(samples)
-    kernels.each(
-        "selection",
-        d,
-        progress,
-        send(numpy.repeat(numpy.array(losses, "d")[:, None], n, 1)),
-        send(numpy.zeros(n, "i")),
-        samples,
-        n,
-        send(structures.astype("d")),
-        d,
-        found.penalty,
-        found.eta,
-        send(cumulative_utilities(samples)),
-        samples,
-        5,
-        7,
-        means,
-        found.theta,
-    )
+    row_losses = numpy.repeat(numpy.array(losses, "d")[:, None], n, 1)
+    progress, means = select(kernels, device, row_losses, structures, found)
     numpy.testing.assert_array_equal(chainer.backends.cuda.to_cpu(found.theta), expected.theta)
     numpy.testing.assert_allclose(chainer.backends.cuda.to_cpu(means), losses)
     progress = chainer.backends.cuda.to_cpu(progress)
@@ -246,7 +212,7 @@ def test_structures_follow_theta(platform):
     found = chainer.backends.cuda.to_cpu(out)
     assert set(found.ravel().tolist()) == {0, 1}
     theta = chainer.backends.cuda.to_cpu(bernoulli.theta)
-    expected = uniforms(KEY, 0, samples, 8) < theta
+    expected = philox_uniforms(numpy, KEY, 0, samples, 8) < theta
     numpy.testing.assert_array_equal(found, expected)
     assert abs(found.mean(axis=0) - theta).max() < 5 * 0.5 / samples**0.5
 
@@ -315,7 +281,7 @@ def test_a_program_is_captured_after_its_first_run(monkeypatch):
     monkeypatch.setattr(Emulator, "capture", lambda self, function: lambda: runs.append("graph"))
     program = Program(Emulator(("method",), "float64"))
     for _ in range(2):
-        program.each("uniforms", 1, 1, 2, 0, 1, 1, numpy.zeros(1))
+        program.each("sample", 1, 1, 2, None, numpy.zeros(1), 1, 1, numpy.zeros(1))
     for _ in range(3):
         program()
-    assert runs == ["uniforms", "uniforms", "graph", "graph"]
+    assert runs == ["sample", "sample", "graph", "graph"]

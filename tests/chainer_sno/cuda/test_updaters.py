@@ -10,11 +10,10 @@ from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, chainer, lin
 from chainer_sno.cuda import updaters
 from chainer_sno.cuda.dense import definitions
 from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
-from chainer_sno.uniforms import generator
+from chainer_sno.uniforms import generator, philox_uniforms
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
 from tests.chainer_sno.cuda.conftest import GPU, needs_compiler
 from tests.chainer_sno.cuda.emulator import Backwards, Emulator, Late
-from tests.chainer_sno.cuda.test_kernels import uniforms
 from tests.conftest import make_structures
 
 WIDTHS = (30, (25, 20, 15), 4)
@@ -215,7 +214,7 @@ def test_mlp_and_its_dropout(platform, dtype, ratio, monkeypatch):
         expected.update()
     compare(found, expected, dtype)
     if ratio:
-        drawn = uniforms(found.get_optimizer("main").target.uniforms.key, 72, 8, 60) >= ratio
+        drawn = philox_uniforms(numpy, found.get_optimizer("main").target.uniforms.key, 72, 8, 60) >= ratio
         numpy.testing.assert_array_equal(TO_CPU(network.structures), 2.0 * drawn)
 
 
@@ -250,7 +249,7 @@ def test_images_are_those_of_the_iterator(platform, dtype, padded):
         found.captured.run()
         x, _ = plain.next()
         if padded:
-            drawn = uniforms(iterator.augmentation.key, 5 * i, 5, 3)
+            drawn = philox_uniforms(numpy, iterator.augmentation.key, 5 * i, 5, 3)
             x = crop_and_flip(x, (numpy.floor(drawn * 2**24) / 2**24).astype("f"))
         images = TO_CPU(found.captured.network.x).reshape(3, 5, *shape).transpose(1, 0, 2, 3)
         numpy.testing.assert_array_equal(images, x)
@@ -626,7 +625,7 @@ def test_positions_that_somebody_moved_are_respected(platform):
             found.captured.run()
             x, _ = plain.next()
             numpy.testing.assert_array_equal(TO_CPU(found.captured.network.x), x)
-            drawn = uniforms(found.bernoulli.uniforms.key, 3 * step, 2, 60) < 0.5
+            drawn = philox_uniforms(numpy, found.bernoulli.uniforms.key, 3 * step, 2, 60) < 0.5
             numpy.testing.assert_array_equal(TO_CPU(found.captured.network.structures), drawn)
             iterator.next()
             plain.next()

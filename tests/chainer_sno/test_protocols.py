@@ -1,0 +1,223 @@
+"""Networks that are not of the library: the protocols are all that the backends need."""
+
+import importlib.util
+
+import numpy
+import pytest
+
+import chainer_sno
+from chainer_sno import chainer, links, protocols, testing
+from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
+from tests.chainer_sno.cuda.emulator import COMPILER, Emulator
+
+F, L = chainer.functions, chainer.links
+needs_numba = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason="the fast path needs numba"
+)
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+
+
+class Own(chainer.Chain):
+    """A searchable network of two hidden layers that shares no code with the library's."""
+
+    sizes = 8, 5, 4, 3
+
+    def __init__(self):
+        super().__init__()
+        rng = numpy.random.default_rng(1)
+        with self.init_scope():
+            self.a, self.b, self.c = (
+                L.Linear(n, m, initialW=rng.normal(0, 0.5, (m, n)))
+                for n, m in zip(self.sizes, self.sizes[1:])
+            )
+        self.costs = numpy.arange(1.0, 10.0)
+
+    def forward(self, x, structures):
+        outputs = []
+        for bits in structures.astype(x.dtype):
+            h = F.relu(self.a(x)) * bits[:5]
+            h = F.relu(self.b(h)) * bits[5:]
+            outputs.append(self.c(h))
+        return outputs
+
+    def fast_layers(self):
+        return [self.a, self.b, self.c]
+
+
+class OwnFixed(Own):
+    """The same network without structures."""
+
+    def __init__(self):
+        super().__init__()
+        del self.costs
+
+    def forward(self, x):
+        return self.c(F.relu(self.b(F.relu(self.a(x)))))
+
+
+class OwnDense(chainer.Chain):
+    """A network around a DenseNet, which computes what that does."""
+
+    def __init__(self):
+        super().__init__()
+        rng = numpy.random.RandomState(2)
+        with self.init_scope():
+            initialW = chainer.initializers.HeNormal(rng=rng)
+            self.net = links.PlainDenseNet(7, 2, 3, 4, 3, initialW=initialW)
+        self.costs = self.net.costs
+
+    def forward(self, x, structures):
+        return self.net(x, structures)
+
+    def dense_parts(self):
+        return self.net.dense_parts()
+
+
+def train(link, backend, samples=2, x_shape=(8,), iterations=6):
+    """Return the updater after some iterations in float64; ``graph`` runs on the host."""
+    rng = numpy.random.default_rng(0)
+    arrays = rng.random((40, *x_shape)), rng.integers(0, 3, 40).astype("i")
+    iterator = chainer_sno.ArrayIterator(arrays, 10, seed=1)
+    optimizer = chainer.optimizers.NesterovAG(0.1).setup(link)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
+    bernoulli = None
+    if hasattr(link, "costs"):
+        bernoulli = chainer_sno.Bernoulli(link.costs, 0.25, eta=0.1, seed=3)
+    if backend != "graph":
+        found = chainer_sno.make_updater(iterator, optimizer, bernoulli, samples, backend)
+    elif bernoulli is None:
+        found = GraphUpdater(iterator, optimizer, Emulator)
+    else:
+        found = GraphStructureUpdater(iterator, optimizer, bernoulli, samples, Emulator)
+    assert isinstance(found, protocols.Updater)
+    for _ in range(iterations):
+        found.update()
+    found.synchronise()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _double():
+    with chainer.using_config("dtype", numpy.dtype("d")):
+        yield
+
+
+CASES = [
+    pytest.param("fast", Own, (8,), marks=needs_numba, id="fast-own"),
+    pytest.param("fast", OwnFixed, (8,), marks=needs_numba, id="fast-own-fixed"),
+    pytest.param("graph", OwnFixed, (8,), marks=needs_compiler, id="graph-own-fixed"),
+]
+
+
+@pytest.mark.parametrize(("backend", "kind", "x_shape"), CASES)
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_a_network_of_ones_own_has_a_fast_path(backend, kind, x_shape, samples):
+    if samples != 2 and kind is OwnFixed:
+        pytest.skip("a fixed network has no samples")
+    found, expected = (train(kind(), name, samples, x_shape) for name in (backend, "reference"))
+    for (name, a), (_, b) in zip(
+        *(u.get_optimizer("main").target.namedparams() for u in (found, expected))
+    ):
+        numpy.testing.assert_allclose(a.array, b.array, 1e-10, 1e-10, name)
+    if samples > 1 and kind is not OwnFixed:
+        numpy.testing.assert_allclose(found.bernoulli.theta, expected.bernoulli.theta, 1e-12)
+        assert (found.bernoulli.theta != 0.5).any()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("kind", "x_shape"), [(Own, (8,)), (OwnDense, (3, 8, 8))])
+def test_the_graph_of_a_network_of_ones_own(kind, x_shape):
+    """The structures of the two backends differ, so the reference is given those of the graph."""
+    found = train(kind(), "graph", x_shape=x_shape, iterations=0)
+    expected = train(kind(), "reference", x_shape=x_shape, iterations=0)
+    iterator = expected.get_iterator("main")
+    for _ in range(4):
+        x, t = iterator.next()
+        found.update()
+        structures = found.captured.network.structures.astype(bool)
+        losses = expected.step(x, t, structures)
+        numpy.testing.assert_allclose(found.captured.losses, losses, 1e-9)
+    assert structures.any()
+    numpy.testing.assert_allclose(found.bernoulli.theta, expected.bernoulli.theta, 1e-12)
+
+
+def test_the_librarys_networks_keep_the_protocols():
+    masked, plain = links.MaskedMLP(8, (5,), 3), links.MLP(8, (5,), 3)
+    dense = links.DenseNet(7, 2)
+    fixed = links.FixedStructure(dense, numpy.ones(len(dense.costs)))
+    for link, searchable, layers, parts in (
+        (masked, True, True, False),
+        (plain, False, True, False),
+        (dense, True, False, True),
+        (fixed, False, False, True),
+    ):
+        assert isinstance(link, protocols.SearchableLink) == searchable
+        assert isinstance(link, protocols.FullyConnected) == layers
+        assert isinstance(link, protocols.DenselyConnected) == parts
+
+
+class TooFewBits(Own):
+    def __init__(self):
+        super().__init__()
+        self.costs = numpy.ones(8)
+
+
+class OtherOrder(Own):
+    def forward(self, x, structures):
+        return super().forward(x, structures[:, ::-1])
+
+
+class NoFit(Own):
+    def fast_layers(self):
+        return [self.a, self.c]
+
+
+class Refuses(Own):
+    def fast_layers(self):
+        raise ValueError("there is no fast path today")
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (TooFewBits, "a bit for each of the 9 hidden units, and TooFewBits has 8"),
+        (NoFit, "the layers of NoFit do not fit together"),
+        (Refuses, "no fast path today"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(kind, message):
+    with pytest.raises(ValueError, match=message):
+        train(kind(), "fast")
+    assert train(Refuses(), "auto").backend == "reference"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(OtherOrder, "a bit for each hidden unit in their order"), (NoFit, "do not fit together")],
+)
+def test_check_searchable_compares_the_layers(kind, message):
+    x = numpy.random.default_rng(0).random((4, 8))
+    report = testing.check_searchable(kind(), x, raise_error=False)
+    (finding,) = report.findings
+    assert finding.check == "fast_layers"
+    assert message in finding.message
+    assert "fast_layers" in testing.check_searchable(Own(), x).passed
+    report = testing.check_searchable(Refuses(), x)
+    assert any("no fast path today" in note for note in report.notes)
+
+
+def test_the_choice_is_logged(caplog):
+    with caplog.at_level("INFO", "chainer_sno.backends"):
+        updater = train(Refuses(), "auto", iterations=0)
+    (record,) = caplog.records
+    assert "Refuses with NesterovAG trains with the backend reference" in record.message
+    assert all(reason in record.message for reason in updater.refused.values())
+
+
+def test_the_reference_runs_none_of_the_kernels():
+    """Neither the distribution nor its random numbers know of any, on whatever device."""
+    for module in ("bernoulli", "uniforms", "updater", "functions", "links"):
+        found = importlib.import_module(f"chainer_sno.{module}")
+        text = str(vars(found))
+        assert "chainer_sno.cuda" not in text, module
