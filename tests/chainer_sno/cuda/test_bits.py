@@ -20,7 +20,7 @@ from tests.chainer_sno.cuda.test_updaters import captured, image_iterator, initi
 
 
 class Seen:
-    """What a consumer sees of the feature maps of one structure; see ``Inputs`` of dense.cu."""
+    """What a consumer sees of the feature maps of one structure; see ``Inputs`` of dense.cuh."""
 
     def __init__(self, g, s, features, mean=None, inv_std=None, gamma=None, beta=None):
         images, height, width = g[:3]
