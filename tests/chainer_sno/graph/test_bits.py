@@ -11,12 +11,12 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from chainer_sno.cuda import dense
-from chainer_sno.cuda.dense import _CHUNK, _READ, _SLICES, _STRIP, _STRIPS
+from chainer_sno.graph import dense
+from chainer_sno.graph.dense import _CHUNK, _READ, _SLICES, _STRIP, _STRIPS
 from chainer_sno.links import PlainDenseNet
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
-from tests.chainer_sno.cuda.test_updaters import captured, image_iterator, initialW
+from tests.chainer_sno.graph.test_updaters import captured, image_iterator, initialW
 
 
 class Seen:
