@@ -32,8 +32,8 @@ import numpy
 import chainer_sno
 from benchmarks import nvrtc
 from chainer_sno import chainer, links
-from chainer_sno.cuda import updaters
 from chainer_sno.cuda.kernels import _KERNEL, Kernels
+from chainer_sno.graph import updaters
 from reproduce import ReproduceError
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.compare import format_table
@@ -140,7 +140,7 @@ def updater_at(
         kind (type): of its kernels; by default such as cannot run.
 
     Returns:
-        chainer_sno.cuda.updaters.GraphStructureUpdater: the updater.
+        chainer_sno.graph.updaters.GraphStructureUpdater: the updater.
     """
     device = device or chainer.get_device("@numpy")
     rng = numpy.random.default_rng(0)
@@ -160,7 +160,7 @@ class Model:
     """The work of each launch of a captured DenseNet at given structures.
 
     Args:
-        updater (chainer_sno.cuda.updaters.GraphStructureUpdater): of :func:`updater_at`.
+        updater (chainer_sno.graph.updaters.GraphStructureUpdater): of :func:`updater_at`.
         structures (numpy.ndarray): bool, shape (samples, d).
         before (bool): the loads are waited for as in the kernels that were measured.
     """
@@ -505,7 +505,7 @@ def measure(captured, timed, structures):
     """Return the seconds of each launch on a device, launched alone, and what they belong to.
 
     Args:
-        captured (chainer_sno.cuda.iteration.Iteration): of an updater that has trained on the
+        captured (chainer_sno.graph.iteration.Iteration): of an updater that has trained on the
             device; afterwards its numbers are no training's.
         timed (callable): takes a function, returns its seconds.
         structures (callable): returns those of the last iteration, bool, on the host.

@@ -17,8 +17,8 @@ import threadpoolctl
 
 import chainer_sno
 from chainer_sno import chainer, complexity, extensions, links
-from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
 from chainer_sno.fast import FastStructureUpdater, FastUpdater
+from chainer_sno.graph.updaters import GraphStructureUpdater, GraphUpdater
 from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.experiments.connection_training import TEST_BATCH

@@ -21,7 +21,7 @@ BACKENDS = ("graph", "fast", "reference")
 #: Where the updaters of a backend are: the module, the updater of a distribution over structures
 #: and the one of a fixed network.
 _UPDATERS = {
-    "graph": ("chainer_sno.cuda.updaters", "GraphStructureUpdater", "GraphUpdater"),
+    "graph": ("chainer_sno.graph.updaters", "GraphStructureUpdater", "GraphUpdater"),
     "fast": ("chainer_sno.fast.updaters", "FastStructureUpdater", "FastUpdater"),
 }
 

@@ -1,7 +1,7 @@
-"""The fast path on a GPU: an iteration is one launch of a CUDA graph of hand-written kernels.
+"""CUDA kernels written by hand: their sources, and what compiles, launches and captures them.
 
-The kernels are in ``common.cuh`` (random numbers, sums), ``method.cu`` (structures, mini-batches,
-equation (7), the optimizer), ``mlp.cu`` and ``dense.cu``.  None of them needs cuBLAS, which CuPy
-does not let into a graph, or cuDNN.  :mod:`chainer_sno.cuda.updaters` trains with them; the plain
-:class:`chainer_sno.StructureUpdater` with CuPy's arrays is the reference.
+The kernels are in ``method.cu`` (structures, mini-batches, equation (7), the optimizer), ``mlp.cu``
+and ``dense_*.cu``; what they share is in ``common.cuh`` (random numbers, sums) and ``dense.cuh``.
+None of them needs cuBLAS, which CuPy does not let into a graph, or cuDNN.  Nothing here knows a
+network, an optimizer or an updater: :mod:`chainer_sno.graph` makes trainings of the kernels.
 """

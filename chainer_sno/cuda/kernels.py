@@ -19,6 +19,12 @@ THREADS = 256
 _KERNEL = re.compile(
     r'extern "C" __global__ void(?: __launch_bounds__\(\w+\))? (\w+)\(([^{]*)\)\s*\{'
 )
+#: The source files that belong together; a file uses what stands before it.
+_FILES = {
+    "method": ("method.cu",),
+    "mlp": ("mlp.cu",),
+    "dense": ("dense.cuh", "dense_forward.cu", "dense_normalisation.cu", "dense_backward.cu"),
+}
 _TYPES = {
     "int": numpy.int32,
     "word": numpy.uint32,
@@ -38,12 +44,12 @@ def source(*names: str) -> str:
     """Return the text of source files of this directory, ``common.cuh`` in front.
 
     Args:
-        names (str): file names without ``.cu``.
+        names (str): ``method``, ``mlp`` or ``dense``, each once.
 
     Returns:
         str: C++ for CUDA that includes nothing.
     """
-    files = ["common.cuh", *(f"{name}.cu" for name in names)]
+    files = ["common.cuh", *(file for name in names for file in _FILES[name])]
     return "\n".join((Path(__file__).parent / file).read_text() for file in files)
 
 
@@ -70,7 +76,7 @@ class Kernels:
     """The kernels of some source files, compiled for one dtype and launched on CuPy's device.
 
     Args:
-        names (sequence of str): of the files, as :func:`source` takes them.
+        names (sequence of str): as :func:`source` takes them.
         dtype (numpy.dtype): of the network, float32 or float64; ``real`` in the source.
         definitions (dict): more names and their values for the source.
 

@@ -12,7 +12,7 @@ from chainer_sno import chainer, complexity, links
 from chainer_sno.cuda.kernels import Launch
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
-from tests.chainer_sno.cuda.test_updaters import captured, dense_net, image_iterator
+from tests.chainer_sno.graph.test_updaters import captured, dense_net, image_iterator
 from tests.conftest import _has_gpu
 
 needs_nvrtc = pytest.mark.skipif(not nvrtc.is_there(), reason="needs NVRTC")

@@ -6,7 +6,7 @@ import pytest
 import benchmarks.__main__ as main
 from benchmarks import worker
 from chainer_sno import StructureUpdater
-from chainer_sno.cuda import updaters
+from chainer_sno.graph import updaters
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
 from tests.chainer_sno.fast.test_updaters import compare, structure_updater

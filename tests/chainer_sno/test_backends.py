@@ -168,13 +168,21 @@ def test_a_wrong_argument_is_the_references_to_refuse():
 @needs_numba
 def test_former_names_warn():
     from chainer_sno import fast
-    from chainer_sno.cuda import updaters
+    from chainer_sno.cuda import updaters as former
+    from chainer_sno.graph import updaters
 
     with pytest.warns(DeprecationWarning, match="FastStandardUpdater is called FastUpdater now"):
         assert fast.FastStandardUpdater is fast.FastUpdater
-    with pytest.warns(DeprecationWarning, match="CapturedUpdater is called GraphUpdater now"):
-        assert updaters.CapturedUpdater is updaters.GraphUpdater
-    with pytest.warns(DeprecationWarning, match="is called GraphStructureUpdater now"):
-        assert updaters.CapturedStructureUpdater is updaters.GraphStructureUpdater
+    for name, now in (
+        ("GraphUpdater", "GraphUpdater"),
+        ("GraphStructureUpdater", "GraphStructureUpdater"),
+        ("CapturedUpdater", "GraphUpdater"),
+        ("CapturedStructureUpdater", "GraphStructureUpdater"),
+    ):
+        message = f"cuda.updaters.{name} is called chainer_sno.graph.updaters.{now} now"
+        with pytest.warns(DeprecationWarning, match=message):
+            assert getattr(former, name) is getattr(updaters, now)
+    with pytest.raises(AttributeError, match="Kernels"):
+        _ = former.Kernels
     with pytest.raises(AttributeError, match="SlowUpdater"):
         _ = fast.SlowUpdater

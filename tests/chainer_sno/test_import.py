@@ -1,3 +1,6 @@
+import ast
+import collections
+import graphlib
 import os
 import subprocess
 import sys
@@ -6,6 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+import chainer_sno
 from chainer_sno import chainer
 
 ALONE = """
@@ -280,3 +284,37 @@ def test_multiprocess_iterator(method, place, tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert (found.returncode, found.stdout) == (0, "[0, 1, 2, 3, 4, 5]\n"), found.stderr
+
+
+def imports(text):
+    """Yield the names that a module imports from chainer_sno when it is imported itself."""
+    todo = [ast.parse(text)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "chainer_sno":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if not isinstance(node, ast.FunctionDef):
+            todo += ast.iter_child_nodes(node)
+
+
+def imported_parts():
+    """Return which parts of the library import which: its folders, and the modules beside them."""
+    root = Path(chainer_sno.__file__).parent
+    found = collections.defaultdict(set)
+    for path in root.rglob("*.py"):
+        part = path.relative_to(root).with_suffix("").parts[0]
+        names = imports(path.read_text())
+        found[part] |= {name.split(".")[1] for name in names} - {part}
+    found.pop("__init__")
+    return found
+
+
+def test_no_parts_import_each_other():
+    """Also not by a detour: graphlib names the circle."""
+    assert list(graphlib.TopologicalSorter(imported_parts()).static_order())
+
+
+def test_the_kernels_know_nothing_of_a_training():
+    parts = imported_parts()
+    assert parts["cuda"] == {"_import_chainer"}
+    assert {"cuda", "links", "updater"} <= parts["graph"]

@@ -9,10 +9,10 @@ import pytest
 from chainer_sno import chainer, links, pass_arrays
 from chainer_sno import extensions as own
 from chainer_sno.updater import StructureUpdater
-from tests.chainer_sno.cuda import test_updaters as cuda
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
 from tests.chainer_sno.fast import test_updaters as fast
+from tests.chainer_sno.graph import test_updaters as graph
 
 ITERATIONS = 30
 stock = chainer.training.extensions
@@ -21,16 +21,16 @@ stock = chainer.training.extensions
 def captured():
     """Train on the emulator of a GPU what :func:`captured_plain` trains."""
     platform = Emulator, chainer.get_device("@numpy")
-    return next(cuda.cases(platform))()
+    return next(graph.cases(platform))()
 
 
 def captured_plain():
-    link = links.MaskedMLP(*cuda.WIDTHS, initialW=cuda.initialW())
+    link = links.MaskedMLP(*graph.WIDTHS, initialW=graph.initialW())
     platform = None, chainer.get_device("@numpy")
     return StructureUpdater(
-        cuda.unit_iterator(platform),
-        cuda.optimizer_of(link),
-        cuda.bernoulli_of(link),
+        graph.unit_iterator(platform),
+        graph.optimizer_of(link),
+        graph.bernoulli_of(link),
         converter=pass_arrays,
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 import chainer_sno
 from chainer_sno import chainer, links, protocols, testing
-from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
+from chainer_sno.graph.updaters import GraphStructureUpdater, GraphUpdater
 from tests.chainer_sno.cuda.emulator import COMPILER, Emulator
 
 F, L = chainer.functions, chainer.links

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from chainer_sno.cuda import updaters
+from chainer_sno.graph import updaters
 from reproduce import ReproduceError, training
 from reproduce.experiments import connection_training
 from reproduce.experiments.connection_selection import ConnectionSelection

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.nvrtc import OF_CUPY, compile_kernels, is_there
 from chainer_sno import Bernoulli, chainer, ranking_utility
-from chainer_sno.cuda import dense, mlp
 from chainer_sno.cuda.kernels import Kernels, Launch, Program, signatures, source
+from chainer_sno.graph import dense, mlp
 from chainer_sno.links import PlainDenseNet
 from chainer_sno.uniforms import Stream, Uniforms, philox_uniforms
 from chainer_sno.utility import cumulative_utilities

@@ -11,16 +11,16 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from chainer_sno.cuda import dense
-from chainer_sno.cuda.dense import _CHUNK, _READ, _SLICES, _STRIP, _STRIPS
+from chainer_sno.graph import dense
+from chainer_sno.graph.dense import _CHUNK, _READ, _SLICES, _STRIP, _STRIPS
 from chainer_sno.links import PlainDenseNet
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
-from tests.chainer_sno.cuda.test_updaters import captured, image_iterator, initialW
+from tests.chainer_sno.graph.test_updaters import captured, image_iterator, initialW
 
 
 class Seen:
-    """What a consumer sees of the feature maps of one structure; see ``Inputs`` of dense.cu."""
+    """What a consumer sees of the feature maps of one structure; see ``Inputs`` of dense.cuh."""
 
     def __init__(self, g, s, features, mean=None, inv_std=None, gamma=None, beta=None):
         images, height, width = g[:3]

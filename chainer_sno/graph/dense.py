@@ -8,7 +8,7 @@ from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
 from chainer_sno.nesterov import DeviceRates, FlatParameters
 
-# Threads and channels at once, which dense.cu explains.
+# Threads and channels at once, which dense.cuh explains.
 _STRIPS, _STRIP, _READ, _GROUP, _SLICES, _CHUNK = 64, 4, 4, 8, 8, 2048
 # Blocks of a launch that keep a large GPU busy, about; sums are split until there are so many.
 _BLOCKS = 264
@@ -28,7 +28,7 @@ def _tile(width: int) -> tuple[int, int]:
 
 
 def definitions(link: Any, image_shape: tuple[int, int], dtype: Any) -> dict[str, int]:
-    """Return what ``dense.cu`` must know of a network when it is compiled.
+    """Return what the source of ``dense`` must know of a network when it is compiled.
 
     Args:
         link (chainer_sno.links.PlainDenseNet): the network.
@@ -161,7 +161,7 @@ class DenseNetwork:
     them, and those without work leave at once.
 
     Args:
-        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``dense.cu``, and of
+        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``dense``, and of
             :func:`definitions`.
         link (chainer_sno.links.PlainDenseNet): the network; its arrays are updated in place.
         optimizer (chainer.optimizers.NesterovAG): with no hook but WeightDecay.

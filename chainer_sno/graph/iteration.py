@@ -43,7 +43,7 @@ def _check_classes(labels: Array, classes: int) -> None:
 class Iteration:
     r"""An iteration of Algorithm 1, or of the training of a fixed network, as a program.
 
-    A network adds its kernels; see :class:`chainer_sno.cuda.mlp.MLPNetwork`.
+    A network adds its kernels; see :class:`chainer_sno.graph.mlp.MLPNetwork`.
 
     Args:
         kernels (chainer_sno.cuda.kernels.Kernels): with those of ``method.cu``.

@@ -7,9 +7,9 @@ import numpy
 import pytest
 
 from chainer_sno import ArrayIterator, Bernoulli, StructureUpdater, chainer, links, pass_arrays
-from chainer_sno.cuda import updaters
-from chainer_sno.cuda.dense import definitions
-from chainer_sno.cuda.updaters import GraphStructureUpdater, GraphUpdater
+from chainer_sno.graph import updaters
+from chainer_sno.graph.dense import definitions
+from chainer_sno.graph.updaters import GraphStructureUpdater, GraphUpdater
 from chainer_sno.uniforms import generator, philox_uniforms
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
 from tests.chainer_sno.cuda.conftest import GPU, needs_compiler
@@ -214,7 +214,10 @@ def test_mlp_and_its_dropout(platform, dtype, ratio, monkeypatch):
         expected.update()
     compare(found, expected, dtype)
     if ratio:
-        drawn = philox_uniforms(numpy, found.get_optimizer("main").target.uniforms.key, 72, 8, 60) >= ratio
+        drawn = (
+            philox_uniforms(numpy, found.get_optimizer("main").target.uniforms.key, 72, 8, 60)
+            >= ratio
+        )
         numpy.testing.assert_array_equal(TO_CPU(network.structures), 2.0 * drawn)
 
 

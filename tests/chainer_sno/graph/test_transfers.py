@@ -16,9 +16,9 @@ import pytest
 import chainer_sno
 import reproduce
 from chainer_sno import ArrayIterator, StructureUpdater, chainer, links, pass_arrays
-from tests.chainer_sno.cuda import test_updaters
 from tests.chainer_sno.cuda.conftest import needs_compiler
 from tests.chainer_sno.cuda.emulator import Emulator
+from tests.chainer_sno.graph import test_updaters
 
 ROOTS = tuple(str(Path(package.__file__).parent) for package in (chainer_sno, reproduce))
 #: Methods of arrays, and functions, that need a value on the host.

@@ -1,0 +1,298 @@
+"""Updaters of Chainer's trainer whose iteration is one launch of a CUDA graph."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy
+
+from chainer_sno._import_chainer import chainer
+from chainer_sno.accelerated import (
+    Accelerated,
+    check_fully_connected,
+    check_hooks,
+    check_loss,
+    layers_of,
+)
+from chainer_sno.cuda.kernels import Kernels
+from chainer_sno.graph import dense, mlp
+from chainer_sno.graph.iteration import Iteration
+from chainer_sno.protocols import DenselyConnected
+from chainer_sno.updater import StructureUpdater
+
+
+def _mlp(
+    layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
+) -> Any:
+    dtype = layers[0].W.dtype
+    kernels = make_kernels(("method", "mlp"), dtype, mlp.definitions(dtype))
+    network = mlp.MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
+    return kernels, network
+
+
+def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1) -> Any:
+    shape = iterator.arrays[0].shape[2:]
+    link.check(iterator.arrays[0], link.costs[None])
+    dtype = link.stem.W.dtype
+    kernels = make_kernels(("method", "dense"), dtype, dense.definitions(link, shape, dtype))
+    network = dense.DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
+    return kernels, network
+
+
+def _is_dense(link: Any, structured: bool) -> bool:
+    """Return whether a network is a DenseNet, with structures or without.
+
+    Raises:
+        ValueError: it is neither this nor fully connected.
+    """
+    if isinstance(link, DenselyConnected) and hasattr(link, "costs") == structured:
+        return True
+    kinds = "a MaskedMLP or a DenseNet" if structured else "an MLP or a fixed DenseNet"
+    try:
+        check_fully_connected(link, structured)
+    except ValueError as error:
+        raise ValueError(
+            f"the GPU's fast path trains {kinds}, or a link like one of them that has fast_layers "
+            f"or dense_parts, not {type(link).__name__}: use the plain updater"
+        ) from error
+    return False
+
+
+def _check_parts(link: Any, structured: bool) -> None:
+    """Check that a network is one that the kernels know, as it is now.
+
+    Raises:
+        ValueError: it is another, or it computes something else.
+    """
+    if _is_dense(link, structured):
+        link.dense_parts()
+    else:
+        layers_of(link)
+
+
+class _Watched:
+    """Something that is part of a captured iteration, and that somebody could replace or change.
+
+    Args:
+        name (str): what it is.
+        find (callable): returns it as it is now: an object, or a number.
+    """
+
+    def __init__(self, name: str, find: Callable[[], Any]) -> None:
+        self.name, self.find = name, find
+        self.captured = find()
+
+    def check(self) -> None:
+        """Check that it is what it was.
+
+        Raises:
+            ValueError: it is another.
+        """
+        found, captured = self.find(), self.captured
+        if found is captured:
+            return
+        if not isinstance(found, (int, float)) or not isinstance(captured, (int, float)):
+            raise ValueError(
+                f"{self.name} was replaced, and the captured iteration has the former one: make a "
+                "new updater"
+            )
+        if found != captured:
+            raise ValueError(
+                f"{self.name} is {found} now and {captured} in the captured iteration: make a new "
+                "updater after changing it"
+            )
+
+
+def _watched(owner: Any, prefix: str, *names: str) -> Iterator[_Watched]:
+    for name in names:
+        yield _Watched(f"{prefix}{name}", lambda name=name: getattr(owner, name))  # type: ignore[misc]
+
+
+def _watched_network(optimizer: Any) -> Iterator[_Watched]:
+    """Yield what an iteration has of a network and its optimizer."""
+    yield from _watched(optimizer, "the optimizer's ", "target")
+    target = optimizer.target
+    # Dropout, and the link of a fixed structure.
+    names = "dropout_ratio", "uniforms", "link"
+    yield from _watched(target, "/: ", *(name for name in names if hasattr(target, name)))
+    for name, link in target.namedlinks():
+        if isinstance(link, chainer.links.BatchNormalization):
+            yield from _watched(link, f"{name}: ", "decay", "eps", "avg_mean", "avg_var")
+    for name, parameter in target.namedparams():
+        rule = parameter.update_rule
+        yield from _watched(parameter, f"{name}: ", "array")
+        yield _Watched(f"{name}: the velocity", lambda rule=rule: (rule.state or {}).get("v"))  # type: ignore[misc]
+
+
+class _Captured(Accelerated):
+    """What the two updaters share: they run an iteration, and look at it when they are asked to."""
+
+    captured: Iteration
+    auto_new_epoch: bool
+    get_iterator: Callable[[str], Any]
+    _watched: list[_Watched]
+    _parameters: list[Any]
+
+    def _check_link(self, link: Any) -> None:
+        """Check that the kernels compute what a link does, as it is now."""
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        """Keep what the iteration was captured with."""
+        optimizer, iterator = self.get_optimizer("main"), self.get_iterator("main")
+        names = "arrays", "batch_size", "divisor", "seed", "shuffle"
+        self._watched = [
+            *_watched_network(optimizer),
+            *_watched(iterator, "the iterator's ", *names),
+        ]
+        self._parameters = [*optimizer.target.params()]
+
+    def _check(self) -> None:
+        """Check that all that is captured is as it was.
+
+        Raises:
+            ValueError: something was replaced or changed.
+        """
+        self.check_trainer()
+        for watched in self._watched:
+            watched.check()
+        target = self.get_optimizer("main").target
+        self._check_link(target)
+        check_hooks(target)
+        parameters = [*target.params()]
+        if len(parameters) != len(self._parameters) or any(
+            a is not b for a, b in zip(parameters, self._parameters)
+        ):
+            raise ValueError("the network has other parameters now: make a new updater")
+
+    def update_core(self) -> None:
+        """Do one iteration; nothing waits for it."""
+        self._check()
+        optimizer = self.get_optimizer("main")
+        self.captured.run()
+        optimizer.t += 1
+        for parameter in self._parameters:
+            parameter.update_rule.t = optimizer.t
+        if self.auto_new_epoch and self.get_iterator("main").is_new_epoch:
+            optimizer.new_epoch(auto=True)
+
+    def synchronise(self) -> None:
+        """Wait for the device, and report ``loss``, the mean since the last time."""
+        chainer.report({"loss": self.captured.take_loss()}, self.get_optimizer("main").target)
+
+    def serialize(self, serializer: Any) -> None:
+        """Save or load everything that the training needs to continue."""
+        super().serialize(serializer)  # type: ignore[misc]
+        self.captured.serialize(serializer["captured"])
+
+
+def _check_device(link: Any, make_kernels: Any) -> None:
+    """Check that a network is where kernels can reach it; the tests' kernels run on a CPU.
+
+    Raises:
+        ValueError: it is on a CPU.
+    """
+    if link.xp is numpy and getattr(make_kernels, "xp", None) is not numpy:
+        raise ValueError(
+            "the GPU's fast path needs the network and the data on a GPU: move them with "
+            "to_device, or use the plain updater"
+        )
+
+
+class GraphStructureUpdater(_Captured, StructureUpdater):
+    r"""Algorithm 1 on a GPU, an iteration at a launch.
+
+    The data, the parameters and the structures stay on the device, where structures are drawn,
+    mini-batches cut, :math:`\theta` moved and the optimizer's step done; the host waits once an
+    epoch, when the losses are asked for.  Extend the trainer with
+    :class:`chainer_sno.extensions.Synchronise`, which reports them.
+
+    The arithmetic is that of :class:`chainer_sno.StructureUpdater` with the softmax cross entropy,
+    Chainer's NesterovAG and WeightDecay, up to rounding.
+
+    Args:
+        iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
+        optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay; its target
+            is a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs are not under
+            selection, a :class:`chainer_sno.links.PlainDenseNet`, or another searchable link that
+            is :class:`chainer_sno.protocols.FullyConnected` or
+            :class:`chainer_sno.protocols.DenselyConnected`; on the device.
+        bernoulli (chainer_sno.Bernoulli): the distribution, on the device.
+        samples (int): :math:`\lambda`, at most 256.
+        make_kernels (callable): makes what launches the kernels;
+            :class:`chainer_sno.cuda.kernels.Kernels` by default.
+
+    Raises:
+        ValueError: an argument is not as above, or too large for the kernels.
+    """
+
+    def __init__(
+        self,
+        iterator: Any,
+        optimizer: Any,
+        bernoulli: Any,
+        samples: int = 2,
+        make_kernels: Any = None,
+    ) -> None:
+        super().__init__(iterator, optimizer, bernoulli, samples)
+        link = optimizer.target
+        arguments = optimizer, iterator, make_kernels or Kernels, samples
+        self._check_link(link)
+        _check_device(link, arguments[2])
+        if _is_dense(link, structured=True):
+            kernels, network = _dense(link.dense_parts(), *arguments)
+        else:
+            kernels, network = _mlp(layers_of(link), *arguments)
+        self.captured = Iteration(kernels, iterator, network, bernoulli)
+        self._watch()
+        self._watched += [
+            *_watched(bernoulli, "the distribution's ", "theta", "epsilon0", "eta", "uniforms"),
+            *_watched(self, "the updater's ", "samples", "bernoulli"),
+        ]
+
+    def _check_link(self, link: Any) -> None:
+        _check_parts(link, structured=True)
+        check_loss(self.loss_func)
+
+
+class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
+    """The training of a network of fixed structure on a GPU, an iteration at a launch.
+
+    See :class:`GraphStructureUpdater`.
+
+    Args:
+        iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
+        optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`
+            with ReLU, with or without Dropout, a :class:`chainer_sno.links.FixedStructure` of a
+            DenseNet, or another link of fixed structure that keeps one of those protocols; on the
+            device.
+        make_kernels (callable): makes what launches the kernels;
+            :class:`chainer_sno.cuda.kernels.Kernels` by default.
+
+    Raises:
+        ValueError: an argument is not as above, or too large for the kernels.
+    """
+
+    def __init__(self, iterator: Any, optimizer: Any, make_kernels: Any = None) -> None:
+        super().__init__(iterator, optimizer)
+        link = optimizer.target
+        arguments = optimizer, iterator, make_kernels or Kernels
+        self._check_link(link)
+        _check_device(link, arguments[2])
+        if _is_dense(link, structured=False):
+            kernels, network = _dense(link.dense_parts(), *arguments)
+        else:
+            drops = getattr(link, "dropout_ratio", 0)
+            dropout = (drops, link.uniforms) if drops else None
+            kernels, network = _mlp(layers_of(link), *arguments, selected=False, dropout=dropout)
+        self.captured = Iteration(kernels, iterator, network)
+        self._watch()
+
+    def _check_link(self, link: Any) -> None:
+        _check_parts(link, structured=False)
+
+    def update_core(self) -> None:
+        """Do one iteration; nothing waits for it."""
+        structure = getattr(self.get_optimizer("main").target, "structure", None)
+        if structure is not None:
+            self.captured.network.structures[...] = structure
+        super().update_core()
