@@ -8,7 +8,16 @@ Bernoulli distribution over structures, with a penalty that limits the size of t
 """
 
 from chainer_sno._import_chainer import chainer as chainer  # isort: skip  (must come first)
-from chainer_sno import complexity, extensions, functions, links, plots, prediction, testing
+from chainer_sno import (
+    complexity,
+    extensions,
+    functions,
+    links,
+    plots,
+    prediction,
+    protocols,
+    testing,
+)
 from chainer_sno.backends import make_updater
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.compact import compact
@@ -41,6 +50,7 @@ __all__ = [
     "pass_arrays",
     "plots",
     "prediction",
+    "protocols",
     "ranking_utility",
     "save_compact",
     "save_onnx",

@@ -138,7 +138,8 @@ class ArrayIterator(chainer.dataset.Iterator):
             program (chainer_sno.cuda.kernels.Program): to which it is added.
             progress (array): where the training stands, see ``method.cu``.
             orders (array): int32 of shape (2, n), the orders of the even and the odd epoch.
-            x (array): where the examples go, shape (batch_size, ...), of the program's dtype.
+            x (array): where the examples go, of the program's dtype: shape (batch_size, size), or
+                channel by channel (channels, batch_size, height, width).
             t (array): where the targets go, int32, shape (batch_size,).
 
         Raises:
@@ -147,11 +148,15 @@ class ArrayIterator(chainer.dataset.Iterator):
         """
         data, labels = self._pair()
         names = {numpy.dtype(numpy.uint8): "take_bytes", program.kernels.dtype: "take_reals"}
-        if data.dtype not in names or x.size != self.batch_size * (data.size // self.size):
+        by_channel = x.ndim == 4
+        takes = (x.shape[0], *x.shape[2:]) if by_channel else x.shape[1:]
+        fits = data.shape[1:] == takes or (not by_channel and data[0].size == x.shape[1])
+        if data.dtype not in names or not fits:
             raise ValueError(
                 f"examples of {data.dtype} and shape {data.shape[1:]} do not fit a network of "
-                f"{x.dtype} that takes {x.shape[1:]}"
+                f"{x.dtype} that takes {takes}"
             )
+        channels = x.shape[0] if by_channel else 1
         program.each(
             names[data.dtype],
             x.size,
@@ -161,7 +166,8 @@ class ArrayIterator(chainer.dataset.Iterator):
             data,
             labels,
             self.batch_size,
-            data.size // self.size,
+            channels,
+            data.size // (self.size * channels),
             self.divisor or 1,
             x,
             t,

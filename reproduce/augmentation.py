@@ -104,9 +104,18 @@ class ImageIterator(ArrayIterator):
             progress (array): where the training stands.
             orders (array): of the even and the odd epoch.
             t (array): where the classes go, as in :class:`chainer_sno.ArrayIterator`.
-            x (array): where the images go, shape (channels, N * height * width).
+            x (array): where the images go, shape (channels, N, height, width).
+
+        Raises:
+            ValueError: the network takes other images.
         """
         images, labels = self._pair()
+        channels, *sides = images.shape[1:]
+        if x.shape != (channels, self.batch_size, *sides):
+            raise ValueError(
+                f"images of shape {images.shape[1:]} do not fit a network that takes mini-batches "
+                f"of shape {x.shape}"
+            )
         mean, std = (a.reshape(-1) for a in (self.standardise.mean, self.standardise.std))
         augmented = self.augmentation is not None
         program.each(

@@ -46,30 +46,31 @@ __device__ int example(const Progress *progress, const int *orders, int examples
 template <class T>
 __device__ void take(
     const Progress *progress, const int *orders, int examples, const T *data, const int *labels,
-    int n, int size, real divisor, real *x, int *t)
+    int n, int channels, int pixels, real divisor, real *x, int *t)
 {
-    const int e = blockIdx.x * blockDim.x + threadIdx.x;
-    if (e >= n * size)
+    const long long e = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (e >= (long long)channels * n * pixels)
         return;
-    const int from = example(progress, orders, examples, e / size);
-    x[e] = (real)data[(long long)from * size + e % size] / divisor;
-    if (e % size == 0)
-        t[e / size] = labels[from];
+    const int channel = (int)(e / ((long long)n * pixels)), j = (int)(e / pixels % n);
+    const int pixel = (int)(e % pixels), from = example(progress, orders, examples, j);
+    x[e] = (real)data[((long long)from * channels + channel) * pixels + pixel] / divisor;
+    if (channel == 0 && pixel == 0)
+        t[j] = labels[from];
 }
 
-// A mini-batch of bytes or of numbers, divided by a number: x[j, :] and t[j].
+// A mini-batch of bytes or of numbers, divided by a number: x[channel, j, :] and t[j].
 extern "C" __global__ void take_bytes(
     const Progress *progress, const int *orders, int examples, const unsigned char *data,
-    const int *labels, int n, int size, real divisor, real *x, int *t)
+    const int *labels, int n, int channels, int pixels, real divisor, real *x, int *t)
 {
-    take(progress, orders, examples, data, labels, n, size, divisor, x, t);
+    take(progress, orders, examples, data, labels, n, channels, pixels, divisor, x, t);
 }
 
 extern "C" __global__ void take_reals(
     const Progress *progress, const int *orders, int examples, const real *data, const int *labels,
-    int n, int size, real divisor, real *x, int *t)
+    int n, int channels, int pixels, real divisor, real *x, int *t)
 {
-    take(progress, orders, examples, data, labels, n, size, divisor, x, t);
+    take(progress, orders, examples, data, labels, n, channels, pixels, divisor, x, t);
 }
 
 // A mini-batch of images of section 4.2: standardised, padded with zeros, cropped and flipped.

@@ -197,7 +197,7 @@ class DenseNetwork:
         self.flat = FlatParameters(list(link.params()), xp)
         bits = len(link.costs)
         height, width = image_shape
-        self.x = xp.zeros((link.in_channels, batch_size * height * width), dtype)
+        self.x = xp.zeros((link.in_channels, batch_size, height, width), dtype)
         self.structures = xp.zeros((samples, bits), dtype)
         self.row_losses = xp.zeros((samples, batch_size))
         self.gy = xp.zeros((samples * batch_size, link.classes), dtype)

@@ -317,4 +317,4 @@ def test_no_parts_import_each_other():
 def test_the_kernels_know_nothing_of_a_training():
     parts = imported_parts()
     assert parts["cuda"] == {"_import_chainer"}
-    assert {"cuda", "links", "updater"} <= parts["graph"]
+    assert {"cuda", "protocols", "updater"} <= parts["graph"]

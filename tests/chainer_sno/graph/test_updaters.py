@@ -404,6 +404,12 @@ def test_images_too_wide_for_the_kernels_are_refused():
         definitions(links.PlainDenseNet(growth_rate=64), (32, 32), "f")
 
 
+def test_images_that_are_augmented_do_not_fit_a_fully_connected_network(platform):
+    iterator = image_iterator((8, 8), platform[1])
+    with pytest.raises(ValueError, match="do not fit a network"):
+        captured(platform, links.MaskedMLP(3 * 8 * 8, (5,), 5), iterator)
+
+
 def test_other_networks_are_refused(platform):
     class Other(chainer.Chain):
         costs = numpy.ones(3)
