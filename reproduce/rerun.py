@@ -1,10 +1,13 @@
 """A record trained again from its own settings, to see that it gives the same bits."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from reproduce import Interrupted, ReproduceError, experiments, record, run
+from reproduce._types import Record, StrPath
 from reproduce.compare import format_table
 from reproduce.experiments import from_dict
 
@@ -21,6 +24,9 @@ ROUNDING = 0.01
 #: Of the machine and the versions, what leaves the rounding as it is.
 _SAME_ROUNDING = ("commit", "processor", "cores", "system", "device", "chainer_sno", "python")
 
+#: Name, value in the record and value here of what differs.
+Rows: TypeAlias = list[tuple[str, Any, Any]]
+
 
 class Judge:
     """Holds the epochs of a training against those of a record.
@@ -35,13 +41,13 @@ class Judge:
             and the one found here.  What only the new log has is not looked at.
     """
 
-    def __init__(self, log, epochs):
+    def __init__(self, log: Mapping[str, Sequence[Any]], epochs: int) -> None:
         self.log = log
         self.epochs = epochs
         self.held = 0
-        self.rows = []
+        self.rows: Rows = []
 
-    def __call__(self, log):
+    def __call__(self, log: Sequence[Mapping[str, Any]]) -> bool:
         """Hold the epochs that are new in a log of LogReport; return whether that is enough."""
         for entry in log[self.held : self.epochs]:
             new = {name: column[0] for name, column in record.columns([entry]).items()}
@@ -53,24 +59,24 @@ class Judge:
         return bool(self.rows) or self.held == self.epochs
 
 
-def _differences(old, new):
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Rows:
     """Return the name, the old and the new value of what is not the same to the bit."""
-    return [[name, value, new.get(name)] for name, value in old.items() if new.get(name) != value]
+    return [(name, value, new.get(name)) for name, value in old.items() if new.get(name) != value]
 
 
-def _cells(name, old, new):
+def _cells(name: str, old: object, new: object) -> list[str]:
     """Return a row of a table; long values are shown from where they begin to differ."""
     old, new = str(old), str(new)
     first = len(commonprefix([old, new])) if max(len(old), len(new)) > WIDTH else 0
 
-    def clip(text):
+    def clip(text: str) -> str:
         start = "..." if first else ""
         return f"{start}{text[first : first + WIDTH]}{'...' * (len(text) > first + WIDTH)}"
 
     return [name, clip(old), clip(new)]
 
 
-def _print_table(title, rows):
+def _print_table(title: str, rows: Rows) -> None:
     """Print what differs, the record's value beside the one found here, and how far it is off."""
     print(title)
     cells = [_cells(*row) for row in rows]
@@ -84,20 +90,20 @@ def _print_table(title, rows):
         print(format_table(["", "record", "here"], cells))
 
 
-def _relative(old, new):
+def _relative(old: Any, new: Any) -> float | None:
     """Return the difference of two numbers as a part of the old one; None of anything else."""
     if not all(isinstance(value, int | float) for value in (old, new)) or old == 0:
         return None
     return abs(new - old) / abs(old)
 
 
-def _other_rounding(old, now):
+def _other_rounding(old: Record, now: Record) -> list[str]:
     """Return the names of what differs in two machines and versions and changes the rounding."""
     rows = [row for part in now for row in _differences(old[part], now[part])]
     return [name for name, *_ in rows if name not in _SAME_ROUNDING]
 
 
-def explain(rows, rounding):
+def explain(rows: Rows, rounding: Sequence[str]) -> str:
     """Return sentences that say whether a difference in an epoch is more than rounding.
 
     Args:
@@ -129,7 +135,7 @@ def explain(rows, rounding):
     )
 
 
-def suggest(path, now, where):
+def suggest(path: StrPath, now: Record, where: Any) -> Path | None:
     """Return the quickest record beside another that this machine repeats to the bit.
 
     Args:
@@ -154,7 +160,14 @@ def suggest(path, now, where):
     return Path(path).parent / f"{min(found)[1]}.json" if found else None
 
 
-def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False):
+def rerun(
+    path: StrPath,
+    epochs: int | None = None,
+    out: StrPath = "runs",
+    device: int | None = None,
+    data_dir: StrPath | None = None,
+    quiet: bool = False,
+) -> int:
     """Train a record's settings again, hold every epoch against it, and print the outcome.
 
     The first epochs of a training at the paper's schedule are the same whether it is trained to

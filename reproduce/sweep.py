@@ -16,15 +16,21 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, NoReturn
 
 import rich.console
 import rich.live
 import rich.text
 
 from reproduce import ROOT, Locked, ReproduceError, data, locks, marks, status
+from reproduce._types import StrPath
 from reproduce.experiments import from_dict
+from reproduce.experiments.base import Experiment
 from reproduce.files import check_name, make_writable
-from reproduce.settings import flag
+from reproduce.settings import Settings, flag
 from reproduce.signals import listening
 
 #: Seconds between looks at the processes.
@@ -37,7 +43,14 @@ ATTEMPTS = 20
 ANSWER = 20
 
 
-def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
+def grid(
+    experiment: Experiment,
+    schedule: str,
+    seeds: Iterable[int],
+    methods: Sequence[str] | None = None,
+    varied: Mapping[str, Sequence[Any]] | None = None,
+    **values: Any,
+) -> list[Settings]:
     """Return the runs of an experiment, a complete trial before the next.
 
     Args:
@@ -57,8 +70,9 @@ def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
         if value is not None:
             kind.options()[name].check(flag(name), value)
     grid_of = experiment.grid(values)
+    method_of = kind.varied()
     for name, chosen in (varied or {}).items():
-        grid_of[kind.varied()[name]] = [{name: value} for value in chosen]
+        grid_of[method_of[name]] = [{name: value} for value in chosen]
     runs = [
         kind.at(schedule, method=method, seed=seed, **setting, **values)
         for seed in seeds
@@ -68,7 +82,14 @@ def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
     return list(dict.fromkeys(runs))  # two texts may name one value, and two widths one rounding
 
 
-def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
+def command(
+    run: Settings,
+    out: StrPath,
+    data_dir: StrPath | None = None,
+    device: int = -1,
+    wait: float = 1,
+    threads: int = 1,
+) -> list[str]:
     """Return the command that trains a run for this process and stops with it."""
     options = [f"--out={out}", f"--device={device}", f"--parent={os.getpid()}", f"--wait={wait}"]
     if threads != 1:
@@ -78,7 +99,7 @@ def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
     return [sys.executable, "-m", "reproduce", "run", *run.as_arguments(), "--quiet", *options]
 
 
-def _temporary_file(directory):
+def _temporary_file(directory: Path) -> IO[bytes]:
     """Return a file that is deleted when closed; in a directory only if no other place works."""
     try:
         return tempfile.TemporaryFile()
@@ -89,7 +110,15 @@ def _temporary_file(directory):
 class _Process:
     """A training in a process of its own, which ends when this one does."""
 
-    def __init__(self, run, out, data_dir, device, wait=1, threads=1):
+    def __init__(
+        self,
+        run: Settings,
+        out: Path,
+        data_dir: StrPath | None,
+        device: int,
+        wait: float = 1,
+        threads: int = 1,
+    ) -> None:
         self.run = run
         self.directory = out / run.name
         self.device = device
@@ -104,11 +133,11 @@ class _Process:
             env={**os.environ, "PYTHONPATH": path},
         )
 
-    def has_ended(self):
+    def has_ended(self) -> bool:
         """Return whether the process has ended."""
         return self.process.poll() is not None
 
-    def failure(self):
+    def failure(self) -> str | None:
         """Return why a process that has ended did not finish its run; None if it did.
 
         Raises:
@@ -137,10 +166,10 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _stopping(running):
+def _stopping(running: Iterable[_Process]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
 
-    def stop(number, frame):
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
     try:
@@ -157,36 +186,36 @@ def _stopping(running):
 class _View:
     """A live view on a terminal; elsewhere a line whenever a run ends."""
 
-    def __init__(self, out, runs, jobs):
+    def __init__(self, out: Path, runs: Sequence[Settings], jobs: int | None) -> None:
         self.out = out
         self.runs = runs
         self.jobs = jobs
-        self.told = set()
+        self.told: set[str] = set()
         self.console = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "_View":
         if self.is_live:
             self.live.start()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.is_live:
             self.live.stop()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Show the state of the runs."""
         if self.is_live:
             states = [status.state(self.out, run) for run in self.runs]
             text = "\n".join(status.lines(states, self.jobs))
             self.live.update(rich.text.Text(text), refresh=True)
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(rich.text.Text(text))
 
-    def say_waiting(self, runs):
+    def say_waiting(self, runs: Iterable[Settings]) -> None:
         """Print the runs that the sweep waits for, each of them once."""
         names = [run.name for run in runs if run.name not in self.told]
         if names:
@@ -198,14 +227,16 @@ class _View:
         self.told.update(names)
 
 
-def _announce(view, run, failure):
+def _announce(view: _View, run: Settings, failure: str | None) -> None:
     """Print that a run has ended, and how many are finished."""
     finished = sum(os.path.exists(view.out / f"{other.name}.json") for other in view.runs)
     said = "is finished" if failure is None else f"failed: {failure}"
     view.say(f"{run.name} {said} ({finished} of {len(view.runs)} finished)")
 
 
-def _to_train(out, runs, retry_failed):
+def _to_train(
+    out: Path, runs: Iterable[Settings], retry_failed: bool
+) -> tuple[list[Settings], dict[str, str]]:
     """Return the runs to train and, by name, the reason why each of the others is not repeated."""
     waiting, failures = [], {}
     for run in runs:
@@ -217,7 +248,7 @@ def _to_train(out, runs, retry_failed):
     return waiting, failures
 
 
-def check_threads(runs, threads):
+def check_threads(runs: Iterable[Settings], threads: int) -> None:
     """Check that trainings can have so many threads each.
 
     Raises:
@@ -232,15 +263,15 @@ def check_threads(runs, threads):
 
 
 def run_all(
-    runs,
-    out,
-    jobs=2,
-    data_dir=None,
-    devices=(-1,),
-    retry_failed=False,
-    scheduler=None,
-    threads=1,
-):
+    runs: Sequence[Settings],
+    out: StrPath,
+    jobs: int = 2,
+    data_dir: StrPath | None = None,
+    devices: Sequence[int] = (-1,),
+    retry_failed: bool = False,
+    scheduler: str | None = None,
+    threads: int = 1,
+) -> dict[str, str]:
     """Train every run that is not finished, several at a time.
 
     Finished runs are skipped, interrupted ones continue, and a failed run does not affect the
@@ -289,14 +320,16 @@ def run_all(
     return {**failures, **found}
 
 
-def _warn(text):
+def _warn(text: str) -> None:
     """Print a line on stderr, apart from the result."""
     print(f"reproduce: {text}", file=sys.stderr)
 
 
-def _warn_of_cores(jobs, threads):
+def _warn_of_cores(jobs: int, threads: int) -> None:
     """Warn if more threads would compute at once than there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     if jobs * threads > cores:
         _warn(
             f"{jobs} jobs of {threads} thread{'s' * (threads > 1)} are more than the "
@@ -304,10 +337,19 @@ def _warn_of_cores(jobs, threads):
         )
 
 
-def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
+def _on_this_machine(
+    waiting: list[Settings],
+    runs: Sequence[Settings],
+    out: Path,
+    jobs: int,
+    data_dir: StrPath | None,
+    devices: Sequence[int],
+    threads: int,
+) -> dict[str, str]:
     """Train runs in processes; return the failures by name."""
     free = [devices[i % len(devices)] for i in range(jobs)]
-    running, failures = [], {}
+    running: list[_Process] = []
+    failures = {}
     with _View(out, runs, jobs) as view, _stopping(running):
         while waiting or running:
             # A run that another process trains is tried again when the others have begun.
@@ -335,7 +377,14 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
     return failures
 
 
-def train_on_worker(settings, out, data_dir, device, stop, threads=1):
+def train_on_worker(
+    settings: dict[str, Any],
+    out: str,
+    data_dir: str | None,
+    device: int,
+    stop: str,
+    threads: int = 1,
+) -> str | None:
     """Train a run in a process of its own; this is what a worker of a cluster executes.
 
     The process ends with the worker.  If a dying process still holds the run, this one waits.
@@ -366,7 +415,7 @@ def train_on_worker(settings, out, data_dir, device, stop, threads=1):
     return job.failure()
 
 
-def _ask(scheduler):
+def _ask(scheduler: str) -> None:
     """Ask a scheduler to identify itself; a client would wait for ever for another service.
 
     Raises:
@@ -374,13 +423,13 @@ def _ask(scheduler):
     """
     import distributed
 
-    async def identity():
+    async def identity() -> dict[str, Any]:
         arguments = distributed.security.Security().get_connection_args("client")
         remote = distributed.rpc(scheduler, timeout=ANSWER, connection_args=arguments)
         async with remote:
             return await remote.identity()
 
-    async def in_time():
+    async def in_time() -> dict[str, Any]:
         # Not wait_for, which would wait for the end of what does not listen.
         task = asyncio.ensure_future(identity())
         done, _ = await asyncio.wait([task], timeout=ANSWER)
@@ -394,7 +443,7 @@ def _ask(scheduler):
         raise ValueError(f"a {kind} answers there")
 
 
-def _wait_until_released(out, runs):
+def _wait_until_released(out: Path, runs: Iterable[Settings]) -> bool:
     """Wait until no process trains any of some runs; return whether that came true."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until:
@@ -404,7 +453,15 @@ def _wait_until_released(out, runs):
     return False
 
 
-def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
+def _on_cluster(
+    waiting: list[Settings],
+    runs: Sequence[Settings],
+    out: Path,
+    data_dir: StrPath | None,
+    devices: Sequence[int],
+    scheduler: str,
+    threads: int,
+) -> dict[str, str]:
     """Train runs on a dask.distributed cluster; return the failures by name."""
     try:
         import distributed
@@ -422,7 +479,7 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
             "give the address that it prints"
         ) from error
 
-    def submit(run, device):
+    def submit(run: Settings, device: int) -> Any:
         return client.submit(
             train_on_worker,
             run.as_dict(),
@@ -437,7 +494,8 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
 
     # A directory is what this process and the workers share; a file in it reaches all of them.
     stop = out / f".stop-{uuid.uuid4().hex}"
-    failures, attempts = {}, {}
+    failures: dict[str, str] = {}
+    attempts: dict[Settings, int] = {}
     with client, _View(out, runs, None) as view, _stopping(()):
         tasks = {
             submit(run, devices[i % len(devices)]): (run, devices[i % len(devices)])
