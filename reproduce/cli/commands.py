@@ -7,23 +7,25 @@ import dataclasses
 import json
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from reproduce import ReproduceError, experiments
-from reproduce.settings import flag, fraction_of_paper, parse_epsilon0
+from reproduce._types import Record
+from reproduce.settings import Settings, flag, fraction_of_paper, parse_epsilon0
 
 #: Where the committed records lie.
 RUNS = "results/runs"
 
 
-def data(arguments):
+def data(arguments: Namespace) -> None:
     """Fetch a data set."""
     from reproduce import data
 
     data.fetch(arguments.dataset, arguments.data_dir, arguments.source)
 
 
-def sweep(arguments):
+def sweep(arguments: Namespace) -> int:
     """Train many runs, or print their cost."""
     experiment = experiments.get(arguments.experiment)
     kind = experiment.settings
@@ -87,7 +89,7 @@ def sweep(arguments):
     return quick.report_failures(failures)
 
 
-def status(arguments):
+def status(arguments: Namespace) -> None:
     """Print the state of the runs of a directory."""
     from reproduce import status
 
@@ -101,7 +103,7 @@ def status(arguments):
         print(f"reproduce: left out: {line}", file=sys.stderr)
 
 
-def _check_directory(option, directory, of):
+def _check_directory(option: str, directory: str, of: str) -> None:
     """Check that the directory of an option exists.
 
     Raises:
@@ -113,13 +115,13 @@ def _check_directory(option, directory, of):
         )
 
 
-def _no_runs(directory):
+def _no_runs(directory: str) -> str:
     return (
         f"--out: {directory!r} holds no runs: give the directory that their trainings had as --out"
     )
 
 
-def progress(arguments):
+def progress(arguments: Namespace) -> None:
     """Write the progress of unfinished runs."""
     from reproduce import progress, status
     from reproduce.compare import format_table
@@ -134,7 +136,7 @@ def progress(arguments):
     print(format_table(*progress.rows(progress.read_all(arguments.to))))
 
 
-def compare(arguments):
+def compare(arguments: Namespace) -> int:
     """Print the records beside the paper's tables and claims."""
     from reproduce import claims, compare
 
@@ -153,7 +155,7 @@ def compare(arguments):
     return int(fails and arguments.strict)
 
 
-def _read_records(directory):
+def _read_records(directory: str) -> tuple[list[Record], list[str]]:
     """Return the records of a directory and the files that were left out; name these on stderr.
 
     Raises:
@@ -172,7 +174,7 @@ def _read_records(directory):
     return records, refused
 
 
-def report(arguments):
+def report(arguments: Namespace) -> None:
     """Write the report."""
     from reproduce import report
 
@@ -182,7 +184,7 @@ def report(arguments):
     print("\n".join(map(str, written)))
 
 
-def figures(arguments):
+def figures(arguments: Namespace) -> None:
     """Draw the figures."""
     from reproduce import figures, record
 
@@ -194,14 +196,14 @@ def figures(arguments):
         print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
 
 
-def export(arguments):
+def export(arguments: Namespace) -> None:
     """Write a trained network."""
     from reproduce import export
 
     export.export(arguments.record, arguments.format, arguments.out)
 
 
-def rerun(arguments):
+def rerun(arguments: Namespace) -> int:
     """Train a record again."""
     from reproduce import rerun
 
@@ -215,7 +217,7 @@ def rerun(arguments):
     )
 
 
-def regress(arguments):
+def regress(arguments: Namespace) -> int:
     """Compare short trainings with their baselines."""
     from reproduce import regress
 
@@ -229,7 +231,7 @@ def regress(arguments):
     )
 
 
-def quick(arguments):
+def quick(arguments: Namespace) -> int:
     """Train the short runs of an experiment."""
     from reproduce import quick, run
 
@@ -245,7 +247,7 @@ def quick(arguments):
     )
 
 
-def settings_of(arguments):
+def settings_of(arguments: Namespace) -> Settings:
     """Return the settings of a command line, and print those that differ from the paper's."""
     kind = experiments.get(arguments.experiment).settings
     options = kind.options()
@@ -284,7 +286,7 @@ def settings_of(arguments):
     return settings
 
 
-def run(arguments):
+def run(arguments: Namespace) -> None:
     """Train one run and print its result."""
     settings = settings_of(arguments)
     if arguments.parent not in (None, os.getppid()):

@@ -56,7 +56,8 @@ def generated_data(settings: Settings) -> tuple[Part, Part]:
     classes = settings.data.classes
     patterns = rng.integers(0, 128, (classes, *shape))
 
-    def part(count: int) -> Part:
+    def part(count: int | None) -> Part:
+        assert count is not None, "a trace says how many images it has"
         labels = rng.integers(0, classes, count).astype(numpy.int32)
         images = (patterns[labels] + rng.integers(0, 128, (count, *shape))).astype(numpy.uint8)
         if len(shape) == 1:
@@ -126,14 +127,15 @@ def _follow_structures(
         theta (list): gets the fingerprint of theta.
         gaps (list): gets what :func:`closest` says.
     """
-    updater = training.trainer.updater
+    updater, bernoulli = training.trainer.updater, training.bernoulli
+    assert bernoulli is not None, "there are structures to follow"
     step = updater.step  # whose losses of each structure the updater does not report
 
     def following(x: Any, t: Any, structures: Any) -> Any:
         of_structures = step(x, t, structures)
         losses.append(of_structures.tolist())
         gaps.append(closest(of_structures, structures))
-        theta.append(fingerprint(training.bernoulli.theta))
+        theta.append(fingerprint(bernoulli.theta))
         return of_structures
 
     updater.step = following
