@@ -198,13 +198,7 @@ def rerun(
         raise ReproduceError(
             f"--epochs must be between 1 and the record's {settings.epochs}, not {epochs}"
         )
-    gpu = "gpu" in old["machine"]
-    device = (0 if gpu else -1) if device is None else device
-    if gpu != (device >= 0):
-        raise ReproduceError(
-            f"{str(path)!r} was trained on a {'GPU' if gpu else 'CPU'}, and another kind of device "
-            f"gives other bits: give --device {0 if gpu else -1}, not {device}"
-        )
+    device = _device(path, old, device)
     out = Path(out) / DIRECTORY
     again, directory = out / f"{settings.name}.json", out / settings.name
     if again.resolve() == Path(path).resolve():
@@ -213,35 +207,13 @@ def rerun(
         )
     judge = Judge(old["log"], epochs or settings.epochs)
     print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
-    plain = old["versions"]["path"] == "plain"
-    kind = experiments.of(settings).training
     run.use_one_thread()
-    where = run.get_device(device)
-    now = {
-        "versions": {**record.versions(), "path": kind.path_of(where, plain)},
-        "machine": record.machine(where),
-    }
-    changed = [row for part in now for row in _differences(old[part], now[part])]
-    if changed:
-        _print_table("What is not as it was, and may change bits:", changed)
-    code = now["versions"]["path"]
-    if code != old["versions"]["path"]:
-        print(
-            f"The path {old['versions']['path']!r} trained the record, and {code!r} trains here: "
-            "the same bits cannot be expected."
-        )
-    rounding = _other_rounding(old, now)
-    if rounding:
-        better = suggest(path, now, where)
-        here = "with this machine's kernels and libraries"
-        told = f"No record in {str(Path(path).parent)!r} was made {here}."
-        if better:
-            told = f"To repeat bits, take a record that was made {here}: {str(better)!r}."
-        print(told, flush=True)
+    rounding = _print_changes(path, old, run.get_device(device))
     if again.exists():  # and judged: this is another call
         again.unlink()
         shutil.rmtree(directory, ignore_errors=True)
-    result = []
+    plain = old["versions"]["path"] == "plain"
+    result: Rows = []
     try:
         options = run.Options(device, data_dir, quiet=quiet, plain=plain, watch=judge)
         new = run.run(settings, out, options)
@@ -260,3 +232,56 @@ def rerun(
         count = f"{judge.held} epoch{'s' if judge.held > 1 else ''}"
         print(f"The same bits: {len(old['log'])} numbers in each of {count}{whole}.")
     return int(bool(judge.rows or result))
+
+
+def _device(path: StrPath, old: Record, device: int | None) -> int:
+    """Return the device for a record: the first of its kind if none is named.
+
+    Raises:
+        ReproduceError: the named one is of another kind.
+    """
+    gpu = "gpu" in old["machine"]
+    if device is None:
+        return 0 if gpu else -1
+    if gpu != (device >= 0):
+        raise ReproduceError(
+            f"{str(path)!r} was trained on a {'GPU' if gpu else 'CPU'}, and another kind of device "
+            f"gives other bits: give --device {0 if gpu else -1}, not {device}"
+        )
+    return device
+
+
+def _print_changes(path: StrPath, old: Record, where: Any) -> list[str]:
+    """Print what is not as it was when a record was made, and which record to take instead.
+
+    Args:
+        path (str or pathlib.Path): of the record.
+        old (dict): the record.
+        where (chainer.backend.Device): on which it is trained again.
+
+    Returns:
+        list of str: what rounds differently here.
+    """
+    kind = experiments.of(from_dict(old["settings"])).training
+    code = old["versions"]["path"]
+    now = {
+        "versions": {**record.versions(), "path": kind.path_of(where, code == "plain")},
+        "machine": record.machine(where),
+    }
+    changed = [row for part in now for row in _differences(old[part], now[part])]
+    if changed:
+        _print_table("What is not as it was, and may change bits:", changed)
+    if now["versions"]["path"] != code:
+        print(
+            f"The path {code!r} trained the record, and {now['versions']['path']!r} trains here: "
+            "the same bits cannot be expected."
+        )
+    rounding = _other_rounding(old, now)
+    if rounding:
+        better = suggest(path, now, where)
+        here = "with this machine's kernels and libraries"
+        told = f"No record in {str(Path(path).parent)!r} was made {here}."
+        if better:
+            told = f"To repeat bits, take a record that was made {here}: {str(better)!r}."
+        print(told, flush=True)
+    return rounding

@@ -6,6 +6,7 @@ sweep, ensures that no two processes train the same run.
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import logging
@@ -453,6 +454,121 @@ def _wait_until_released(out: Path, runs: Iterable[Settings]) -> bool:
     return False
 
 
+def _connect(scheduler: str) -> Any:
+    """Return a client of a scheduler.
+
+    Raises:
+        ReproduceError: dask is not installed, or no scheduler answers.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise ReproduceError("--scheduler needs dask: pip install distributed") from error
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL)  # what it has to say, this sweep says in a line
+    try:
+        _ask(scheduler)
+        return distributed.Client(scheduler, timeout=ANSWER)
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ReproduceError(
+            f"no scheduler answers at {scheduler!r} ({reason}): start one with dask scheduler, and "
+            "give the address that it prints"
+        ) from error
+
+
+class _Tasks:
+    """The runs that the workers of a cluster train, a task each.
+
+    Args:
+        client (distributed.Client): of the cluster.
+        runs (sequence of Settings): all of the sweep, those that matter most first.
+        out (pathlib.Path): the output directory, the same for all workers.
+        data_dir (str or pathlib.Path): where the data lies, the workers' caches by default.
+        stop (pathlib.Path): when this file appears, the workers stop.
+        threads (int): of each training.
+
+    Attributes:
+        running (dict): the run and the device of each task that has not ended.
+        failures (dict): why runs failed, by their names.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        runs: Sequence[Settings],
+        out: Path,
+        data_dir: StrPath | None,
+        stop: Path,
+        threads: int,
+    ) -> None:
+        self.client = client
+        self.runs = runs
+        self.out = out
+        self.data_dir = None if data_dir is None else str(data_dir)
+        self.stop = stop
+        self.threads = threads
+        self.running: dict[Any, tuple[Settings, int]] = {}
+        self.failures: dict[str, str] = {}
+        self._deaths: collections.Counter[Settings] = collections.Counter()
+
+    def submit(self, run: Settings, device: int) -> None:
+        """Give a run to the cluster."""
+        task = self.client.submit(
+            train_on_worker,
+            run.as_dict(),
+            str(self.out),
+            self.data_dir,
+            device,
+            str(self.stop),
+            self.threads,
+            pure=False,
+            priority=-self.runs.index(run),
+        )
+        self.running[task] = run, device
+
+    def collect(self, view: _View) -> None:
+        """Take the tasks that have ended, and give those runs again that have not."""
+        import distributed
+
+        for task in [task for task in self.running if task.done()]:
+            run, device = self.running.pop(task)
+            try:
+                failure = task.result()
+            except Locked:
+                view.say_waiting([run])
+                self.submit(run, device)
+                continue
+            except distributed.scheduler.KilledWorker as error:
+                self._deaths[run] += 1
+                if self._deaths[run] < ATTEMPTS:
+                    self.submit(run, device)
+                    continue
+                failure = f"given up after the death of {ATTEMPTS} workers: {error}"
+                marks.write_failure(make_writable(self.out / run.name), run, failure, again=True)
+            if failure is not None:
+                self.failures[run.name] = failure
+            _announce(view, run, failure)
+
+    def wait(self) -> None:
+        """Wait for the tasks, which have been told to stop, for a while."""
+        import distributed
+
+        with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+            distributed.wait(list(self.running), timeout=WAIT)
+
+
+def _lost(scheduler: str, out: Path, runs: Iterable[Settings]) -> ReproduceError:
+    """Return the error that says that a scheduler is lost, and what becomes of the trainings."""
+    told = "trainings that go on end with their workers"
+    if _wait_until_released(out, runs):
+        told = "the trainings are stopped"
+    return ReproduceError(
+        f"the scheduler at {scheduler!r} is lost; {told}: start it and its workers again, "
+        "and give the same command, which goes on from the snapshots"
+    )
+
+
 def _on_cluster(
     waiting: list[Settings],
     runs: Sequence[Settings],
@@ -463,86 +579,30 @@ def _on_cluster(
     threads: int,
 ) -> dict[str, str]:
     """Train runs on a dask.distributed cluster; return the failures by name."""
-    try:
-        import distributed
-    except ImportError as error:
-        raise ReproduceError("--scheduler needs dask: pip install distributed") from error
-    for handler in logging.getLogger("distributed").handlers:
-        handler.setLevel(logging.CRITICAL)  # what it has to say, this sweep says in a line
-    try:
-        _ask(scheduler)
-        client = distributed.Client(scheduler, timeout=ANSWER)
-    except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ReproduceError(
-            f"no scheduler answers at {scheduler!r} ({reason}): start one with dask scheduler, and "
-            "give the address that it prints"
-        ) from error
-
-    def submit(run: Settings, device: int) -> Any:
-        return client.submit(
-            train_on_worker,
-            run.as_dict(),
-            str(out),
-            None if data_dir is None else str(data_dir),
-            device,
-            str(stop),
-            threads,
-            pure=False,
-            priority=-runs.index(run),
-        )
-
+    client = _connect(scheduler)
     # A directory is what this process and the workers share; a file in it reaches all of them.
     stop = out / f".stop-{uuid.uuid4().hex}"
-    failures: dict[str, str] = {}
-    attempts: dict[Settings, int] = {}
+    tasks = _Tasks(client, runs, out, data_dir, stop, threads)
     with client, _View(out, runs, None) as view, _stopping(()):
-        tasks = {
-            submit(run, devices[i % len(devices)]): (run, devices[i % len(devices)])
-            for i, run in enumerate(waiting)
-        }
+        for i, run in enumerate(waiting):
+            tasks.submit(run, devices[i % len(devices)])
         if not client.scheduler_info()["workers"]:
             view.say(f"waiting for workers, of which {scheduler} has none: dask worker {scheduler}")
         try:
-            while tasks:
+            while tasks.running:
                 time.sleep(POLL)
                 if client.status != "running":
                     raise concurrent.futures.CancelledError
-                for task in [task for task in tasks if task.done()]:
-                    run, device = tasks.pop(task)
-                    try:
-                        failure = task.result()
-                    except Locked:
-                        view.say_waiting([run])
-                        tasks[submit(run, device)] = run, device
-                        continue
-                    except distributed.scheduler.KilledWorker as error:
-                        attempts[run] = attempts.get(run, 0) + 1
-                        if attempts[run] < ATTEMPTS:
-                            tasks[submit(run, device)] = run, device
-                            continue
-                        failure = f"given up after the death of {ATTEMPTS} workers: {error}"
-                        marks.write_failure(make_writable(out / run.name), run, failure, again=True)
-                    if failure is not None:
-                        failures[run.name] = failure
-                    _announce(view, run, failure)
+                tasks.collect(view)
                 view.refresh()
         except KeyboardInterrupt:
             stop.touch()
-            with contextlib.suppress(OSError, concurrent.futures.CancelledError):
-                distributed.wait(list(tasks), timeout=WAIT)
+            tasks.wait()
             raise
         except (OSError, concurrent.futures.CancelledError) as error:
             # The workers cannot be reached either, but they look for the file.
             stop.touch()
-            if _wait_until_released(out, waiting):
-                told = "the trainings are stopped"
-            else:
-                told = "trainings that go on end with their workers"
-            raise ReproduceError(
-                f"the scheduler at {scheduler!r} is lost; {told}: start it and its workers again, "
-                "and give the same command, which goes on from the snapshots"
-            ) from error
+            raise _lost(scheduler, out, waiting) from error
         finally:
             stop.unlink(missing_ok=True)
-    return failures
+    return tasks.failures

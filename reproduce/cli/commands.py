@@ -8,7 +8,9 @@ import json
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from reproduce import ReproduceError, experiments
 from reproduce._types import Record
@@ -28,40 +30,10 @@ def data(arguments: Namespace) -> None:
 def sweep(arguments: Namespace) -> int:
     """Train many runs, or print their cost."""
     experiment = experiments.get(arguments.experiment)
-    kind = experiment.settings
-    methods = list(dict.fromkeys(arguments.methods))
-    for method in methods:
-        if method not in kind.methods():
-            raise ReproduceError(
-                f"--methods: there is no method {method!r}: give some of "
-                f"{', '.join(kind.methods())}"
-            )
-    try:
-        devices = tuple(map(int, arguments.devices))
-    except ValueError as error:
-        raise ReproduceError(
-            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
-            "CPU, or GPUs such as 0,1"
-        ) from error
-    if min(devices) < -1:
-        raise ReproduceError(
-            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
-            "0,1"
-        )
-    if arguments.seeds is not None and arguments.trials is not None:
-        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
-    trials = 5 if arguments.trials is None else arguments.trials
-    values = {
-        name: value
-        for name in kind.options()
-        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
-    }
-    varied = {name: values.pop(name) for name in kind.varied() if name in values}
-    for name in (*varied, *values):
-        method = kind.options()[name].method
-        if method is not None and method not in methods:
-            raise ReproduceError(f"{flag(name)} applies to {method}, which --methods leaves out")
-    seeds = range(trials) if arguments.seeds is None else arguments.seeds
+    methods = _methods(arguments, experiment.settings)
+    devices = _devices(arguments)
+    seeds = _seeds(arguments)
+    varied, values = _values(arguments, experiment.settings, methods)
     from reproduce import quick, run, status, sweep
 
     runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
@@ -87,6 +59,77 @@ def sweep(arguments: Namespace) -> int:
     states = [status.state(arguments.out, run) for run in runs]
     print(status.lines(states, arguments.jobs)[-1])
     return quick.report_failures(failures)
+
+
+def _methods(arguments: Namespace, kind: type[Settings]) -> list[str]:
+    """Return the methods of a sweep, each once.
+
+    Raises:
+        ReproduceError: the experiment has no such method.
+    """
+    methods = list(dict.fromkeys(arguments.methods))
+    for method in methods:
+        if method not in kind.methods():
+            raise ReproduceError(
+                f"--methods: there is no method {method!r}: give some of "
+                f"{', '.join(kind.methods())}"
+            )
+    return methods
+
+
+def _devices(arguments: Namespace) -> tuple[int, ...]:
+    """Return the devices of a sweep.
+
+    Raises:
+        ReproduceError: one is no number, or less than -1.
+    """
+    try:
+        devices = tuple(map(int, arguments.devices))
+    except ValueError as error:
+        raise ReproduceError(
+            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
+            "CPU, or GPUs such as 0,1"
+        ) from error
+    if min(devices) < -1:
+        raise ReproduceError(
+            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
+            "0,1"
+        )
+    return devices
+
+
+def _seeds(arguments: Namespace) -> Sequence[int]:
+    """Return the seeds of a sweep: those of five trials by default.
+
+    Raises:
+        ReproduceError: seeds and a number of trials are given.
+    """
+    if arguments.seeds is None:
+        return range(5 if arguments.trials is None else arguments.trials)
+    if arguments.trials is not None:
+        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
+    return arguments.seeds
+
+
+def _values(
+    arguments: Namespace, kind: type[Settings], methods: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the given settings of a sweep: lists of what varies within a method, and the others.
+
+    Raises:
+        ReproduceError: one applies to a method that is left out.
+    """
+    values = {
+        name: value
+        for name in kind.options()
+        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
+    }
+    varied = {name: values.pop(name) for name in kind.varied() if name in values}
+    for name in (*varied, *values):
+        method = kind.options()[name].method
+        if method is not None and method not in methods:
+            raise ReproduceError(f"{flag(name)} applies to {method}, which --methods leaves out")
+    return varied, values
 
 
 def status(arguments: Namespace) -> None:

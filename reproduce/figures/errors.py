@@ -10,6 +10,7 @@ from matplotlib.transforms import Bbox
 
 from reproduce import ReproduceError, experiments
 from reproduce._types import Array, Record
+from reproduce.experiments.base import Experiment
 from reproduce.figures.style import (
     COLOURS,
     MARKERS,
@@ -82,44 +83,11 @@ def usage_rate_against_error(records: Sequence[Record], title: str) -> Figure:
     figure, axes = new_figure(4.2)
     experiment = experiments.get(records[0]["settings"]["experiment"])
     methods: dict[str, list[list[Record]]] = {}
-    notes: list[Note] = []
     for (method, _), trials in by_setting(records).items():
         methods.setdefault(method, []).append(trials)
+    notes: list[Note] = []
     for method, settings in methods.items():
-        words, colour, marker, line = method_style(experiment, method)
-        beside = experiment.methods[method].beside
-        words += f", labelled with {beside}" * bool(beside)
-        # An array of shape (setting, quartile, what), in the order of the median usage rate.
-        found = numpy.array([_quartiles(trials) for trials in settings])
-        order = numpy.argsort(found[:, 1, 0], kind="stable")
-        low, median, high = found[order].transpose(1, 0, 2)
-        axes.plot(
-            *median.T,
-            label=f"{words} ({count_trials(sum(settings, []))})",
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            linewidth=1.2,
-            markersize=5,
-            zorder=3,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-        )
-        # One trial has no spread, and gets no bars.
-        several = [len(settings[i]) > 1 for i in order]
-        if any(several):
-            axes.errorbar(
-                *median[several].T,
-                xerr=[(median - low)[several, 0], (high - median)[several, 0]],
-                yerr=[(median - low)[several, 1], (high - median)[several, 1]],
-                fmt="none",
-                ecolor=colour,
-                elinewidth=0.9,
-                capsize=2.5,
-            )
-        for i, place in zip(order, median):
-            if beside:
-                notes.append((_note(settings[i][0]), place, colour))
+        notes += _draw_method(axes, experiment, method, settings)
     axes.set_xlabel(r"usage rate of the structure, $\sum c_i m_i\,/\,\sum c_i$ [%]")
     axes.set_ylabel("test error [%]")
     axes.set_xlim(0, 104)
@@ -129,6 +97,56 @@ def usage_rate_against_error(records: Sequence[Record], title: str) -> Figure:
     legend_below(figure, 2)
     _note_points(figure, axes, notes)
     return figure
+
+
+def _draw_method(
+    axes: Any, experiment: Experiment, method: str, settings: Sequence[list[Record]]
+) -> list[Note]:
+    """Draw the line of a method, a point and its bars for each setting.
+
+    Args:
+        axes (matplotlib.axes.Axes): to draw in.
+        experiment (Experiment): of the method.
+        method (str): such as ``sno``.
+        settings (list of list of dict): the trials of each setting.
+
+    Returns:
+        list of tuple: the notes beside the points.
+    """
+    words, colour, marker, line = method_style(experiment, method)
+    beside = experiment.methods[method].beside
+    words += f", labelled with {beside}" * bool(beside)
+    # An array of shape (setting, quartile, what), in the order of the median usage rate.
+    quartiles = numpy.array([_quartiles(trials) for trials in settings])
+    order = numpy.argsort(quartiles[:, 1, 0], kind="stable")
+    low, median, high = quartiles[order].transpose(1, 0, 2)
+    axes.plot(
+        *median.T,
+        label=f"{words} ({count_trials(sum(settings, []))})",
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        linewidth=1.2,
+        markersize=5,
+        zorder=3,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+    )
+    # One trial has no spread, and gets no bars.
+    several = [len(settings[i]) > 1 for i in order]
+    if any(several):
+        axes.errorbar(
+            *median[several].T,
+            xerr=[(median - low)[several, 0], (high - median)[several, 0]],
+            yerr=[(median - low)[several, 1], (high - median)[several, 1]],
+            fmt="none",
+            ecolor=colour,
+            elinewidth=0.9,
+            capsize=2.5,
+        )
+    if not beside:
+        return []
+    return [(_note(settings[i][0]), place, colour) for i, place in zip(order, median)]
 
 
 def _note_points(figure: Figure, axes: Any, notes: Sequence[Note]) -> None:

@@ -58,24 +58,9 @@ def densenet(structure: Sequence[Any], blocks: int, layers: int, title: str) -> 
         for cells in on_grid
     ]
     routed = [_route(matrix, cells) for matrix, cells in zip(matrices, placed)]
-    # What lies above and below the middle of each block, in inches.
-    reach = []
-    for cells, connections in zip(placed, routed):
-        ends = [
-            place[1] + side * _half(cell, cells)[1]
-            for cell, place in cells.items()
-            for side in (-1, 1)
-        ]
-        for *_, corners in connections:
-            ends += _points(corners, numpy.linspace(0, 1, 41))[:, 1].tolist()
-        reach.append((min(ends) - _AIR, max(ends) + _AIR))
-    depth = structures.depth(structure, blocks, layers)
-    told = "dead, no path to the classifier"
-    if depth is not None:
-        told = f"depth {depth}, a longest path thick"
+    reach = [_reach(cells, connections) for cells, connections in zip(placed, routed)]
     left_out = sum(layers + 2 - len(cells) for cells in placed)
-    if left_out:
-        told += f", {left_out} layer{'s' * (left_out > 1)} on no path left out"
+    told = _told(structures.depth(structure, blocks, layers), left_out)
     title = wrap(f"{title}\n{told}")
     title_height = _LINE * (title.count("\n") + 1) + _AIR
     height = title_height + sum(top - bottom + _BLOCK_TITLE for bottom, top in reach)
@@ -89,18 +74,50 @@ def densenet(structure: Sequence[Any], blocks: int, layers: int, title: str) -> 
         axes.set_xlim(-_SIDE, WIDTH - _SIDE)
         axes.set_ylim(bottom, top)
         axes.set_axis_off()
-        first = 2 + block * (layers + 1)
-        names = {0: f"Trans{block}" if block else "Conv"}
-        names.update({i: str(first + i - 1) for i in range(1, layers + 1)})
-        names[layers + 1] = f"Trans{block + 1}" if block + 1 < blocks else "Class"
-        _draw_block(axes, cells, connections, names, structures.longest_path(matrix) or [])
-        count, full = int(matrix.sum()), layers * (layers + 1) // 2 + layers + 1
-        counted = f"block {block + 1}: {count} of {full} connections"
-        if len(connections) < count:
-            counted += f", {len(connections)} of them on a path"
-        axes.set_title(counted, loc="left", x=0.02, pad=2, fontsize=8)
+        path = structures.longest_path(matrix) or []
+        _draw_block(axes, cells, connections, _names(block, blocks, layers), path)
+        axes.set_title(_counted(block, matrix, connections), loc="left", x=0.02, pad=2, fontsize=8)
     figure.suptitle(title, y=1 - _AIR / height)
     return figure
+
+
+def _told(depth: int | None, left_out: int) -> str:
+    """Return what the title says of a structure: its depth, and how many layers are left out."""
+    told = "dead, no path to the classifier"
+    if depth is not None:
+        told = f"depth {depth}, a longest path thick"
+    if left_out:
+        told += f", {left_out} layer{'s' * (left_out > 1)} on no path left out"
+    return told
+
+
+def _counted(block: int, matrix: Array, connections: Sequence[Connection]) -> str:
+    """Return the title of a block: how many connections it has."""
+    consumers = len(matrix)
+    count, full = int(matrix.sum()), consumers * (consumers + 1) // 2
+    counted = f"block {block + 1}: {count} of {full} connections"
+    if len(connections) < count:
+        counted += f", {len(connections)} of them on a path"
+    return counted
+
+
+def _names(block: int, blocks: int, layers: int) -> dict[int, str]:
+    """Return what is written into the cells of a block."""
+    first = 2 + block * (layers + 1)
+    names = {0: f"Trans{block}" if block else "Conv"}
+    names.update({i: str(first + i - 1) for i in range(1, layers + 1)})
+    names[layers + 1] = f"Trans{block + 1}" if block + 1 < blocks else "Class"
+    return names
+
+
+def _reach(cells: Mapping[int, Array], connections: Iterable[Connection]) -> tuple[float, float]:
+    """Return what lies below and above the middle of a block, in inches."""
+    ends = [
+        place[1] + side * _half(cell, cells)[1] for cell, place in cells.items() for side in (-1, 1)
+    ]
+    for *_, corners in connections:
+        ends += _points(corners, numpy.linspace(0, 1, 41))[:, 1].tolist()
+    return min(ends) - _AIR, max(ends) + _AIR
 
 
 def _place_cells(matrix: Array) -> dict[int, tuple[int, float]]:
