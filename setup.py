@@ -1,4 +1,7 @@
-"""Installation of the library; the experiments run from a checkout, see README.md."""
+"""Installation of the library; the experiments run from a checkout, see README.md.
+
+The settings of the tools are in pyproject.toml.
+"""
 
 import re
 from pathlib import Path
@@ -16,6 +19,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["chainer_sno", "chainer_sno.*"]),
+    # An editable installation then finds what else is in the checkout, too.
+    package_dir={"": "."},
     # What is compiled on the device at run time, and the mark of a package with type hints.
     package_data={"chainer_sno": ["py.typed"], "chainer_sno.cuda": ["*.cu", "*.cuh"]},
     python_requires=">=3.10",

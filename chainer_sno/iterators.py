@@ -8,7 +8,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.uniforms import Stream, check_seed, generator
+from chainer_sno.uniforms import Stream, Uniforms, check_seed, generator
 
 
 class ArrayIterator(chainer.dataset.Iterator):
@@ -52,7 +52,7 @@ class ArrayIterator(chainer.dataset.Iterator):
     """
 
     #: The random numbers of an augmentation that kernels draw; a subclass may have some.
-    augmentation = None
+    augmentation: Uniforms | None = None
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ class Interrupted(Exception):
         signal (int): the signal that asked for it; None if an observer ended the training.
     """
 
-    def __init__(self, message, signal):
+    def __init__(self, message: str, signal: int | None) -> None:
         super().__init__(message)
         self.signal = signal
 
@@ -29,7 +29,7 @@ class ReproduceError(Exception):
     #: What the command line exits with.
     exit_code = 2
 
-    def __init__(self, message, again=False):
+    def __init__(self, message: str, again: bool = False) -> None:
         super().__init__(message)
         self.again = again
 

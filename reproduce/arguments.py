@@ -6,22 +6,23 @@ A value is checked here as far as possible without the other values; the setting
 import argparse
 import math
 import os
+from collections.abc import Callable
 
 #: Characters of a value that a message repeats.
 _SHOWN = 200
 
 
-def _clipped(text):
+def _clipped(text: str) -> str:
     """Return a value without an endless rest."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _shown(text):
+def _shown(text: str) -> str:
     """Return a value as messages repeat it: in quotes, on one line and shortened."""
     return repr(_clipped(text))
 
 
-def whole(least=None, most=None):
+def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
     """Return the type of a whole number.
 
     Args:
@@ -32,7 +33,7 @@ def whole(least=None, most=None):
         callable: from a text to an int.
     """
 
-    def convert(text):
+    def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
@@ -45,7 +46,7 @@ def whole(least=None, most=None):
     return convert
 
 
-def number(least=-math.inf):
+def number(least: float = -math.inf) -> Callable[[str], float]:
     """Return the type of a finite number.
 
     Args:
@@ -55,7 +56,7 @@ def number(least=-math.inf):
         callable: from a text to a float.
     """
 
-    def convert(text):
+    def convert(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
@@ -69,7 +70,7 @@ def number(least=-math.inf):
     return convert
 
 
-def directory(text):
+def directory(text: str) -> str:
     """Return the path of a directory that exists or can be created."""
     text = _path(text, "a directory")
     place = os.path.abspath(text)
@@ -81,7 +82,7 @@ def directory(text):
     return text
 
 
-def existing_directory(text):
+def existing_directory(text: str) -> str:
     """Return the path of a directory that exists."""
     text = directory(text)
     if not os.path.isdir(text):
@@ -89,7 +90,7 @@ def existing_directory(text):
     return text
 
 
-def existing_file(text):
+def existing_file(text: str) -> str:
     """Return the path of a file that exists."""
     text = _no_directory(text)
     if not os.path.exists(text):
@@ -97,14 +98,14 @@ def existing_file(text):
     return text
 
 
-def new_file(text):
+def new_file(text: str) -> str:
     """Return the path of a file that can be created, in a directory that exists."""
     text = _no_directory(text)
     existing_directory(os.path.dirname(text) or os.curdir)
     return text
 
 
-def names(text):
+def names(text: str) -> list[str]:
     """Return names with commas between them as a list."""
     found = [name.strip() for name in text.split(",")]
     if not all(found):
@@ -114,13 +115,13 @@ def names(text):
     return found
 
 
-def address(text):
+def address(text: str) -> str:
     """Return the address of a server."""
     _check_not_empty(text, "an address")
     return text
 
 
-def _no_directory(text):
+def _no_directory(text: str) -> str:
     """Return the path of something other than a directory."""
     text = _path(text, "a file")
     if os.path.isdir(text):
@@ -128,7 +129,7 @@ def _no_directory(text):
     return text
 
 
-def _path(text, kind):
+def _path(text: str, kind: str) -> str:
     """Return a path with ``~`` expanded, which a shell does not do in ``--out=~/runs``."""
     _check_not_empty(text, kind)
     found = os.path.expanduser(text)
@@ -140,7 +141,7 @@ def _path(text, kind):
     return found
 
 
-def _check_not_empty(text, kind):
+def _check_not_empty(text: str, kind: str) -> None:
     """Refuse a text that an unset variable of a shell leaves behind."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{_shown(text)} is empty: give {kind}")

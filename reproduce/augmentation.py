@@ -1,16 +1,19 @@
 """CIFAR's preprocessing (section 4.2): standardisation, and padding, crop and flip in training."""
 
+from typing import Any
+
 import numpy
 
 from chainer_sno import ArrayIterator, chainer
 from chainer_sno.fast import steps
 from chainer_sno.uniforms import Stream, Uniforms
+from reproduce._types import Array
 
 #: Pixels of padding on each side.
 PADDING = 4
 
 
-def channel_statistics(images):
+def channel_statistics(images: Array) -> tuple[Array, Array]:
     """Return mean and standard deviation of each channel of the training set (reading R8).
 
     Args:
@@ -41,16 +44,16 @@ class Standardise:
         std (array): the same.
     """
 
-    def __init__(self, mean, std):
+    def __init__(self, mean: Array, std: Array) -> None:
         self.mean = mean
         self.std = std
 
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         """Return the images, shape (N, channels, height, width), standardised."""
         return (x.astype(chainer.get_dtype()) - self.mean) / self.std
 
 
-def crop_and_flip(x, uniforms):
+def crop_and_flip(x: Any, uniforms: Any) -> Any:
     """Pad images with zeros, crop a random window of the old size, and flip half of them.
 
     Args:
@@ -89,14 +92,21 @@ class ImageIterator(ArrayIterator):
         **kwargs: of :class:`chainer_sno.ArrayIterator`.
     """
 
-    def __init__(self, arrays, batch_size, standardise, augment=True, **kwargs):
+    def __init__(
+        self,
+        arrays: tuple[Array, Array],
+        batch_size: int,
+        standardise: Standardise,
+        augment: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arrays, batch_size, **kwargs)
         self.standardise = standardise
         if augment:
             self.augmentation = Uniforms(3, self.seed, Stream.AUGMENTATION, numpy.float32)
             self.augmentation.to_device(chainer.backend.get_device_from_array(arrays[0]))
 
-    def add_batch(self, program, progress, orders, x, t):
+    def add_batch(self, program: Any, progress: Array, orders: Array, x: Array, t: Array) -> None:
         """Add the kernel that cuts and augments a mini-batch on a GPU, channel by channel.
 
         Args:
@@ -117,7 +127,9 @@ class ImageIterator(ArrayIterator):
                 f"of shape {x.shape}"
             )
         mean, std = (a.reshape(-1) for a in (self.standardise.mean, self.standardise.std))
-        augmented = self.augmentation is not None
+        padding, key = 0, (0, 0)
+        if self.augmentation is not None:
+            padding, key = PADDING, self.augmentation.key
         program.each(
             "take_images",
             x.size,
@@ -130,13 +142,13 @@ class ImageIterator(ArrayIterator):
             *images.shape[1:],
             mean,
             std,
-            PADDING if augmented else 0,
-            *(self.augmentation.key if augmented else (0, 0)),
+            padding,
+            *key,
             x,
             t,
         )
 
-    def __next__(self):
+    def __next__(self) -> tuple[Array, Array]:
         """Return the next mini-batch, float32 images and labels."""
         x, t = super().__next__()
         if self.augmentation is None:
@@ -146,7 +158,7 @@ class ImageIterator(ArrayIterator):
             return self._augment(x, uniforms), t
         return crop_and_flip(self.standardise(x), uniforms), t
 
-    def _augment(self, x, uniforms):
+    def _augment(self, x: Array, uniforms: Array) -> Array:
         """Return what standardising and :func:`crop_and_flip` make of bytes, in one pass."""
         out = numpy.empty(x.shape, chainer.get_dtype())
         mean, std = (
@@ -158,7 +170,7 @@ class ImageIterator(ArrayIterator):
 
     next = __next__
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the position and the state of the augmentation."""
         super().serialize(serializer)
         if self.augmentation is not None:

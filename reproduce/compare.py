@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from reproduce import ROOT, ReproduceError, experiments, groups, schemas, statistics
+from reproduce._types import Cells, Record
 from reproduce.experiments import from_dict
-from reproduce.settings import format_epsilon0, fraction_of_paper
+from reproduce.settings import Settings, format_epsilon0, fraction_of_paper
 
 #: A usage rate agrees with the published one when it is off by at most this part of it.
 TOLERANCE = 1 / 5
@@ -13,7 +16,7 @@ TOLERANCE = 1 / 5
 SAME_COUNT = 1 / 20
 
 
-def published():
+def published() -> dict[str, Any]:
     """Return the published numbers and claims, usage rates as fractions.
 
     Returns:
@@ -31,7 +34,7 @@ def published():
     return found
 
 
-def format_table(header, rows):
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in text, first column left, the others right.
 
     Args:
@@ -43,7 +46,7 @@ def format_table(header, rows):
     """
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
 
-    def line(cells):
+    def line(cells: Sequence[str]) -> str:
         first, *others = (
             cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(cells, widths))
@@ -78,28 +81,30 @@ class Row:
     experiment: str
     method: str
     label: str
-    seeds: list
-    selected: list
-    usage_rate: list
-    weight_ratio: list
-    test_error: list
-    seconds: dict
-    published: dict | None
-    sides: dict
-    runs: list
+    seeds: list[int]
+    selected: list[list[float]]
+    usage_rate: list[float]
+    weight_ratio: list[float]
+    test_error: list[float]
+    seconds: dict[str, list[float]]
+    published: dict[str, Any] | None
+    sides: dict[str, list[int]]
+    runs: list[str]
 
     @property
-    def difference(self):
+    def difference(self) -> float | None:
         """The median usage rate less the published one, a fraction; None without one."""
-        return self.published and self.usage_rate[1] - self.published["usage_rate"]
+        if self.published is None:
+            return None
+        return self.usage_rate[1] - self.published["usage_rate"]
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return the row, the difference and the verdict as plain values."""
         found = {**dataclasses.asdict(self), "difference": self.difference}
         return {**found, "verdict": verdict(self)}
 
 
-def label(settings):
+def label(settings: Settings) -> str:
     """Return how tables name a setting, in plain characters.
 
     Args:
@@ -111,7 +116,7 @@ def label(settings):
     return experiments.of(settings).place_and_label(settings)[1]
 
 
-def rows(experiment, records):
+def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
     """Return the rows of a table.
 
     Args:
@@ -123,7 +128,7 @@ def rows(experiment, records):
     """
     kind = experiments.get(experiment)
     paper = published()[experiment]["rows"] if kind.table else {}
-    trials = {}
+    trials: dict[tuple[Any, str], list[tuple[Settings, Record]]] = {}
     for record in records:
         settings = from_dict(record["settings"])
         trials.setdefault(kind.place_and_label(settings), []).append((settings, record))
@@ -132,9 +137,11 @@ def rows(experiment, records):
         settings = members[0][0]
         results = [record["result"] for _, record in members]
         machines = groups.by_computer([record for _, record in members])
-        known = settings.method == "sno" and paper.get(format_epsilon0(settings.epsilon0))
+        known = None
+        if settings.epsilon0 is not None:
+            known = paper.get(format_epsilon0(settings.epsilon0))
 
-        def over(key, results=results):
+        def over(key: str, results: list[dict[str, Any]] = results) -> list[float]:
             return statistics.quartiles([result[key] for result in results])
 
         found.append(
@@ -151,7 +158,7 @@ def rows(experiment, records):
                     where: statistics.quartiles([record["times"]["seconds"] for record in on_it])
                     for where, on_it in machines.items()
                 },
-                known or None,
+                known,
                 _sides(experiment, results, known) if known else {},
                 sorted(record["name"] for _, record in members),
             )
@@ -159,7 +166,9 @@ def rows(experiment, records):
     return found
 
 
-def _sides(experiment, results, paper):
+def _sides(
+    experiment: str, results: Sequence[dict[str, Any]], paper: dict[str, Any]
+) -> dict[str, list[int]]:
     """Return how many results have less than the paper prints, as much and more, by quantity."""
     table = published()[experiment]
     parts = zip(*map(experiments.get(experiment).sizes, results))
@@ -184,7 +193,7 @@ def _sides(experiment, results, paper):
 SIDES = "", "less", "as much", "more", "p"
 
 
-def sides(found):
+def sides(found: Iterable[Row]) -> dict[str, dict[str, Any]]:
     """Return on which side of the paper's medians the trials lie, over all settings of a table.
 
     A difference too small for a verdict shows here when it is the same at every setting.  Where
@@ -197,7 +206,7 @@ def sides(found):
         dict: of each layer (block) and of the usage rate the trials with ``less``, ``as much`` and
         ``more``, and ``p`` of :func:`reproduce.statistics.sides_test`; empty without such a row.
     """
-    counted = {}
+    counted: dict[str, list[list[int]]] = {}
     for row in found:
         for quantity, counts in row.sides.items():
             counted.setdefault(quantity, []).append(counts)
@@ -214,7 +223,7 @@ def sides(found):
     }
 
 
-def sides_cells(found):
+def sides_cells(found: Mapping[str, Mapping[str, Any]]) -> Cells:
     """Return the cells of a table of :func:`sides`, beneath the names of ``SIDES``."""
     return [
         [quantity, *(str(row[side]) for side in SIDES[1:-1]), f"{row['p']:.2g}"]
@@ -222,7 +231,7 @@ def sides_cells(found):
     ]
 
 
-def sides_legend():
+def sides_legend() -> str:
     """Return what a table of :func:`sides` shows, as sentences."""
     return (
         "How many trials have less than the paper's median, as much, and more, over the settings\n"
@@ -231,7 +240,7 @@ def sides_legend():
     )
 
 
-def verdict(row):
+def verdict(row: Row) -> str:
     """Say how a row stands beside the published one.
 
     Args:
@@ -242,7 +251,7 @@ def verdict(row):
         no two layers (blocks) stand in the other order; else what differs; empty where the paper
         prints no row.
     """
-    if row.published is None:
+    if row.published is None or row.difference is None:
         return ""
     parts = []
     if abs(row.difference) > TOLERANCE * row.published["usage_rate"]:
@@ -257,19 +266,19 @@ def verdict(row):
     return ", ".join(dict.fromkeys(parts)) or "agrees"
 
 
-def counts(parts):
+def counts(parts: Iterable[float]) -> str:
     """Return the median counts of layers or blocks as text, ``340/141/126``."""
     # A median of an even number of trials may lie halfway between two counts.
     return "/".join(f"{part:g}" for part in parts)
 
 
-def _spread(quartiles, digits=1):
+def _spread(quartiles: Iterable[float], digits: int = 1) -> str:
     """Return a median in percent, with its quartiles where they are others."""
     low, middle, high = (f"{100 * value:.{digits}f}" for value in quartiles)
     return middle if low == middle == high else f"{middle} [{low}, {high}]"
 
 
-def table(experiment, records):
+def table(experiment: str, records: Sequence[Record]) -> str:
     """Return Table 1 or 2 with our medians beside the paper's.
 
     Args:
@@ -283,7 +292,9 @@ def table(experiment, records):
     return format_table(header, cells)
 
 
-def columns(experiment, found, spread=True, compared=True):
+def columns(
+    experiment: str, found: Iterable[Row], spread: bool = True, compared: bool = True
+) -> tuple[list[str], Cells]:
     """Return the header and the cells of a table of rows.
 
     Args:
@@ -308,7 +319,7 @@ def columns(experiment, found, spread=True, compared=True):
     for row in found:
         paper = row.published
 
-        def show(quartiles, digits=1):
+        def show(quartiles: list[float], digits: int = 1) -> str:
             return _spread(quartiles if spread else quartiles[1:2] * 3, digits)
 
         line = [row.label, str(len(row.seeds)), counts(part[1] for part in row.selected)]
@@ -316,7 +327,8 @@ def columns(experiment, found, spread=True, compared=True):
         line += [show(row.usage_rate)]
         line += [f"{100 * paper['usage_rate']:.1f}" if paper else "-"] * compared
         if spread and compared:
-            line += [f"{100 * row.difference:+.1f}" if paper else "-", verdict(row) or "-"]
+            off_by = row.difference
+            line += ["-" if off_by is None else f"{100 * off_by:+.1f}", verdict(row) or "-"]
         line += [f"{100 * row.weight_ratio[1]:.1f}", show(row.test_error, 2)]
         line += [
             "; ".join(f"{median / 3600:.2f}" for _, median, _ in row.seconds.values())
@@ -325,7 +337,7 @@ def columns(experiment, found, spread=True, compared=True):
     return header, cells
 
 
-def describe_schedule(record):
+def describe_schedule(record: Record) -> str:
     """Return a sentence on how a record's schedule differs from the paper's.
 
     Args:
@@ -350,7 +362,7 @@ def describe_schedule(record):
     return text
 
 
-def schedules(experiment, records):
+def schedules(experiment: str, records: Iterable[Record]) -> list[groups.Group]:
     """Return the groups of records of an experiment, each at one schedule.
 
     Args:
@@ -364,12 +376,12 @@ def schedules(experiment, records):
     return groups.by_schedule(own)
 
 
-def descriptions(records):
+def descriptions(records: Iterable[Record]) -> list[str]:
     """Return a sentence on the schedule of each method of records."""
     return sorted({describe_schedule(record) for record in records}, reverse=True)
 
 
-def comparison(records):
+def comparison(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     """Compare records with the tables of the paper.
 
     Args:
@@ -378,7 +390,7 @@ def comparison(records):
     Returns:
         dict: plain values, the schedules of each experiment with their rows.
     """
-    compared = {}
+    compared: dict[str, list[dict[str, Any]]] = {}
     for experiment in experiments.all_experiments():
         compared[experiment] = []
         for schedule in schedules(experiment, records):
@@ -395,7 +407,7 @@ def comparison(records):
     return compared
 
 
-def text(records):
+def text(records: Sequence[Record]) -> str:
     """Return the comparison of records with the tables of the paper as text.
 
     Args:
@@ -427,7 +439,7 @@ def text(records):
     return "\n\n".join(parts)
 
 
-def legend():
+def legend() -> str:
     """Return what the tables show, in a few sentences."""
     return (
         "Each number is the median over the trials, with the 25% and 75% quantiles in brackets "

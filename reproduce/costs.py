@@ -2,11 +2,19 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from reproduce import compare, experiments, record, statistics, sweep
+from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.groups import computer
+from reproduce.settings import Settings
+
+#: Seconds of an iteration, in each record of a setting: by experiment, method and setting, and then
+#: by whether the schedule is the paper's and by machine.
+Rates: TypeAlias = dict[tuple[str, str, str], dict[tuple[bool, str], list[float]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Cost:
     source: str
 
 
-def costs(records):
+def costs(records: Sequence[Record]) -> tuple[str | None, list[Cost]]:
     """Return the cost of every setting of the paper, on the machine with the most records.
 
     Args:
@@ -52,15 +60,15 @@ def costs(records):
     return machine, found
 
 
-def _machine(records):
+def _machine(records: Iterable[Record]) -> str | None:
     """Return the machine with the most records, None without records."""
     counted = collections.Counter(map(computer, records))
-    return max(sorted(counted), key=counted.get) if counted else None
+    return max(sorted(counted), key=counted.__getitem__, default=None)
 
 
-def _rates(records):
+def _rates(records: Iterable[Record]) -> Rates:
     """Return the seconds of an iteration, by setting and then by schedule and machine."""
-    rates = collections.defaultdict(lambda: collections.defaultdict(list))
+    rates: Rates = collections.defaultdict(lambda: collections.defaultdict(list))
     for each in records:
         settings = from_dict(each["settings"])
         if _same_iteration(settings):
@@ -70,12 +78,14 @@ def _rates(records):
     return rates
 
 
-def _same_iteration(settings):
+def _same_iteration(settings: Settings) -> bool:
     """Return whether an iteration computes the same as at the paper's settings."""
     return set(settings.changes()) <= {"epochs", "eta_factor", "examples", "test_examples"}
 
 
-def _rate(found, machine):
+def _rate(
+    found: Mapping[tuple[bool, str], list[float]] | None, machine: str | None
+) -> tuple[float | None, str]:
     """Return seconds an iteration, evaluation included, and where they are from.
 
     Args:
@@ -93,7 +103,7 @@ def _rate(found, machine):
     return statistics.median(rates), source + f", on {where}" * (where != machine)
 
 
-def total(found, trials):
+def total(found: Sequence[Cost], trials: int) -> tuple[float, list[str]]:
     """Return the hours of several trials of every setting whose hours are known, on one core.
 
     Args:
@@ -107,7 +117,7 @@ def total(found, trials):
     return trials * sum(known), [cost.label for cost in found if cost.hours is None]
 
 
-def estimate(runs, out, directory):
+def estimate(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
     """Return the estimated cost of runs as text: a line for each, and their sum.
 
     The seconds per iteration come from records whose iterations compute the same, see

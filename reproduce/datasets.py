@@ -24,7 +24,7 @@ class DataSet:
     examples: int
     test_examples: int
     classes: int
-    shape: tuple
+    shape: tuple[int, ...]
 
 
 #: The data sets by name.

@@ -1,6 +1,8 @@
 """The trained network of a record as a small plain network for other programs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import threadpoolctl
 
@@ -9,6 +11,8 @@ from chainer_sno import chainer
 from chainer_sno.files import DAMAGE, read_npz
 from chainer_sno.saving import load_arrays, load_compact
 from reproduce import ROOT, ReproduceError, experiments, record
+from reproduce._types import Array, Record, Say, StrPath
+from reproduce.settings import Settings
 from reproduce.training import make_bernoulli
 
 #: Compact networks of committed records, by the names of the records.
@@ -17,7 +21,7 @@ NETWORKS = ROOT / "results" / "networks"
 FORMATS = {"chainer": (".npz", chainer_sno.save_compact), "onnx": (".onnx", chainer_sno.save_onnx)}
 
 
-def export(path, format, out=None, say=print):
+def export(path: StrPath, format: str, out: StrPath | None = None, say: Say = print) -> None:
     """Write the trained network of a record, and print its cost and that of the full network.
 
     Args:
@@ -50,7 +54,7 @@ def export(path, format, out=None, say=print):
     say("\n".join(_costs(network, settings)))
 
 
-def trained_network(found, directory):
+def trained_network(found: Record, directory: Path) -> Any:
     """Return the trained network of a record, with only the parts that its structure keeps.
 
     Args:
@@ -92,10 +96,10 @@ def trained_network(found, directory):
     return network
 
 
-def _of_run(arrays, settings):
+def _of_run(arrays: Mapping[str, Array], settings: Settings) -> Any:
     """Return the plain network of the arrays that a run has left."""
 
-    def part(name):
+    def part(name: str) -> dict[str, Array]:
         return {key[len(name) :]: a for key, a in arrays.items() if key.startswith(name)}
 
     link = experiments.of(settings).training.trained(settings)
@@ -107,12 +111,12 @@ def _of_run(arrays, settings):
     return chainer_sno.compact(link) if hasattr(link, "compact") else link
 
 
-def _short(number):
+def _short(number: float) -> str:
     """Return a number of three digits, or of all before the point."""
     return f"{number:#.3g}" if number < 100 else f"{number:,.0f}"
 
 
-def _costs(network, settings):
+def _costs(network: Any, settings: Settings) -> list[str]:
     """Return lines that compare the cost of a network with that of the full one."""
     full = experiments.of(settings).training.full(settings)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):

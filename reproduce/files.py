@@ -7,13 +7,14 @@ import secrets
 from pathlib import Path
 
 from reproduce import ReproduceError
+from reproduce._types import StrPath
 
 #: The ending of files that are not complete, as :data:`chainer_sno.files.UNFINISHED`; importing
 #: that would import Chainer.
 _UNFINISHED = ".unfinished"
 
 
-def write_json(path, value, durable=True):
+def write_json(path: Path, value: object, durable: bool = True) -> None:
     """Write a value as JSON in one step, followed by an end of line."""
     # Here, not above: it takes Chainer along, which those who only read can do without.
     from chainer_sno.files import write_bytes
@@ -22,7 +23,7 @@ def write_json(path, value, durable=True):
     write_bytes(path, (text + "\n").encode(), durable)
 
 
-def remove_unfinished(directory, name=""):
+def remove_unfinished(directory: StrPath, name: str = "") -> None:
     """Delete the incomplete files of a killed process in a directory.
 
     Args:
@@ -36,7 +37,7 @@ def remove_unfinished(directory, name=""):
                 path.unlink(missing_ok=True)
 
 
-def make_writable(directory, option=None):
+def make_writable(directory: StrPath, option: str | None = None) -> Path:
     """Create a directory and test in it everything that is done to a file later.
 
     If a file system refuses something, such as to rename a file over another, this is found before
@@ -64,7 +65,7 @@ def make_writable(directory, option=None):
     return directory
 
 
-def check_name(path):
+def check_name(path: Path) -> None:
     """Check that the file system takes the name of a file that is written much later.
 
     Args:
@@ -93,7 +94,7 @@ def check_name(path):
         ) from error
 
 
-def _rehearse(directory):
+def _rehearse(directory: Path) -> None:
     """Write a small file twice, the second time over the first, and delete it.
 
     Raises:
@@ -115,7 +116,7 @@ def _rehearse(directory):
             path.unlink()
 
 
-def _reason(error, directory):
+def _reason(error: OSError, directory: Path) -> object:
     """Return why a directory cannot be written into."""
     for path in (directory, *directory.parents):
         if path.exists() and not path.is_dir():

@@ -2,9 +2,12 @@
 
 import dataclasses
 import re
+from collections.abc import Collection, Iterable
 from fractions import Fraction
+from typing import Any
 
 from reproduce import experiments
+from reproduce._types import Record
 from reproduce.experiments import from_dict
 from reproduce.settings import Settings, fraction_of_paper
 
@@ -25,26 +28,26 @@ class Group:
     """
 
     settings: Settings
-    changes: dict
-    records: list
+    changes: dict[str, Any]
+    records: list[Record]
 
     @property
-    def fraction(self):
+    def fraction(self) -> Fraction:
         """The length as a fraction of the paper's iterations."""
         return fraction_of_paper(self.settings)
 
     @property
-    def is_paper(self):
+    def is_paper(self) -> bool:
         """Whether this is the paper's schedule."""
         return self.settings.is_paper_schedule
 
     @property
-    def title(self):
+    def title(self) -> str:
         """What is trained: ``Unit selection on MNIST``."""
         return f"{experiments.of(self.settings).title} on {self.settings.data.title}"
 
     @property
-    def schedule(self):
+    def schedule(self) -> str:
         """The schedule in words; of a short run it says that it is one, and how short."""
         if self.is_paper:
             return "the paper's schedule"
@@ -58,7 +61,7 @@ class Group:
         return ", ".join(told)
 
     @property
-    def slug(self):
+    def slug(self) -> str:
         """The experiment and the schedule as a part of file names, no two groups the same."""
         if self.is_paper:
             return f"{self.settings.experiment}-paper"
@@ -68,12 +71,12 @@ class Group:
         return safe_name("-".join([*parts, *(f"{k}={v}" for k, v in self.changes.items())]))
 
 
-def _of(fraction):
+def _of(fraction: Fraction) -> str:
     """Return a fraction as a part of a file name, ``1-of-125``."""
     return f"{fraction.numerator}-of-{fraction.denominator}"
 
 
-def safe_name(name):
+def safe_name(name: str) -> str:
     """Return a name with letters, digits, dots, dashes and underscores only.
 
     Args:
@@ -85,13 +88,13 @@ def safe_name(name):
     return re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("^", "to").replace("=", "-"))
 
 
-def _length(settings):
+def _length(settings: Settings) -> tuple[Fraction, Fraction]:
     """Return epochs and batch size as fractions of the paper's for the method."""
     epochs, batch_size = settings.LENGTH[settings.method == "sno"]
     return Fraction(settings.epochs, epochs), Fraction(settings.batch_size, batch_size)
 
 
-def _changes(settings):
+def _changes(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what differs from the paper for any method, and what does for this method only.
 
     The length is left out, which differs between the methods, and eta_theta where it is what
@@ -102,13 +105,14 @@ def _changes(settings):
         changes.pop(name, None)
     if settings.eta_factor != dataclasses.replace(settings, eta_factor=None).eta_factor:
         changes["eta_factor"] = settings.eta_factor
-    shared, own = {}, {}
+    shared: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for name, value in sorted(changes.items()):
         (own if settings.options()[name].method else shared)[name] = value
     return shared, own
 
 
-def by_schedule(records):
+def by_schedule(records: Iterable[Record]) -> list[Group]:
     """Return the records in groups that a table or a figure may show together.
 
     Sno and its baselines belong together when they have the same fraction of the paper's epochs
@@ -123,44 +127,44 @@ def by_schedule(records):
         list of Group: by experiment, the paper's schedule first, then the longer before the
         shorter; the records of each in the order of :func:`by_setting`.
     """
-    families = {}
+    families: dict[Any, list[tuple[Settings, dict[str, Any], Record]]] = {}
     for record in records:
         settings = from_dict(record["settings"])
         shared, own = _changes(settings)
         key = settings.experiment, _length(settings), tuple(shared.items())
         families.setdefault(key, []).append((settings, own, record))
     groups = []
-    for (_, length, shared), family in families.items():
+    for (_, length, shared_items), family in families.items():
         found = []
-        for own in sorted({tuple(own.items()) for _, own, _ in family}):
-            members = [member for member in family if member[1] == dict(own)]
-            if own and (shared or length != (1, 1)):
+        for own_items in sorted({tuple(own.items()) for _, own, _ in family}):
+            members = [member for member in family if member[1] == dict(own_items)]
+            if own_items and (shared_items or length != (1, 1)):
                 methods = {settings.method for settings, *_ in members}
                 members += [
                     member for member in family if not member[1] and member[0].method not in methods
                 ]
-            found.append((own, members))
-        for own, members in found:
+            found.append((own_items, members))
+        for own_items, members in found:
             # A group without a change of its own may stand beside each of the others already.
             if not any(members is not other and _within(members, other) for _, other in found):
                 settings = members[0][0]
                 ordered = by_setting([record for *_, record in members]).values()
-                changes = dict(sorted((*shared, *own)))
+                changes = dict(sorted((*shared_items, *own_items)))
                 groups.append(Group(settings, changes, [r for rs in ordered for r in rs]))
 
-    def order(group):
+    def order(group: Group) -> tuple[int, bool, Fraction, str]:
         experiment = list(experiments.all_experiments()).index(group.settings.experiment)
         return experiment, not group.is_paper, -group.fraction, group.slug
 
     return sorted(groups, key=order)
 
 
-def _within(members, others):
+def _within(members: Iterable[object], others: Collection[object]) -> bool:
     """Return whether all members are among others."""
     return all(any(member is other for other in others) for member in members)
 
 
-def by_setting(records):
+def by_setting(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
     """Return the trials of each setting.
 
     Args:
@@ -170,14 +174,14 @@ def by_setting(records):
         dict: from (method, setting) to a list of records in the order of their seeds; sno comes
         first, from the largest penalty down, then the baselines from the smallest up.
     """
-    found = {}
+    found: dict[str, list[tuple[Settings, Record]]] = {}
     for record in records:
         settings = from_dict(record["settings"])
         found.setdefault(settings.method, []).append((settings, record))
-    groups = {}
+    groups: dict[tuple[str, str], list[Record]] = {}
     for method in next(iter(found.values()))[0][0].methods() if found else ():
 
-        def order(entry):
+        def order(entry: tuple[Settings, Record]) -> tuple[float, list[Any], int]:
             settings, _ = entry
             varied = {name: getattr(settings, name) for name in settings.varied()}
             epsilon0 = varied.pop("epsilon0")
@@ -192,7 +196,7 @@ def by_setting(records):
     return groups
 
 
-def count_trials(records):
+def count_trials(records: Iterable[Record]) -> str:
     """Return how many trials there are of each setting, in words.
 
     Args:
@@ -207,7 +211,7 @@ def count_trials(records):
     return f"{number} trial{'s' if most > 1 else ''}"
 
 
-def computer(record):
+def computer(record: Record) -> str:
     """Return on what a record was computed: the GPU or the processor, and which code.
 
     Times of two records compare only where this is the same.
@@ -233,7 +237,7 @@ def computer(record):
     return f"{where}{' and others' * others} ({path})"
 
 
-def by_computer(records):
+def by_computer(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Return the records of each kind of machine.
 
     Args:
@@ -242,7 +246,7 @@ def by_computer(records):
     Returns:
         dict: lists of records by what :func:`computer` says, in the order of the alphabet.
     """
-    found = {}
+    found: dict[str, list[Record]] = {}
     for record in records:
         found.setdefault(computer(record), []).append(record)
     return dict(sorted(found.items()))

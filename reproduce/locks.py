@@ -6,6 +6,8 @@ import fcntl
 import os
 import tempfile
 import time
+from pathlib import Path
+from typing import IO, Any, TextIO
 
 from reproduce import Locked, ReproduceError
 
@@ -17,7 +19,7 @@ UNSUPPORTED = frozenset(
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN})
 
 
-def _try(file, kind):
+def _try(file: IO[Any], kind: int) -> bool | None:
     """Try to lock an open file; return whether it is locked, None if there are no locks.
 
     Raises:
@@ -34,7 +36,7 @@ def _try(file, kind):
     return True
 
 
-def _open(path):
+def _open(path: Path) -> TextIO:
     """Open a lock to hold it; read access is enough, as to another user's lock."""
     try:
         return open(path, "a")
@@ -42,7 +44,7 @@ def _open(path):
         return open(path)
 
 
-def hold(path, wait, name):
+def hold(path: Path, wait: float, name: str) -> tuple[TextIO, bool]:
     """Take a lock.
 
     Args:
@@ -80,7 +82,7 @@ def hold(path, wait, name):
     return file, bool(done)
 
 
-def is_held(path):
+def is_held(path: Path) -> bool | None:
     """Return whether a process holds a lock.
 
     Args:
@@ -99,7 +101,7 @@ def is_held(path):
     return None if done is None else not done
 
 
-def are_missing(directory):
+def are_missing(directory: Path) -> bool:
     """Return whether the file system of a directory has no locks.
 
     Args:
@@ -112,7 +114,7 @@ def are_missing(directory):
         return False  # the code that needs the lock reports it
 
 
-def warning(directory):
+def warning(directory: Path) -> str:
     """Return the warning for the user if there are no locks."""
     return (
         f"the file system of {os.fspath(directory)!r} has no locks: going on without, so see to it "

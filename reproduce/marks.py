@@ -2,9 +2,13 @@
 
 import contextlib
 import datetime
+from collections.abc import Iterator
+from pathlib import Path
 
 from reproduce import locks
+from reproduce._types import Say
 from reproduce.files import write_json
+from reproduce.settings import Settings
 
 #: Held while a process trains the run.
 LOCK = "lock"
@@ -14,13 +18,13 @@ PROGRESS = "progress.json"
 FAILED = "failed.json"
 
 
-def now():
+def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 @contextlib.contextmanager
-def locked(directory, wait, warn):
+def locked(directory: Path, wait: float, warn: Say) -> Iterator[None]:
     """Hold a lock on a run; the system releases it when the process ends, even by a kill.
 
     Args:
@@ -39,12 +43,12 @@ def locked(directory, wait, warn):
         yield
 
 
-def is_locked(directory):
+def is_locked(directory: Path) -> bool | None:
     """Return whether a process trains the run of a directory; None if that is unknown."""
     return locks.is_held(directory / LOCK)
 
 
-def write_failure(directory, settings, reason, again):
+def write_failure(directory: Path, settings: Settings, reason: str, again: bool) -> None:
     """Write the reason of a failure into the directory of a run.
 
     Args:

@@ -7,15 +7,19 @@ written over by the next state; when the run ends, its record takes the file's p
 
 import datetime
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from chainer_sno import complexity
 from chainer_sno.files import DAMAGE, write_bytes
 from reproduce import ROOT, ReproduceError, experiments, schemas, snapshot
+from reproduce._types import Cells, Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.files import make_writable
+from reproduce.settings import Settings
 
 #: Where the files of this repository's runs are.
 PROGRESS = ROOT / "results" / "progress"
@@ -27,7 +31,7 @@ _LOG, _ITERATION = "extensions/LogReport/_log", "updater/iteration"
 _COMPUTERS = "extensions/computers/noted"
 
 
-def _newest(directory):
+def _newest(directory: Path) -> tuple[Settings, str, dict[str, Any]] | None:
     """Return settings, path and content of the newest whole snapshot; None without one."""
     for path in snapshot.snapshots(directory):
         try:
@@ -39,7 +43,7 @@ def _newest(directory):
     return None
 
 
-def state(directory):
+def state(directory: Path) -> Record | None:
     """Return how a run stands.
 
     Args:
@@ -55,7 +59,7 @@ def state(directory):
     log = json.loads(str(content[_LOG])) if _LOG in content else []
     last = log[-1] if log else {}
     iteration = int(content[_ITERATION])
-    result = {
+    result: Record = {
         "unfinished": True,
         "name": settings.name,
         "settings": settings.as_dict(),
@@ -87,7 +91,7 @@ def state(directory):
     return result
 
 
-def write(out, directory=PROGRESS):
+def write(out: StrPath, directory: StrPath = PROGRESS) -> list[Path]:
     """Write a file for each run of a directory that has not ended, and remove those that have.
 
     Args:
@@ -112,7 +116,7 @@ def write(out, directory=PROGRESS):
     return written
 
 
-def read_all(directory=PROGRESS):
+def read_all(directory: StrPath = PROGRESS) -> list[Record]:
     """Return what the files of a directory say, in the order of their names.
 
     Raises:
@@ -133,7 +137,7 @@ def read_all(directory=PROGRESS):
     return found
 
 
-def rows(found):
+def rows(found: Iterable[Record]) -> tuple[list[str], Cells]:
     """Return the table of unfinished runs: a header and a row each.
 
     Args:
@@ -152,7 +156,7 @@ def rows(found):
         cells = [title, setting, f"{entry['iteration']:,}", f"{entry['iterations']:,}"]
         selected = entry.get(experiments.of(settings).selected)
         histogram = entry.get("theta_histogram")
-        if selected:
+        if selected and histogram:
             cells += [f"{100 * entry['usage_rate']:.1f}", "/".join(map(str, selected))]
             depth = entry.get("depth", "-")
             cells.append("none" if depth is None else str(depth))

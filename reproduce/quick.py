@@ -3,14 +3,25 @@
 import shlex
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reproduce import compare, experiments, record, sweep
+from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
+from reproduce.experiments.base import Experiment
 from reproduce.files import make_writable
 
 
-def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
+def run(
+    experiment: str,
+    out: StrPath,
+    figures: StrPath,
+    jobs: int = 2,
+    seed: int = 0,
+    device: int = -1,
+    data_dir: StrPath | None = None,
+) -> int:
     """Train a main job's runs that are not finished and print them beside the paper's table.
 
     Args:
@@ -56,7 +67,9 @@ def run(experiment, out, figures, jobs=2, seed=0, device=-1, data_dir=None):
     return report_failures(failures)
 
 
-def _draw(experiment, records, directory, title, seed):
+def _draw(
+    experiment: Experiment, records: Sequence[Record], directory: Path, title: str, seed: int
+) -> Iterator[tuple[str, list[Path]]]:
     """Draw the figures; yield the name and the files of each."""
     from reproduce import figures
 
@@ -75,7 +88,7 @@ def _draw(experiment, records, directory, title, seed):
             yield f"{words} at {settings.setting}", figures.save(draw(), path)
 
 
-def report_failures(failures):
+def report_failures(failures: Mapping[str, str]) -> int:
     """Print which runs failed.
 
     Args:

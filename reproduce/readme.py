@@ -7,8 +7,10 @@ import collections
 import html
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from reproduce import ROOT, ReproduceError, claims, compare, experiments, record, sweep
+from reproduce._types import Record
 from reproduce.experiments import from_dict
 from reproduce.report import results
 
@@ -26,7 +28,7 @@ SETTINGS = {
 _PART = re.compile(r"(<!-- from the records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def parts(records):
+def parts(records: Iterable[Record]) -> dict[str, str]:
     """Return the parts of the page.
 
     Args:
@@ -43,7 +45,7 @@ def parts(records):
     return {"figure": _figure(at_paper["unit-selection"]), "status": _status(at_paper)}
 
 
-def _figure(records):
+def _figure(records: Sequence[Record]) -> str:
     """Return the table of HTML with Figure 1(a) beside some of its settings.
 
     A renderer of Markdown puts a picture beside a table in HTML alone.
@@ -67,13 +69,13 @@ def _figure(records):
     return "\n".join([*lines, "</table></td></tr></table>", ""])
 
 
-def _row(kind, cells):
+def _row(kind: str, cells: Iterable[object]) -> str:
     """Return a row of a table of HTML."""
     inner = "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells)
     return f"<tr>{inner}</tr>"
 
 
-def _status(at_paper):
+def _status(at_paper: Mapping[str, list[Record]]) -> str:
     """Return the table of what was run, a row for each section of the paper."""
     header = ("section", "run at the paper's schedule", "trials", "claims", "core-hours", "command")
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
@@ -107,7 +109,7 @@ def _status(at_paper):
     return "\n".join([*lines, "", *_gaps(at_paper), ""])
 
 
-def _gaps(at_paper):
+def _gaps(at_paper: Mapping[str, list[Record]]) -> Iterator[str]:
     """Return a line for each thing that has not been run, so that no table hides it."""
     for name, experiment in experiments.all_experiments().items():
         if experiment.section and not at_paper[name]:
@@ -117,7 +119,7 @@ def _gaps(at_paper):
         yield "**No record was made on a GPU.**"
 
 
-def fill(text, parts):
+def fill(text: str, parts: Mapping[str, str]) -> str:
     """Return the page with its parts replaced.
 
     Args:
@@ -136,7 +138,7 @@ def fill(text, parts):
     return _PART.sub(lambda found: found[1] + parts[found[2]] + found[3], text)
 
 
-def main():
+def main() -> int:
     """Write the parts into README.md."""
     try:
         records, _ = record.read_all(ROOT / RUNS)

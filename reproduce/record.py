@@ -5,7 +5,9 @@ import math
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import threadpoolctl
@@ -14,7 +16,9 @@ import chainer_sno
 from chainer_sno import chainer
 from chainer_sno.files import write_bytes
 from reproduce import ROOT, ReproduceError, schemas
+from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
+from reproduce.settings import Settings
 
 #: The version of the form of a record; a change that readers must know raises it.
 SCHEMA = 1
@@ -22,10 +26,10 @@ SCHEMA = 1
 FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
 
 
-def _git_commit():
+def _git_commit() -> str | None:
     """Return the commit of the checkout, with a plus where files differ from it, or None."""
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout.strip()
@@ -39,7 +43,7 @@ def _git_commit():
         return None
 
 
-def versions():
+def versions() -> dict[str, str | None]:
     """Return the versions of the software that computes the numbers."""
     found = {
         "python": platform.python_version(),
@@ -55,7 +59,7 @@ def versions():
     return found
 
 
-def machine(device):
+def machine(device: Any) -> dict[str, Any]:
     """Return the machine that computes the numbers.
 
     Args:
@@ -89,18 +93,26 @@ def machine(device):
     return found
 
 
-def columns(log):
+def columns(log: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return a log of LogReport, a list of dictionaries, as a dictionary of columns."""
     names = sorted(name for name in log[0] if name != "elapsed_time")
 
-    def kind(name):
+    def kind(name: str) -> type[int] | type[float]:
         counts = name.startswith(("structure/", "theta/bin_")) and name not in FRACTIONS
         return int if counts or name in ("epoch", "iteration") else float
 
     return {name: [kind(name)(entry[name]) for entry in log] for name in names}
 
 
-def make(settings, log, result, times, device, path, computers=()):
+def make(
+    settings: Settings,
+    log: Sequence[Mapping[str, Any]],
+    result: dict[str, Any],
+    times: Mapping[str, Any],
+    device: Any,
+    path: str,
+    computers: Sequence[dict[str, Any]] = (),
+) -> Record:
     """Return the record of a finished run.
 
     Everything but ``times`` is the same, bit by bit, for the same settings, machine and versions,
@@ -134,10 +146,10 @@ def make(settings, log, result, times, device, path, computers=()):
     }
 
 
-def write(path, record):
+def write(path: Path, record: Record) -> None:
     """Write a record in one step, a line for each setting, result and column of its log."""
 
-    def compact(value):
+    def compact(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
     parts = []
@@ -150,7 +162,7 @@ def write(path, record):
     write_bytes(path, ("{\n " + ",\n ".join(parts) + "\n}\n").encode())
 
 
-def read(path):
+def read(path: StrPath) -> Record:
     """Read a record.
 
     Args:
@@ -195,7 +207,7 @@ def read(path):
     return record
 
 
-def _check_numbers(record, settings, name):
+def _check_numbers(record: Record, settings: Settings, name: str) -> None:
     """Check what a schema cannot: that the log and the structure fit the settings."""
     columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
     if {len(column) for column in columns.values()} != {settings.epochs}:
@@ -232,7 +244,7 @@ def _check_numbers(record, settings, name):
         )
 
 
-def read_all(directory):
+def read_all(directory: StrPath) -> tuple[list[Record], list[str]]:
     """Read the records of a directory.
 
     Args:

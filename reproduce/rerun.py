@@ -1,10 +1,13 @@
 """A record trained again from its own settings, to see that it gives the same bits."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from reproduce import Interrupted, ReproduceError, experiments, record, run
+from reproduce._types import Record, StrPath
 from reproduce.compare import format_table
 from reproduce.experiments import from_dict
 
@@ -21,6 +24,9 @@ ROUNDING = 0.01
 #: Of the machine and the versions, what leaves the rounding as it is.
 _SAME_ROUNDING = ("commit", "processor", "cores", "system", "device", "chainer_sno", "python")
 
+#: Name, value in the record and value here of what differs.
+Rows: TypeAlias = list[tuple[str, Any, Any]]
+
 
 class Judge:
     """Holds the epochs of a training against those of a record.
@@ -35,13 +41,13 @@ class Judge:
             and the one found here.  What only the new log has is not looked at.
     """
 
-    def __init__(self, log, epochs):
+    def __init__(self, log: Mapping[str, Sequence[Any]], epochs: int) -> None:
         self.log = log
         self.epochs = epochs
         self.held = 0
-        self.rows = []
+        self.rows: Rows = []
 
-    def __call__(self, log):
+    def __call__(self, log: Sequence[Mapping[str, Any]]) -> bool:
         """Hold the epochs that are new in a log of LogReport; return whether that is enough."""
         for entry in log[self.held : self.epochs]:
             new = {name: column[0] for name, column in record.columns([entry]).items()}
@@ -53,24 +59,24 @@ class Judge:
         return bool(self.rows) or self.held == self.epochs
 
 
-def _differences(old, new):
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Rows:
     """Return the name, the old and the new value of what is not the same to the bit."""
-    return [[name, value, new.get(name)] for name, value in old.items() if new.get(name) != value]
+    return [(name, value, new.get(name)) for name, value in old.items() if new.get(name) != value]
 
 
-def _cells(name, old, new):
+def _cells(name: str, old: object, new: object) -> list[str]:
     """Return a row of a table; long values are shown from where they begin to differ."""
     old, new = str(old), str(new)
     first = len(commonprefix([old, new])) if max(len(old), len(new)) > WIDTH else 0
 
-    def clip(text):
+    def clip(text: str) -> str:
         start = "..." if first else ""
         return f"{start}{text[first : first + WIDTH]}{'...' * (len(text) > first + WIDTH)}"
 
     return [name, clip(old), clip(new)]
 
 
-def _print_table(title, rows):
+def _print_table(title: str, rows: Rows) -> None:
     """Print what differs, the record's value beside the one found here, and how far it is off."""
     print(title)
     cells = [_cells(*row) for row in rows]
@@ -84,20 +90,20 @@ def _print_table(title, rows):
         print(format_table(["", "record", "here"], cells))
 
 
-def _relative(old, new):
+def _relative(old: Any, new: Any) -> float | None:
     """Return the difference of two numbers as a part of the old one; None of anything else."""
     if not all(isinstance(value, int | float) for value in (old, new)) or old == 0:
         return None
     return abs(new - old) / abs(old)
 
 
-def _other_rounding(old, now):
+def _other_rounding(old: Record, now: Record) -> list[str]:
     """Return the names of what differs in two machines and versions and changes the rounding."""
     rows = [row for part in now for row in _differences(old[part], now[part])]
     return [name for name, *_ in rows if name not in _SAME_ROUNDING]
 
 
-def explain(rows, rounding):
+def explain(rows: Rows, rounding: Sequence[str]) -> str:
     """Return sentences that say whether a difference in an epoch is more than rounding.
 
     Args:
@@ -129,7 +135,7 @@ def explain(rows, rounding):
     )
 
 
-def suggest(path, now, where):
+def suggest(path: StrPath, now: Record, where: Any) -> Path | None:
     """Return the quickest record beside another that this machine repeats to the bit.
 
     Args:
@@ -154,7 +160,14 @@ def suggest(path, now, where):
     return Path(path).parent / f"{min(found)[1]}.json" if found else None
 
 
-def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False):
+def rerun(
+    path: StrPath,
+    epochs: int | None = None,
+    out: StrPath = "runs",
+    device: int | None = None,
+    data_dir: StrPath | None = None,
+    quiet: bool = False,
+) -> int:
     """Train a record's settings again, hold every epoch against it, and print the outcome.
 
     The first epochs of a training at the paper's schedule are the same whether it is trained to
@@ -185,13 +198,7 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
         raise ReproduceError(
             f"--epochs must be between 1 and the record's {settings.epochs}, not {epochs}"
         )
-    gpu = "gpu" in old["machine"]
-    device = (0 if gpu else -1) if device is None else device
-    if gpu != (device >= 0):
-        raise ReproduceError(
-            f"{str(path)!r} was trained on a {'GPU' if gpu else 'CPU'}, and another kind of device "
-            f"gives other bits: give --device {0 if gpu else -1}, not {device}"
-        )
+    device = _device(path, old, device)
     out = Path(out) / DIRECTORY
     again, directory = out / f"{settings.name}.json", out / settings.name
     if again.resolve() == Path(path).resolve():
@@ -200,35 +207,13 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
         )
     judge = Judge(old["log"], epochs or settings.epochs)
     print(f"{settings.name} again, {judge.epochs} of {settings.epochs} epochs.", flush=True)
-    plain = old["versions"]["path"] == "plain"
-    kind = experiments.of(settings).training
     run.use_one_thread()
-    where = run.get_device(device)
-    now = {
-        "versions": {**record.versions(), "path": kind.path_of(where, plain)},
-        "machine": record.machine(where),
-    }
-    changed = [row for part in now for row in _differences(old[part], now[part])]
-    if changed:
-        _print_table("What is not as it was, and may change bits:", changed)
-    code = now["versions"]["path"]
-    if code != old["versions"]["path"]:
-        print(
-            f"The path {old['versions']['path']!r} trained the record, and {code!r} trains here: "
-            "the same bits cannot be expected."
-        )
-    rounding = _other_rounding(old, now)
-    if rounding:
-        better = suggest(path, now, where)
-        here = "with this machine's kernels and libraries"
-        told = f"No record in {str(Path(path).parent)!r} was made {here}."
-        if better:
-            told = f"To repeat bits, take a record that was made {here}: {str(better)!r}."
-        print(told, flush=True)
+    rounding = _print_changes(path, old, run.get_device(device))
     if again.exists():  # and judged: this is another call
         again.unlink()
         shutil.rmtree(directory, ignore_errors=True)
-    result = []
+    plain = old["versions"]["path"] == "plain"
+    result: Rows = []
     try:
         options = run.Options(device, data_dir, quiet=quiet, plain=plain, watch=judge)
         new = run.run(settings, out, options)
@@ -247,3 +232,56 @@ def rerun(path, epochs=None, out="runs", device=None, data_dir=None, quiet=False
         count = f"{judge.held} epoch{'s' if judge.held > 1 else ''}"
         print(f"The same bits: {len(old['log'])} numbers in each of {count}{whole}.")
     return int(bool(judge.rows or result))
+
+
+def _device(path: StrPath, old: Record, device: int | None) -> int:
+    """Return the device for a record: the first of its kind if none is named.
+
+    Raises:
+        ReproduceError: the named one is of another kind.
+    """
+    gpu = "gpu" in old["machine"]
+    if device is None:
+        return 0 if gpu else -1
+    if gpu != (device >= 0):
+        raise ReproduceError(
+            f"{str(path)!r} was trained on a {'GPU' if gpu else 'CPU'}, and another kind of device "
+            f"gives other bits: give --device {0 if gpu else -1}, not {device}"
+        )
+    return device
+
+
+def _print_changes(path: StrPath, old: Record, where: Any) -> list[str]:
+    """Print what is not as it was when a record was made, and which record to take instead.
+
+    Args:
+        path (str or pathlib.Path): of the record.
+        old (dict): the record.
+        where (chainer.backend.Device): on which it is trained again.
+
+    Returns:
+        list of str: what rounds differently here.
+    """
+    kind = experiments.of(from_dict(old["settings"])).training
+    code = old["versions"]["path"]
+    now = {
+        "versions": {**record.versions(), "path": kind.path_of(where, code == "plain")},
+        "machine": record.machine(where),
+    }
+    changed = [row for part in now for row in _differences(old[part], now[part])]
+    if changed:
+        _print_table("What is not as it was, and may change bits:", changed)
+    if now["versions"]["path"] != code:
+        print(
+            f"The path {code!r} trained the record, and {now['versions']['path']!r} trains here: "
+            "the same bits cannot be expected."
+        )
+    rounding = _other_rounding(old, now)
+    if rounding:
+        better = suggest(path, now, where)
+        here = "with this machine's kernels and libraries"
+        told = f"No record in {str(Path(path).parent)!r} was made {here}."
+        if better:
+            told = f"To repeat bits, take a record that was made {here}: {str(better)!r}."
+        print(told, flush=True)
+    return rounding

@@ -14,13 +14,17 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import threadpoolctl
 
 from chainer_sno import chainer
 from reproduce import Interrupted, ReproduceError, data, experiments, marks, record, snapshot
+from reproduce._types import Data, Record, Say, StrPath
 from reproduce.files import check_name, make_writable, remove_unfinished, write_json
+from reproduce.settings import Settings
 from reproduce.signals import listening
+from reproduce.training import Training
 
 #: Seconds between snapshots if the user gives no interval.
 SNAPSHOT_SECONDS = 60
@@ -28,7 +32,7 @@ SNAPSHOT_SECONDS = 60
 PROGRESS_SECONDS = 1
 
 
-def get_device(number):
+def get_device(number: int) -> Any:
     """Return a device ready for use.
 
     Args:
@@ -65,7 +69,7 @@ def get_device(number):
     return device
 
 
-def use_one_thread():
+def use_one_thread() -> None:
     """Give BLAS one thread in this process.
 
     Two processes of one thread do twice the work of one process of two, and the order of the sums,
@@ -86,19 +90,19 @@ class Progress(chainer.training.Extension):
     trigger = 1, "iteration"
     name = "progress"
 
-    def __init__(self, path, settings, iterations):
+    def __init__(self, path: Path, settings: Settings, iterations: int) -> None:
         self.path = path
         self.settings = settings.as_dict()
         self.iterations = iterations
 
-    def initialize(self, trainer):
+    def initialize(self, trainer: Any) -> None:
         """Begin to measure; a resumed training begins again."""
         self.first = trainer.updater.iteration
         self.begun = time.perf_counter()
-        self.written = -PROGRESS_SECONDS
+        self.written = -float(PROGRESS_SECONDS)
         self(trainer)
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Write the file when it is time."""
         seconds = time.perf_counter() - self.begun
         if seconds - self.written < PROGRESS_SECONDS:
@@ -135,15 +139,15 @@ class Computers(chainer.training.Extension):
 
     name = "computers"
 
-    def __init__(self, device, threads):
+    def __init__(self, device: Any, threads: int) -> None:
         # At every iteration; one of Chainer's triggers would have a state of its own, which it
         # misses in snapshots that are older.
         self.trigger = lambda trainer: True
         self.own = record.machine(device)
-        self.found = []
+        self.found: list[dict[str, Any]] = []
         self.threads = [threads]
 
-    def initialize(self, trainer):
+    def initialize(self, trainer: Any) -> None:
         """Begin a new entry if the machine is another one."""
         done = trainer.updater.iteration
         known = self.found[-1]["iterations"][1] if self.found else 0
@@ -152,11 +156,11 @@ class Computers(chainer.training.Extension):
         if not self.found or self.found[-1]["machine"] != self.own:
             self.found.append({"machine": self.own, "iterations": [done + 1, done]})
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Count the iteration."""
         self.found[-1]["iterations"][1] = trainer.updater.iteration
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: Any) -> None:
         """Save or load the list."""
         if isinstance(serializer, chainer.Serializer):
             serializer("noted", json.dumps([self.found, self.threads]))
@@ -177,26 +181,26 @@ class Watch(chainer.training.Extension):
 
     name = "watch"
 
-    def __init__(self, training, judge):
+    def __init__(self, training: Training, judge: Callable[[list[Any]], bool]) -> None:
         self.trigger = training.every_epoch
         self.training = training
         self.judge = judge
 
-    def initialize(self, trainer):
+    def initialize(self, trainer: Any) -> None:
         """Show the earlier log of a resumed training."""
         self(trainer)
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Show the log."""
         self.training.stop_trigger.enough = self.judge(self.training.log.log)
 
 
-def _warn(text):
+def _warn(text: str) -> None:
     """Print a line on stderr, apart from the result."""
     print(f"reproduce: {text}", file=sys.stderr, flush=True)
 
 
-def _finished(path, directory, say):
+def _finished(path: Path, directory: Path, say: Say) -> Record:
     """Return the record of a finished run, and delete its snapshots."""
     try:
         found = record.read(path)
@@ -236,18 +240,18 @@ class Options:
     """
 
     device: int = -1
-    data_dir: str | Path | None = None
+    data_dir: StrPath | None = None
     interval: int | None = None
     quiet: bool = False
     plain: bool = False
     parent: int | None = None
     wait: float = 1.0
     threads: int = 1
-    say: Callable[[str], None] = print
-    watch: Callable[[list], bool] | None = None
+    say: Say = print
+    watch: Callable[[list[Any]], bool] | None = None
 
 
-def run(settings, out, options=Options()):
+def run(settings: Settings, out: StrPath, options: Options = Options()) -> Record:
     """Train with the settings and write the record, or continue where an earlier call stopped.
 
     Args:
@@ -311,7 +315,9 @@ def run(settings, out, options=Options()):
         return _finished(path, directory, say)
 
 
-def _train(settings, options, dataset, device, directory):
+def _train(
+    settings: Settings, options: Options, dataset: Data, device: Any, directory: Path
+) -> tuple[Record, Training]:
     """Train to the end; return the record and the training."""
     started = marks.now()
     interval, threads = options.interval, options.threads

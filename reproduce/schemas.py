@@ -1,16 +1,25 @@
 """The schemas of the JSON files that are read, checked with jsonschema."""
 
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
 import jsonschema
 
 from reproduce import ReproduceError, experiments
+from reproduce.settings import Settings
 
-_WHOLE = {"type": "integer", "minimum": 0}
-_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
-_TEXT = {"type": "string", "minLength": 1}
+#: A JSON schema.
+Schema: TypeAlias = dict[str, Any]
+
+_WHOLE: Schema = {"type": "integer", "minimum": 0}
+_FRACTION: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_POSITIVE: Schema = {"type": "number", "exclusiveMinimum": 0}
+_TEXT: Schema = {"type": "string", "minLength": 1}
 
 
-def _object(properties, required=None, others=True):
+def _object(
+    properties: dict[str, Any], required: Iterable[str] | None = None, others: bool = True
+) -> Schema:
     """Return the schema of an object, by default with every property required."""
     return {
         "type": "object",
@@ -20,8 +29,8 @@ def _object(properties, required=None, others=True):
     }
 
 
-def _list(of, length=None):
-    found = {"type": "array", "items": of, "minItems": 1}
+def _list(of: Schema, length: int | None = None) -> Schema:
+    found: Schema = {"type": "array", "items": of, "minItems": 1}
     return found if length is None else {**found, "minItems": length, "maxItems": length}
 
 
@@ -129,7 +138,9 @@ PROGRESS = _object(
 )
 
 
-def check_result(result, settings, name, partial=False):
+def check_result(
+    result: dict[str, Any], settings: Settings, name: str, partial: bool = False
+) -> None:
     """Check the part of a result that its experiment defines.
 
     Args:
@@ -146,7 +157,7 @@ def check_result(result, settings, name, partial=False):
     check(result, _object(experiment.result_properties, required), name)
 
 
-def check(value, schema, name):
+def check(value: object, schema: Schema, name: str) -> None:
     """Check that a value follows a schema.
 
     Args:

@@ -10,12 +10,15 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reproduce import ReproduceError
-from reproduce.datasets import DATASETS
+from reproduce.datasets import DATASETS, DataSet
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing from Python 3.11 on
 
 #: The dtypes of theta, the default first.
 THETA_DTYPES = ("float64", "float32")
@@ -39,7 +42,7 @@ MOST_MEMORY = 2**40
 _POWER = re.compile(r"([+-]?)2(?:\^|\*\*)([+-]?\d+)")
 
 
-def parse_epsilon0(text):
+def parse_epsilon0(text: str) -> float:
     """Return the number that a text such as ``-2^-3``, ``2**-7``, ``0`` or ``0.0078125`` names.
 
     Raises:
@@ -64,7 +67,7 @@ def parse_epsilon0(text):
     return value
 
 
-def format_epsilon0(value):
+def format_epsilon0(value: float) -> str:
     """Return the shortest usual text of a penalty: ``2^-7`` for a power of two, else the number."""
     if value == 0:
         return "0"
@@ -74,7 +77,7 @@ def format_epsilon0(value):
     return repr(float(value))
 
 
-def _short(value):
+def _short(value: object) -> str:
     """Return the text of a value in a name, whole numbers without a point."""
     return str(value).removesuffix(".0")
 
@@ -106,7 +109,7 @@ class Option:
     help: str
     type: Callable[[str], Any] = str
     text: Callable[[Any], str] = _short
-    choices: tuple = ()
+    choices: tuple[str, ...] = ()
     least: float | None = None
     above: float | None = None
     below: float | None = None
@@ -119,7 +122,7 @@ class Option:
     size: bool = False
     default: str | None = None
 
-    def check(self, flag, value):
+    def check(self, flag: str, value: Any) -> None:
         """Check a value.
 
         Args:
@@ -134,11 +137,15 @@ class Option:
                 choices = " or ".join(self.choices)
                 raise ReproduceError(f"{flag} must be {choices}, not {value!r}")
             return
-        kind = {int: numbers.Integral, str: str}.get(self.type, numbers.Real)
+        kind: Any = numbers.Real
+        words = "a number"
+        if self.type is int:
+            kind, words = numbers.Integral, "a whole number"
+        elif self.type is str:
+            kind, words = str, "a text"
         if not isinstance(value, kind) or isinstance(value, bool):
-            words = {int: "a whole number", str: "a text"}.get(self.type, "a number")
             raise ReproduceError(f"{flag} must be {words}, not {value!r}")
-        if kind is str:
+        if self.type is str:
             return
         most = LARGEST_INTEGER if self.type is int else LARGEST_RATE
         if self.most is not None:
@@ -156,7 +163,7 @@ class Option:
                 raise ReproduceError(f"{flag} must be {words}, not {value}")
 
 
-def option(default, help, /, **values):
+def option(default: Any, help: str, /, **values: Any) -> Any:
     """Return a field of a settings class.
 
     Args:
@@ -173,7 +180,7 @@ def option(default, help, /, **values):
     return dataclasses.field(default=default, metadata={"option": Option(help, **values)})
 
 
-def flag(name):
+def flag(name: str) -> str:
     """Return the option of the command line that gives a setting."""
     return "--" + name.replace("_", "-")
 
@@ -212,8 +219,8 @@ class Settings:
         varied=True,
     )
     dataset: str = option("", "the data set")
-    epochs: int | None = option(None, "passes over the training data", type=int, least=1)
-    batch_size: int | None = option(None, "examples of a mini-batch, N", type=int, least=1)
+    epochs: int = option(None, "passes over the training data", type=int, least=1)
+    batch_size: int = option(None, "examples of a mini-batch, N", type=int, least=1)
     seed: int = option(
         0,
         "of the weights, the order of the data, and the structures or dropped units",
@@ -277,28 +284,32 @@ class Settings:
     #: and as many examples through the network in each.
     LENGTH = {True: (1, 1), False: (1, 1)}
 
-    def __init__(self, **values):
+    def __init__(self, **values: Any) -> None:
         # Values are written only here, and they are complete before any other code reads them.
         vars(self).update(self._complete(values))
 
     @classmethod
     @functools.cache
-    def options(cls):
+    def options(cls) -> dict[str, Option]:
         """Return every setting of the experiment, :class:`Option` by name."""
         return {field.name: field.metadata["option"] for field in dataclasses.fields(cls)}
 
     @classmethod
-    def methods(cls):
+    def methods(cls) -> tuple[str, ...]:
         """Return the methods that the experiment compares, the proposed one first."""
         return cls.options()["method"].choices
 
     @classmethod
-    def varied(cls):
+    def varied(cls) -> dict[str, str]:
         """Return what the paper varies: the method to which it applies, by name."""
-        return {name: each.method for name, each in cls.options().items() if each.varied}
+        return {
+            name: each.method
+            for name, each in cls.options().items()
+            if each.varied and each.method is not None
+        }
 
     @classmethod
-    def defaults(cls, values):
+    def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults that depend on other settings.
 
         Args:
@@ -311,7 +322,7 @@ class Settings:
         return {"epochs": epochs, "batch_size": batch_size, "samples": 2}
 
     @classmethod
-    def _complete(cls, values):
+    def _complete(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of every setting, checked."""
         options = cls.options()
         for name, value in values.items():
@@ -345,7 +356,7 @@ class Settings:
         return given
 
     @classmethod
-    def check(cls, values):
+    def check(cls, values: Mapping[str, Any]) -> None:
         """Check the settings that depend on each other.
 
         Args:
@@ -379,7 +390,7 @@ class Settings:
             raise ReproduceError(cls._too_large(values, supported))
 
     @classmethod
-    def count_bits(cls, values):
+    def count_bits(cls, values: Mapping[str, Any]) -> int:
         """Return the number of bits d of a structure.
 
         Args:
@@ -388,19 +399,19 @@ class Settings:
         raise NotImplementedError
 
     @classmethod
-    def count_weights(cls, values):
+    def count_weights(cls, values: Mapping[str, Any]) -> int:
         """Return a number of weights that the network reaches or exceeds; 0 where none is known."""
         return 0
 
     @classmethod
-    def least_memory(cls, values):
+    def least_memory(cls, values: Mapping[str, Any]) -> int:
         """Return the bytes that a training needs at least: of the network and of structures."""
         # Weights, gradients and velocities in float32; of each structure the random numbers.
         structures = max(values["samples"] or 0, values["stochastic_samples"])
         drawn = structures * cls.count_bits(values) if values["method"] == "sno" else 0
         return 12 * cls.count_weights(values) + 8 * drawn
 
-    def check_memory(self):
+    def check_memory(self) -> None:
         """Check that the training fits into the memory of this machine, as far as is known.
 
         Raises:
@@ -415,7 +426,7 @@ class Settings:
             raise ReproduceError(self._too_large(vars(self), has))
 
     @classmethod
-    def _too_large(cls, values, reason):
+    def _too_large(cls, values: Mapping[str, Any], reason: str) -> str:
         sizes = [name for name, each in cls.options().items() if each.size and values[name]]
         sizes.sort(key=lambda name: name in Settings.options())  # those of the network first
         smaller = ", ".join(f"{flag(name)} {values[name]}" for name in sizes)
@@ -425,7 +436,7 @@ class Settings:
         )
 
     @classmethod
-    def at(cls, schedule, **values):
+    def at(cls, schedule: str, **values: Any) -> "Self":
         """Return settings at a schedule; ``values`` take precedence over it.
 
         Args:
@@ -450,13 +461,13 @@ class Settings:
             )
         return cls(**{"epochs": paper.epochs // divisor, **values})
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return every setting that applies to the method, as plain numbers and texts."""
         found = {"experiment": self.experiment, **vars(self)}
         return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> "Self":
         """Return the settings that :meth:`as_dict` returned.
 
         Raises:
@@ -468,7 +479,7 @@ class Settings:
             raise ReproduceError(f"these are not the settings of a training of {cls.experiment}")
         return cls(**values)
 
-    def as_arguments(self):
+    def as_arguments(self) -> list[str]:
         """Return the options of ``run`` that name these settings."""
         values = self.as_dict()
         arguments = [values.pop("experiment")]
@@ -477,11 +488,11 @@ class Settings:
         return arguments
 
     @property
-    def paper(self):
+    def paper(self) -> "Self":
         """The paper's settings of the same method, with the defaults of what the paper varies."""
         return type(self)(method=self.method)
 
-    def changes(self):
+    def changes(self) -> dict[str, Any]:
         """Return the settings that differ from the paper's, which tell this run from others."""
         paper = vars(self.paper)
         return {
@@ -493,12 +504,12 @@ class Settings:
         }
 
     @property
-    def is_paper_schedule(self):
+    def is_paper_schedule(self) -> bool:
         """Whether only what the paper varies differs from its settings."""
         return not self.changes()
 
     @property
-    def setting(self):
+    def setting(self) -> str:
         """The value that the paper varies: ``epsilon0=2^-7``, ``width=205`` or nothing."""
         for name, method in self.varied().items():
             if method == self.method:
@@ -507,23 +518,23 @@ class Settings:
         return ""
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The name of the run: the method, the setting, every change from the paper, the seed."""
         changes = [f"{name}={_short(value)}" for name, value in self.changes().items()]
         parts = [self.experiment, self.method, self.setting, *changes, f"seed={self.seed}"]
         return "_".join(part for part in parts if part)
 
     @property
-    def bits(self):
+    def bits(self) -> int:
         """The number of bits d of a structure."""
         return self.count_bits(vars(self))
 
     @property
-    def data(self):
+    def data(self) -> DataSet:
         """The sizes of the data set, :class:`reproduce.datasets.DataSet`."""
         return DATASETS[self.dataset]
 
-    def iterations(self, examples=None):
+    def iterations(self, examples: int | None = None) -> int:
         """Return the iterations of the training, rounded down (reading R10).
 
         Args:
@@ -533,7 +544,7 @@ class Settings:
         return self.epochs * examples // self.batch_size
 
 
-def _fraction(kind, values):
+def _fraction(kind: type[Settings], values: Mapping[str, Any]) -> Fraction:
     """Return the length of a schedule as a fraction of the paper's, in iterations."""
     epochs, batch_size = kind.LENGTH[values["method"] == "sno"]
     whole = DATASETS[values["dataset"]].examples
@@ -541,7 +552,7 @@ def _fraction(kind, values):
     return Fraction(values["epochs"] * examples * batch_size, epochs * whole * values["batch_size"])
 
 
-def fraction_of_paper(settings):
+def fraction_of_paper(settings: Settings) -> Fraction:
     """Return the length of a schedule as a fraction of the paper's, in iterations.
 
     Args:

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from chainer_sno import chainer
 from chainer_sno.files import DAMAGE, read_npz, write_npz
 from reproduce import ReproduceError
+from reproduce._types import Say, StrPath
 
 _PATTERN = "snapshot_iter_*.npz"
 
@@ -26,7 +28,14 @@ class Snapshot(chainer.training.Extension):
     # After everything that a snapshot must contain.
     priority = -100
 
-    def __init__(self, directory, identity, interval, seconds=False, keep=2):
+    def __init__(
+        self,
+        directory: StrPath,
+        identity: dict[str, Any],
+        interval: int,
+        seconds: bool = False,
+        keep: int = 2,
+    ) -> None:
         self.directory = Path(directory)
         self.identity = identity
         triggers = chainer.training.triggers
@@ -37,7 +46,7 @@ class Snapshot(chainer.training.Extension):
         )
         self.keep = keep
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> None:
         """Save a snapshot."""
         iteration = trainer.updater.iteration
         target = self.directory / f"snapshot_iter_{iteration:09d}.npz"
@@ -50,18 +59,18 @@ class Snapshot(chainer.training.Extension):
             path.unlink()
 
 
-def snapshots(directory):
+def snapshots(directory: StrPath) -> list[Path]:
     """Return the snapshots of a directory, the newest first."""
     return sorted(Path(directory).glob(_PATTERN), reverse=True)
 
 
-def read(path):
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the identity and the content of a snapshot, with every checksum in it verified."""
     content = read_npz(path)
     return json.loads(str(content.pop("identity")[()])), content
 
 
-def resume(trainer, directory, identity, say=print):
+def resume(trainer: Any, directory: StrPath, identity: dict[str, Any], say: Say = print) -> bool:
     """Load the newest complete snapshot into a trainer.
 
     Args:

@@ -1,9 +1,13 @@
 """Medians, quartiles and significance tests."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import scipy  # loads scipy.stats when it is first used, which takes a second
+
+from reproduce._types import Array
 
 #: Resamples of the bootstrap.
 RESAMPLES = 9999
@@ -11,7 +15,7 @@ RESAMPLES = 9999
 PERMUTATIONS = 10000
 
 
-def quartiles(values):
+def quartiles(values: Sequence[float]) -> list[float]:
     """Return the 25%, 50% and 75% quantiles, those of the paper's figures.
 
     Args:
@@ -23,12 +27,14 @@ def quartiles(values):
     return numpy.quantile(numpy.asarray(values, float), (0.25, 0.5, 0.75)).tolist()
 
 
-def median(values):
+def median(values: Sequence[float]) -> float:
     """Return the median of at least one value."""
     return float(numpy.median(values))
 
 
-def rank_test(ours, theirs, alternative):
+def rank_test(
+    ours: Sequence[float] | Array, theirs: Sequence[float] | Array, alternative: str
+) -> float:
     """Return the p-value of the Mann-Whitney test, exact where that is feasible, ties included.
 
     Args:
@@ -46,7 +52,9 @@ def rank_test(ours, theirs, alternative):
     return float(found.pvalue)
 
 
-def difference(ours, theirs, alternative="less"):
+def difference(
+    ours: Sequence[float], theirs: Sequence[float], alternative: str = "less"
+) -> dict[str, Any]:
     """Compare the medians of two groups of trials.
 
     Args:
@@ -59,15 +67,15 @@ def difference(ours, theirs, alternative="less"):
         bootstrap over trials), ``p`` of the rank test, both None with a single trial on either
         side, and ``trials`` of both.
     """
-    ours, theirs = numpy.asarray(ours, float), numpy.asarray(theirs, float)
+    first, second = numpy.asarray(ours, float), numpy.asarray(theirs, float)
 
-    def of_medians(a, b, axis=-1):
+    def of_medians(a: Array, b: Array, axis: int = -1) -> Any:
         return numpy.median(a, axis=axis) - numpy.median(b, axis=axis)
 
     interval = None
     if min(len(ours), len(theirs)) > 1:
         found = scipy.stats.bootstrap(
-            (ours, theirs),
+            (first, second),
             of_medians,
             n_resamples=RESAMPLES,
             vectorized=True,
@@ -77,26 +85,26 @@ def difference(ours, theirs, alternative="less"):
         interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
     return {
         "medians": [median(ours), median(theirs)],
-        "difference": float(of_medians(ours, theirs)),
+        "difference": float(of_medians(first, second)),
         "interval": interval,
         "p": None if interval is None else rank_test(ours, theirs, alternative),
         "trials": [len(ours), len(theirs)],
     }
 
 
-def combined(p_values):
+def combined(p_values: Sequence[float]) -> float:
     """Return the p-value of several independent tests together (Stouffer's method)."""
     # A p of 1 has no finite score; it is as little evidence as there is.
     clipped = numpy.clip(p_values, 1e-12, 1 - 1e-12)
     return float(scipy.stats.combine_pvalues(clipped, method="stouffer").pvalue)
 
 
-def sign_test(successes, trials, chance):
+def sign_test(successes: int, trials: int, chance: float) -> float:
     """Return the probability of so many successes or more by chance (binomial test)."""
     return float(scipy.stats.binomtest(successes, trials, chance, alternative="greater").pvalue)
 
 
-def sides_test(above, trials, published):
+def sides_test(above: Sequence[float], trials: Sequence[int], published: int) -> float:
     """Return the p-value of so many trials lying above published medians.
 
     If all trials of a setting, ours and the published ones, are of one distribution, then every
@@ -124,7 +132,7 @@ def sides_test(above, trials, published):
     return float(min(1, chances[as_far].sum()))
 
 
-def falling(x, y):
+def falling(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Return Kendall's tau of y over x, and the p-value of its being negative."""
     found = scipy.stats.kendalltau(x, y, alternative="less")
     return float(found.statistic), float(found.pvalue)

@@ -8,10 +8,13 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reproduce import ReproduceError, marks
+from reproduce._types import StrPath
 from reproduce.experiments import from_dict
 from reproduce.files import make_writable, remove_unfinished, write_json
 from reproduce.settings import Settings
@@ -48,7 +51,7 @@ class State:
     again: bool = False
 
 
-def _content(path):
+def _content(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file of a run, a dictionary.
 
     Raises:
@@ -61,7 +64,7 @@ def _content(path):
     return content
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file, an empty dictionary where it cannot be read."""
     try:
         return _content(path)
@@ -69,13 +72,13 @@ def _read(path):
         return {}
 
 
-def _part(content, name):
+def _part(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return an object in a file, an empty dictionary where it is something else."""
     found = content.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def _number(content, name, otherwise=None):
+def _number(content: Mapping[str, Any], name: str, otherwise: float | None = None) -> Any:
     """Return a number in a file that is finite and not negative; ``otherwise`` without one."""
     found = content.get(name)
     if isinstance(found, bool) or not isinstance(found, int | float):
@@ -83,7 +86,7 @@ def _number(content, name, otherwise=None):
     return found if 0 <= found < math.inf else otherwise
 
 
-def state(out, settings):
+def state(out: StrPath, settings: Settings) -> State:
     """Return the state of a run.
 
     Args:
@@ -137,7 +140,7 @@ def state(out, settings):
     return State(settings, kind, iteration, iterations, rate)
 
 
-def write_plan(out, runs):
+def write_plan(out: StrPath, runs: Iterable[Settings]) -> None:
     """Write the list of the runs of a sweep, for ``status``.
 
     Args:
@@ -165,7 +168,7 @@ def write_plan(out, runs):
         )
 
 
-def _settings(values):
+def _settings(values: Any) -> Settings:
     """Return the settings in a file.
 
     Raises:
@@ -180,7 +183,7 @@ def _settings(values):
     return run
 
 
-def damaged(out):
+def damaged(out: StrPath) -> list[str]:
     """Return a line for each file of runs that cannot be read.
 
     Args:
@@ -204,7 +207,7 @@ def damaged(out):
     return told
 
 
-def _check(path, content):
+def _check(path: Path, content: Mapping[str, Any]) -> None:
     """Check what is read from a file in the directory of the runs.
 
     Raises:
@@ -230,7 +233,7 @@ def _check(path, content):
             raise ValueError(f"its {name} is no number")
 
 
-def known_runs(out):
+def known_runs(out: StrPath) -> list[Settings]:
     """Return the runs that plans, records and directories name.
 
     Args:
@@ -262,7 +265,7 @@ def known_runs(out):
     return list(runs.values())
 
 
-def duration(seconds):
+def duration(seconds: float | None) -> str:
     """Return a time in words: ``3 d 4 h``, ``5 h 06 min``, ``7 min`` or ``8 s``."""
     if seconds is None:
         return "?"
@@ -276,7 +279,7 @@ def duration(seconds):
     return f"{minutes} min" if minutes else f"{seconds} s"
 
 
-def seconds_left(states, jobs):
+def seconds_left(states: Iterable[State], jobs: int) -> float | None:
     """Return the seconds until all runs are finished, estimated from the rates of the others.
 
     A run that has not begun is assumed to be as fast as those of its method, or else as all.
@@ -288,7 +291,7 @@ def seconds_left(states, jobs):
     Returns:
         float: seconds; None if unknown.
     """
-    rates = {}
+    rates: dict[str, list[float]] = {}
     for found in states:
         if found.rate:
             rates.setdefault(found.settings.method, []).append(found.rate)
@@ -309,7 +312,7 @@ def seconds_left(states, jobs):
     return max(longest, total / max(1, jobs))
 
 
-def lines(states, jobs=None):
+def lines(states: Sequence[State], jobs: int | None = None) -> list[str]:
     """Return the lines about the state of the runs: the running ones, the failures, the total.
 
     Args:
@@ -319,7 +322,7 @@ def lines(states, jobs=None):
     Returns:
         list of str: a line for each running and each failed run, and one for all runs.
     """
-    by_kind = {}
+    by_kind: dict[str, list[State]] = {}
     for found in states:
         by_kind.setdefault(found.kind, []).append(found)
     running = by_kind.get("running", [])

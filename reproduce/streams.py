@@ -4,9 +4,11 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 
-def is_live(stream):
+def is_live(stream: TextIO) -> bool:
     """Return whether a stream is a terminal that understands control sequences."""
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
@@ -23,25 +25,27 @@ class _Checked:
             raised.
     """
 
-    def __init__(self, stream, on_failure, to_pipes):
+    def __init__(
+        self, stream: Any, on_failure: Callable[[OSError], object], to_pipes: bool
+    ) -> None:
         self._stream = stream
         self._on_failure = on_failure
         self._to_pipes = to_pipes
         self.failed = False
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         """Write a text, if that is still possible."""
         self._try(self._stream.write, text)
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         """Write the buffered text."""
         self._try(self._stream.flush)
 
-    def _try(self, call, *arguments):
+    def _try(self, call: Callable[..., object], *arguments: object) -> None:
         try:
             call(*arguments)
         except OSError as error:
@@ -53,7 +57,7 @@ class _Checked:
                 self._on_failure(error)
 
 
-def to_nowhere(stream):
+def to_nowhere(stream: Any) -> None:
     """Discard the text that a stream still holds, and all that follows.
 
     Otherwise the interpreter would write it when it ends, and report an error.
@@ -65,7 +69,7 @@ def to_nowhere(stream):
         os.close(nowhere)
 
 
-def _open_what_is_closed():
+def _open_what_is_closed() -> None:
     """Open the standard streams that were closed when this process started.
 
     Otherwise the next file to be opened, such as a snapshot, would get the number of stdout.
@@ -81,7 +85,7 @@ def _open_what_is_closed():
 
 
 @contextlib.contextmanager
-def checked():
+def checked() -> Iterator[Any]:
     """Replace stdout and stderr by streams that cannot fail.
 
     Yields:
@@ -89,7 +93,7 @@ def checked():
     """
     _open_what_is_closed()
 
-    def complain(error):
+    def complain(error: OSError) -> None:
         print(
             f"reproduce: what is printed is lost ({error.strerror or error}); files are written "
             "all the same",
@@ -113,10 +117,17 @@ def checked():
         sys.stdout, sys.stderr = out, error
 
 
-def show_warnings_in_one_line():
+def show_warnings_in_one_line() -> None:
     """Print each warning of this process as one line, without its line of code."""
 
-    def show(message, category, filename, lineno, file=None, line=None):
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         print(f"reproduce: {' '.join(str(message).split())}", file=file or sys.stderr)
 
     warnings.showwarning = show

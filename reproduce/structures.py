@@ -1,9 +1,14 @@
 """The structure of a DenseNet as a graph: its paths and its depth."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy
 
+from reproduce._types import Array
 
-def block_matrices(structure, blocks, layers):
+
+def block_matrices(structure: Iterable[Any], blocks: int, layers: int) -> list[Array]:
     """Return the connections of each block as a matrix.
 
     Args:
@@ -26,7 +31,7 @@ def block_matrices(structure, blocks, layers):
     return matrices
 
 
-def positions(matrix):
+def positions(matrix: Array) -> list[int | None]:
     """Return the depth of each layer of a block and of its exit.
 
     Args:
@@ -38,15 +43,15 @@ def positions(matrix):
         from the input.
     """
     exit_ = len(matrix) - 1
-    depths = [0]
+    depths: list[int | None] = [0]
     for consumer, row in enumerate(matrix):
-        reached = [depths[source] for source in numpy.flatnonzero(row)]
-        reached = [depth for depth in reached if depth is not None]
+        inputs = (depths[source] for source in numpy.flatnonzero(row))
+        reached = [depth for depth in inputs if depth is not None]
         depths.append(max(reached) + (consumer < exit_) if reached else None)
     return depths[1:]
 
 
-def longest_path(matrix):
+def longest_path(matrix: Array) -> list[int] | None:
     """Return a longest path of a block, the first of several.
 
     Args:
@@ -66,7 +71,7 @@ def longest_path(matrix):
     return path
 
 
-def useful(matrix):
+def useful(matrix: Array) -> list[bool]:
     """Return which layers of a block lie on a path from its input to its exit.
 
     Args:
@@ -86,7 +91,7 @@ def useful(matrix):
     return [wanted[i] and forward[i] is not None for i in range(layers)]
 
 
-def used(matrix):
+def used(matrix: Array) -> Array:
     """Return which connections of a block lie on a path from its input to its exit.
 
     Args:
@@ -99,7 +104,7 @@ def used(matrix):
     return matrix & on_path[1:, None] & on_path[:-1]
 
 
-def width(matrix):
+def width(matrix: Array) -> int:
     """Return the largest number of useful layers of a block at the same depth.
 
     Args:
@@ -112,7 +117,7 @@ def width(matrix):
     return max(map(depths.count, depths), default=0)
 
 
-def depth(structure, blocks, layers):
+def depth(structure: Iterable[Any], blocks: int, layers: int) -> int | None:
     """Return the depth of the network: the weight layers on its longest path.
 
     As a full DenseNet of depth 40 has 1 + 3 * 12 + 2 + 1: the first convolution, the layers, the
@@ -128,6 +133,9 @@ def depth(structure, blocks, layers):
         network is dead.
     """
     exits = [positions(matrix)[-1] for matrix in block_matrices(structure, blocks, layers)]
-    if any(found is None for found in exits):
-        return None
-    return sum(exits) + blocks + 1
+    whole = blocks + 1
+    for layers_on_path in exits:
+        if layers_on_path is None:
+            return None
+        whole += layers_on_path
+    return whole

@@ -6,6 +6,7 @@ sweep, ensures that no two processes train the same run.
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import logging
@@ -16,15 +17,21 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, NoReturn
 
 import rich.console
 import rich.live
 import rich.text
 
 from reproduce import ROOT, Locked, ReproduceError, data, locks, marks, status
+from reproduce._types import StrPath
 from reproduce.experiments import from_dict
+from reproduce.experiments.base import Experiment
 from reproduce.files import check_name, make_writable
-from reproduce.settings import flag
+from reproduce.settings import Settings, flag
 from reproduce.signals import listening
 
 #: Seconds between looks at the processes.
@@ -37,7 +44,14 @@ ATTEMPTS = 20
 ANSWER = 20
 
 
-def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
+def grid(
+    experiment: Experiment,
+    schedule: str,
+    seeds: Iterable[int],
+    methods: Sequence[str] | None = None,
+    varied: Mapping[str, Sequence[Any]] | None = None,
+    **values: Any,
+) -> list[Settings]:
     """Return the runs of an experiment, a complete trial before the next.
 
     Args:
@@ -57,8 +71,9 @@ def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
         if value is not None:
             kind.options()[name].check(flag(name), value)
     grid_of = experiment.grid(values)
+    method_of = kind.varied()
     for name, chosen in (varied or {}).items():
-        grid_of[kind.varied()[name]] = [{name: value} for value in chosen]
+        grid_of[method_of[name]] = [{name: value} for value in chosen]
     runs = [
         kind.at(schedule, method=method, seed=seed, **setting, **values)
         for seed in seeds
@@ -68,7 +83,14 @@ def grid(experiment, schedule, seeds, methods=None, varied=None, **values):
     return list(dict.fromkeys(runs))  # two texts may name one value, and two widths one rounding
 
 
-def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
+def command(
+    run: Settings,
+    out: StrPath,
+    data_dir: StrPath | None = None,
+    device: int = -1,
+    wait: float = 1,
+    threads: int = 1,
+) -> list[str]:
     """Return the command that trains a run for this process and stops with it."""
     options = [f"--out={out}", f"--device={device}", f"--parent={os.getpid()}", f"--wait={wait}"]
     if threads != 1:
@@ -78,7 +100,7 @@ def command(run, out, data_dir=None, device=-1, wait=1, threads=1):
     return [sys.executable, "-m", "reproduce", "run", *run.as_arguments(), "--quiet", *options]
 
 
-def _temporary_file(directory):
+def _temporary_file(directory: Path) -> IO[bytes]:
     """Return a file that is deleted when closed; in a directory only if no other place works."""
     try:
         return tempfile.TemporaryFile()
@@ -89,7 +111,15 @@ def _temporary_file(directory):
 class _Process:
     """A training in a process of its own, which ends when this one does."""
 
-    def __init__(self, run, out, data_dir, device, wait=1, threads=1):
+    def __init__(
+        self,
+        run: Settings,
+        out: Path,
+        data_dir: StrPath | None,
+        device: int,
+        wait: float = 1,
+        threads: int = 1,
+    ) -> None:
         self.run = run
         self.directory = out / run.name
         self.device = device
@@ -104,11 +134,11 @@ class _Process:
             env={**os.environ, "PYTHONPATH": path},
         )
 
-    def has_ended(self):
+    def has_ended(self) -> bool:
         """Return whether the process has ended."""
         return self.process.poll() is not None
 
-    def failure(self):
+    def failure(self) -> str | None:
         """Return why a process that has ended did not finish its run; None if it did.
 
         Raises:
@@ -137,10 +167,10 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _stopping(running):
+def _stopping(running: Iterable[_Process]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
 
-    def stop(number, frame):
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
     try:
@@ -157,36 +187,36 @@ def _stopping(running):
 class _View:
     """A live view on a terminal; elsewhere a line whenever a run ends."""
 
-    def __init__(self, out, runs, jobs):
+    def __init__(self, out: Path, runs: Sequence[Settings], jobs: int | None) -> None:
         self.out = out
         self.runs = runs
         self.jobs = jobs
-        self.told = set()
+        self.told: set[str] = set()
         self.console = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "_View":
         if self.is_live:
             self.live.start()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.is_live:
             self.live.stop()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Show the state of the runs."""
         if self.is_live:
             states = [status.state(self.out, run) for run in self.runs]
             text = "\n".join(status.lines(states, self.jobs))
             self.live.update(rich.text.Text(text), refresh=True)
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(rich.text.Text(text))
 
-    def say_waiting(self, runs):
+    def say_waiting(self, runs: Iterable[Settings]) -> None:
         """Print the runs that the sweep waits for, each of them once."""
         names = [run.name for run in runs if run.name not in self.told]
         if names:
@@ -198,14 +228,16 @@ class _View:
         self.told.update(names)
 
 
-def _announce(view, run, failure):
+def _announce(view: _View, run: Settings, failure: str | None) -> None:
     """Print that a run has ended, and how many are finished."""
     finished = sum(os.path.exists(view.out / f"{other.name}.json") for other in view.runs)
     said = "is finished" if failure is None else f"failed: {failure}"
     view.say(f"{run.name} {said} ({finished} of {len(view.runs)} finished)")
 
 
-def _to_train(out, runs, retry_failed):
+def _to_train(
+    out: Path, runs: Iterable[Settings], retry_failed: bool
+) -> tuple[list[Settings], dict[str, str]]:
     """Return the runs to train and, by name, the reason why each of the others is not repeated."""
     waiting, failures = [], {}
     for run in runs:
@@ -217,7 +249,7 @@ def _to_train(out, runs, retry_failed):
     return waiting, failures
 
 
-def check_threads(runs, threads):
+def check_threads(runs: Iterable[Settings], threads: int) -> None:
     """Check that trainings can have so many threads each.
 
     Raises:
@@ -232,15 +264,15 @@ def check_threads(runs, threads):
 
 
 def run_all(
-    runs,
-    out,
-    jobs=2,
-    data_dir=None,
-    devices=(-1,),
-    retry_failed=False,
-    scheduler=None,
-    threads=1,
-):
+    runs: Sequence[Settings],
+    out: StrPath,
+    jobs: int = 2,
+    data_dir: StrPath | None = None,
+    devices: Sequence[int] = (-1,),
+    retry_failed: bool = False,
+    scheduler: str | None = None,
+    threads: int = 1,
+) -> dict[str, str]:
     """Train every run that is not finished, several at a time.
 
     Finished runs are skipped, interrupted ones continue, and a failed run does not affect the
@@ -289,14 +321,16 @@ def run_all(
     return {**failures, **found}
 
 
-def _warn(text):
+def _warn(text: str) -> None:
     """Print a line on stderr, apart from the result."""
     print(f"reproduce: {text}", file=sys.stderr)
 
 
-def _warn_of_cores(jobs, threads):
+def _warn_of_cores(jobs: int, threads: int) -> None:
     """Warn if more threads would compute at once than there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     if jobs * threads > cores:
         _warn(
             f"{jobs} jobs of {threads} thread{'s' * (threads > 1)} are more than the "
@@ -304,10 +338,19 @@ def _warn_of_cores(jobs, threads):
         )
 
 
-def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
+def _on_this_machine(
+    waiting: list[Settings],
+    runs: Sequence[Settings],
+    out: Path,
+    jobs: int,
+    data_dir: StrPath | None,
+    devices: Sequence[int],
+    threads: int,
+) -> dict[str, str]:
     """Train runs in processes; return the failures by name."""
     free = [devices[i % len(devices)] for i in range(jobs)]
-    running, failures = [], {}
+    running: list[_Process] = []
+    failures = {}
     with _View(out, runs, jobs) as view, _stopping(running):
         while waiting or running:
             # A run that another process trains is tried again when the others have begun.
@@ -335,7 +378,14 @@ def _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads):
     return failures
 
 
-def train_on_worker(settings, out, data_dir, device, stop, threads=1):
+def train_on_worker(
+    settings: dict[str, Any],
+    out: str,
+    data_dir: str | None,
+    device: int,
+    stop: str,
+    threads: int = 1,
+) -> str | None:
     """Train a run in a process of its own; this is what a worker of a cluster executes.
 
     The process ends with the worker.  If a dying process still holds the run, this one waits.
@@ -366,7 +416,7 @@ def train_on_worker(settings, out, data_dir, device, stop, threads=1):
     return job.failure()
 
 
-def _ask(scheduler):
+def _ask(scheduler: str) -> None:
     """Ask a scheduler to identify itself; a client would wait for ever for another service.
 
     Raises:
@@ -374,13 +424,13 @@ def _ask(scheduler):
     """
     import distributed
 
-    async def identity():
+    async def identity() -> dict[str, Any]:
         arguments = distributed.security.Security().get_connection_args("client")
         remote = distributed.rpc(scheduler, timeout=ANSWER, connection_args=arguments)
         async with remote:
             return await remote.identity()
 
-    async def in_time():
+    async def in_time() -> dict[str, Any]:
         # Not wait_for, which would wait for the end of what does not listen.
         task = asyncio.ensure_future(identity())
         done, _ = await asyncio.wait([task], timeout=ANSWER)
@@ -394,7 +444,7 @@ def _ask(scheduler):
         raise ValueError(f"a {kind} answers there")
 
 
-def _wait_until_released(out, runs):
+def _wait_until_released(out: Path, runs: Iterable[Settings]) -> bool:
     """Wait until no process trains any of some runs; return whether that came true."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until:
@@ -404,8 +454,12 @@ def _wait_until_released(out, runs):
     return False
 
 
-def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
-    """Train runs on a dask.distributed cluster; return the failures by name."""
+def _connect(scheduler: str) -> Any:
+    """Return a client of a scheduler.
+
+    Raises:
+        ReproduceError: dask is not installed, or no scheduler answers.
+    """
     try:
         import distributed
     except ImportError as error:
@@ -414,7 +468,7 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
         handler.setLevel(logging.CRITICAL)  # what it has to say, this sweep says in a line
     try:
         _ask(scheduler)
-        client = distributed.Client(scheduler, timeout=ANSWER)
+        return distributed.Client(scheduler, timeout=ANSWER)
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ReproduceError(
@@ -422,69 +476,133 @@ def _on_cluster(waiting, runs, out, data_dir, devices, scheduler, threads):
             "give the address that it prints"
         ) from error
 
-    def submit(run, device):
-        return client.submit(
+
+class _Tasks:
+    """The runs that the workers of a cluster train, a task each.
+
+    Args:
+        client (distributed.Client): of the cluster.
+        runs (sequence of Settings): all of the sweep, those that matter most first.
+        out (pathlib.Path): the output directory, the same for all workers.
+        data_dir (str or pathlib.Path): where the data lies, the workers' caches by default.
+        stop (pathlib.Path): when this file appears, the workers stop.
+        threads (int): of each training.
+
+    Attributes:
+        running (dict): the run and the device of each task that has not ended.
+        failures (dict): why runs failed, by their names.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        runs: Sequence[Settings],
+        out: Path,
+        data_dir: StrPath | None,
+        stop: Path,
+        threads: int,
+    ) -> None:
+        self.client = client
+        self.runs = runs
+        self.out = out
+        self.data_dir = None if data_dir is None else str(data_dir)
+        self.stop = stop
+        self.threads = threads
+        self.running: dict[Any, tuple[Settings, int]] = {}
+        self.failures: dict[str, str] = {}
+        self._deaths: collections.Counter[Settings] = collections.Counter()
+
+    def submit(self, run: Settings, device: int) -> None:
+        """Give a run to the cluster."""
+        task = self.client.submit(
             train_on_worker,
             run.as_dict(),
-            str(out),
-            None if data_dir is None else str(data_dir),
+            str(self.out),
+            self.data_dir,
             device,
-            str(stop),
-            threads,
+            str(self.stop),
+            self.threads,
             pure=False,
-            priority=-runs.index(run),
+            priority=-self.runs.index(run),
         )
+        self.running[task] = run, device
 
+    def collect(self, view: _View) -> None:
+        """Take the tasks that have ended, and give those runs again that have not."""
+        import distributed
+
+        for task in [task for task in self.running if task.done()]:
+            run, device = self.running.pop(task)
+            try:
+                failure = task.result()
+            except Locked:
+                view.say_waiting([run])
+                self.submit(run, device)
+                continue
+            except distributed.scheduler.KilledWorker as error:
+                self._deaths[run] += 1
+                if self._deaths[run] < ATTEMPTS:
+                    self.submit(run, device)
+                    continue
+                failure = f"given up after the death of {ATTEMPTS} workers: {error}"
+                marks.write_failure(make_writable(self.out / run.name), run, failure, again=True)
+            if failure is not None:
+                self.failures[run.name] = failure
+            _announce(view, run, failure)
+
+    def wait(self) -> None:
+        """Wait for the tasks, which have been told to stop, for a while."""
+        import distributed
+
+        with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+            distributed.wait(list(self.running), timeout=WAIT)
+
+
+def _lost(scheduler: str, out: Path, runs: Iterable[Settings]) -> ReproduceError:
+    """Return the error that says that a scheduler is lost, and what becomes of the trainings."""
+    told = "trainings that go on end with their workers"
+    if _wait_until_released(out, runs):
+        told = "the trainings are stopped"
+    return ReproduceError(
+        f"the scheduler at {scheduler!r} is lost; {told}: start it and its workers again, "
+        "and give the same command, which goes on from the snapshots"
+    )
+
+
+def _on_cluster(
+    waiting: list[Settings],
+    runs: Sequence[Settings],
+    out: Path,
+    data_dir: StrPath | None,
+    devices: Sequence[int],
+    scheduler: str,
+    threads: int,
+) -> dict[str, str]:
+    """Train runs on a dask.distributed cluster; return the failures by name."""
+    client = _connect(scheduler)
     # A directory is what this process and the workers share; a file in it reaches all of them.
     stop = out / f".stop-{uuid.uuid4().hex}"
-    failures, attempts = {}, {}
+    tasks = _Tasks(client, runs, out, data_dir, stop, threads)
     with client, _View(out, runs, None) as view, _stopping(()):
-        tasks = {
-            submit(run, devices[i % len(devices)]): (run, devices[i % len(devices)])
-            for i, run in enumerate(waiting)
-        }
+        for i, run in enumerate(waiting):
+            tasks.submit(run, devices[i % len(devices)])
         if not client.scheduler_info()["workers"]:
             view.say(f"waiting for workers, of which {scheduler} has none: dask worker {scheduler}")
         try:
-            while tasks:
+            while tasks.running:
                 time.sleep(POLL)
                 if client.status != "running":
                     raise concurrent.futures.CancelledError
-                for task in [task for task in tasks if task.done()]:
-                    run, device = tasks.pop(task)
-                    try:
-                        failure = task.result()
-                    except Locked:
-                        view.say_waiting([run])
-                        tasks[submit(run, device)] = run, device
-                        continue
-                    except distributed.scheduler.KilledWorker as error:
-                        attempts[run] = attempts.get(run, 0) + 1
-                        if attempts[run] < ATTEMPTS:
-                            tasks[submit(run, device)] = run, device
-                            continue
-                        failure = f"given up after the death of {ATTEMPTS} workers: {error}"
-                        marks.write_failure(make_writable(out / run.name), run, failure, again=True)
-                    if failure is not None:
-                        failures[run.name] = failure
-                    _announce(view, run, failure)
+                tasks.collect(view)
                 view.refresh()
         except KeyboardInterrupt:
             stop.touch()
-            with contextlib.suppress(OSError, concurrent.futures.CancelledError):
-                distributed.wait(list(tasks), timeout=WAIT)
+            tasks.wait()
             raise
         except (OSError, concurrent.futures.CancelledError) as error:
             # The workers cannot be reached either, but they look for the file.
             stop.touch()
-            if _wait_until_released(out, waiting):
-                told = "the trainings are stopped"
-            else:
-                told = "trainings that go on end with their workers"
-            raise ReproduceError(
-                f"the scheduler at {scheduler!r} is lost; {told}: start it and its workers again, "
-                "and give the same command, which goes on from the snapshots"
-            ) from error
+            raise _lost(scheduler, out, waiting) from error
         finally:
             stop.unlink(missing_ok=True)
-    return failures
+    return tasks.failures

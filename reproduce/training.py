@@ -4,6 +4,9 @@ import math
 import os
 import signal
 import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
 
 import numpy
 
@@ -12,7 +15,8 @@ from chainer_sno import chainer, extensions, fast
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError
-from reproduce.settings import THETA_DTYPES
+from reproduce._types import Array, Data, StrPath
+from reproduce.settings import THETA_DTYPES, Settings
 from reproduce.streams import is_live
 
 #: The backend of :func:`chainer_sno.make_updater` for each path.  The engine of ``winograd`` is in
@@ -39,19 +43,19 @@ class StopTrigger(chainer.training.triggers.IntervalTrigger):
         enough (bool): whether an observer has ended the training.
     """
 
-    def __init__(self, iterations):
+    def __init__(self, iterations: int) -> None:
         super().__init__(iterations, "iteration")
-        self.signal = None
-        self.parent = None
+        self.signal: int | None = None
+        self.parent: int | None = None
         self.enough = False
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Any) -> bool:
         """Return whether to stop."""
         if self.parent is not None and os.getppid() != self.parent:
             self.signal = self.signal or signal.SIGTERM
         return self.enough or self.signal is not None or super().__call__(trainer)
 
-    def on_signal(self, number, frame):
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember a signal; the iteration in hand is finished first."""
         self.signal = number
 
@@ -59,17 +63,17 @@ class StopTrigger(chainer.training.triggers.IntervalTrigger):
 class _Plain:
     """A stream without the control sequence that Chainer's PrintReport begins its lines with."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         self.stream.write(text.replace("\033[J", ""))
 
-    def flush(self):
+    def flush(self) -> None:
         self.stream.flush()
 
 
-def _fail_without_a_number(trainer):
+def _fail_without_a_number(trainer: Any) -> None:
     """End a training whose loss is NaN or infinite, because it cannot recover."""
     loss = float(trainer.observation.get("main/loss", 0))
     if not math.isfinite(loss):
@@ -79,7 +83,7 @@ def _fail_without_a_number(trainer):
         )
 
 
-def costs_of(settings, link):
+def costs_of(settings: Settings, link: Any) -> Array:
     """Return the costs of the bits of a network by the criterion of settings.
 
     Args:
@@ -93,7 +97,7 @@ def costs_of(settings, link):
     return link.costs if criterion is None else link.costs_of(criterion, settings.data.shape)
 
 
-def make_bernoulli(settings, link):
+def make_bernoulli(settings: Settings, link: Any) -> chainer_sno.Bernoulli:
     """Return the distribution of settings over the structures of a network.
 
     Args:
@@ -103,6 +107,8 @@ def make_bernoulli(settings, link):
     Returns:
         chainer_sno.Bernoulli: on the CPU.
     """
+    assert settings.epsilon0 is not None, "a run of sno has a penalty"
+    assert settings.eta_factor is not None, "a run of sno has a learning rate of theta"
     costs = costs_of(settings, link)
     return chainer_sno.Bernoulli(
         costs,
@@ -142,12 +148,12 @@ class Training:
     CPU_PATH = "fast"
 
     @classmethod
-    def path_of(cls, device, plain=False):
+    def path_of(cls, device: Any, plain: bool = False) -> str:
         """Return which code trains on a device."""
         return "plain" if plain else cls.CPU_PATH if device.xp is numpy else "captured"
 
     @classmethod
-    def check_threads(cls, settings, threads, path):
+    def check_threads(cls, settings: Settings, threads: int, path: str) -> None:
         """Check that a training can have so many threads.
 
         Raises:
@@ -161,33 +167,41 @@ class Training:
                 "without --plain has several; train several settings at a time instead"
             )
 
-    def __init__(self, settings, dataset, device, directory, plain=False, threads=1):
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Data,
+        device: Any,
+        directory: StrPath,
+        plain: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self.settings: Any = settings  # of the experiment's own class
         self.path = self.path_of(device, plain)
         self.threads = threads
         self.check_threads(settings, threads, self.path)
         limits = settings.examples, settings.test_examples
-        dataset = [tuple(array[:limit] for array in part) for part, limit in zip(dataset, limits)]
-        examples = len(dataset[0][0])
+        parts = [[array[:limit] for array in part] for part, limit in zip(dataset, limits)]
+        examples = len(parts[0][0])
         self.iterations = settings.iterations(examples)
         if self.iterations < 1 or settings.batch_size > examples:
             raise ReproduceError(
                 f"--batch-size must be at most the {examples} training examples, not "
                 f"{settings.batch_size}"
             )
-        train, test = (tuple(device.send(array) for array in part) for part in dataset)
+        train, test = ((device.send(images), device.send(labels)) for images, labels in parts)
         iterator, test_iterator = self.make_iterators(train, test)
         initialW = chainer.initializers.HeNormal(rng=generator((settings.seed, Stream.WEIGHTS, 0)))
         self.link = self.make_link(initialW)
         self.link.to_device(device)
-        self.bernoulli = None
+        self.bernoulli: chainer_sno.Bernoulli | None = None
         if settings.method == "sno":
             self.bernoulli = make_bernoulli(settings, self.link)
             self.bernoulli.to_device(device)
         stock = self.path == "plain"
         kind = chainer.optimizers.NesterovAG if stock else chainer_sno.NesterovAG
         # The sum of the gradients is lambda times their mean.
-        factor = settings.samples if settings.gradients == "sum" else 1
+        factor = settings.samples or 1 if settings.gradients == "sum" else 1
         self.lr = settings.lr * factor
         optimizer = kind(self.lr, settings.momentum).setup(self.link)
         self._add_decay(optimizer, settings.weight_decay / factor)
@@ -200,7 +214,7 @@ class Training:
         self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)
         self._extend(self.make_evaluator(test_iterator), self.every_epoch, examples)
 
-    def _add_decay(self, optimizer, rate):
+    def _add_decay(self, optimizer: Any, rate: float) -> None:
         """Add the weight decay of the settings to an optimizer."""
         decay = chainer.optimizer_hooks.WeightDecay(rate)
         if self.settings.decayed is None:
@@ -210,7 +224,9 @@ class Training:
             if name.endswith("/W"):
                 parameter.update_rule.add_hook(decay)
 
-    def make_iterators(self, train, test):
+    def make_iterators(
+        self, train: tuple[Array, Array], test: tuple[Array, Array]
+    ) -> tuple[Any, Any]:
         """Return the iterator of the training and the one of the evaluation.
 
         Args:
@@ -219,7 +235,7 @@ class Training:
         """
         raise NotImplementedError
 
-    def make_link(self, initialW):
+    def make_link(self, initialW: Any) -> Any:
         """Return the network, on the CPU.
 
         Args:
@@ -227,7 +243,7 @@ class Training:
         """
         raise NotImplementedError
 
-    def make_updater(self, iterator, optimizer):
+    def make_updater(self, iterator: Any, optimizer: Any) -> Any:
         """Return the updater of the path.
 
         Raises:
@@ -242,11 +258,11 @@ class Training:
             converter=chainer_sno.pass_arrays,
         )
 
-    def make_evaluator(self, iterator):
+    def make_evaluator(self, iterator: Any) -> Any:
         """Return the extension that evaluates the network."""
         raise NotImplementedError
 
-    def structure_result(self):
+    def structure_result(self) -> dict[str, Any]:
         """Return the part of the result that describes the structure.
 
         Returns:
@@ -256,22 +272,22 @@ class Training:
         raise NotImplementedError
 
     @classmethod
-    def trained(cls, settings):
+    def trained(cls, settings: Any) -> Any:
         """Return the network whose weights a run leaves, with weights at random, on the CPU."""
         raise NotImplementedError
 
     @classmethod
-    def of_result(cls, settings, result):
+    def of_result(cls, settings: Any, result: dict[str, Any]) -> Any:
         """Return a plain network of the structure in a result, with weights at random."""
         raise NotImplementedError
 
     @classmethod
-    def full(cls, settings):
+    def full(cls, settings: Any) -> Any:
         """Return a plain network of everything under selection, with weights at random."""
         raise NotImplementedError
 
-    def _extend(self, evaluator, every_epoch, examples):
-        def number_epochs(entry):
+    def _extend(self, evaluator: Any, every_epoch: Any, examples: int) -> None:
+        def number_epochs(entry: dict[str, Any]) -> None:
             # Chainer's epoch is still the one before where the last mini-batch crosses into it.
             entry["epoch"] = round(entry["iteration"] * self.settings.batch_size / examples)
 
@@ -294,7 +310,7 @@ class Training:
         trainer.extend(self.log)
         trainer.extend(_fail_without_a_number, name="finite", trigger=every_epoch)
 
-    def show(self, stream=None):
+    def show(self, stream: TextIO | None = None) -> None:
         """Print a line an epoch and, on a terminal, a progress bar with the time left.
 
         Args:
@@ -317,7 +333,7 @@ class Training:
                 )
             )
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """Return the numbers at the end of the training (reading R11: the last epoch's).
 
         Returns:
@@ -336,7 +352,7 @@ class Training:
                 found[f"{kind}_test_error"] = last[f"validation/main/{kind}_error"]
         return found
 
-    def arrays(self):
+    def arrays(self) -> dict[str, Array]:
         """Return the current network and its distribution, arrays by name."""
         if hasattr(self.trainer.updater, "synchronise"):
             self.trainer.updater.synchronise()
@@ -346,6 +362,6 @@ class Training:
             self.bernoulli.serialize(content["bernoulli"])
         return content.target
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Save the trained network and its distribution in one step."""
         write_npz(path, self.arrays())

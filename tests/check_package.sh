@@ -43,7 +43,8 @@ with zipfile.ZipFile(wheel) as archive:
     assert any(name.endswith("/LICENSE") for name in archive.namelist()), "no licence in the wheel"
 with tarfile.open(source) as archive:
     names = {name.partition("/")[2] for name in archive.getnames()}
-rest = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "requirements.txt", "setup.py"}
+rest = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "requirements.txt"}
+rest |= {"setup.py", "pyproject.toml"}
 missing = (expected | rest) - names
 assert not missing, f"the source distribution lacks {sorted(missing)}"
 print(f"ok: {wheel.name} and {source.name} hold what they should")

@@ -17,8 +17,8 @@ def _has_gpu():
 
 
 #: Files that take long, the longest first.
-LONG = ("test_sweep", "test_run", "test_regress", "test_dense_net", "test_figures", "test_engine")
-LONG += ("test_updaters", "test_report", "test_quick")
+LONG = ("test_sweep", "test_run", "test_regress_mutants", "test_dense_net", "test_figures")
+LONG += ("test_engine", "test_updaters", "test_report", "test_regress", "test_quick")
 
 
 def pytest_collection_modifyitems(items):

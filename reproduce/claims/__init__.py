@@ -10,8 +10,10 @@ the data and the random numbers.  Tests that combine settings take them as indep
 """
 
 import collections
+from collections.abc import Iterable, Sequence
 
 from reproduce import compare
+from reproduce._types import Record
 from reproduce.claims import connection_selection, unit_selection  # noqa: F401 - they register rules
 from reproduce.claims.rules import (
     FAILS,
@@ -49,7 +51,7 @@ VERDICTS = {
 }
 
 
-def findings(records):
+def findings(records: Iterable[Record]) -> list[Finding]:
     """Compute every claim.
 
     Args:
@@ -69,7 +71,7 @@ def findings(records):
     return found
 
 
-def tally(found):
+def tally(found: Iterable[Finding]) -> str:
     """Return how many findings have each verdict, in words: ``7 hold, 1 holds in part, ...``.
 
     Args:
@@ -81,7 +83,7 @@ def tally(found):
     )
 
 
-def text(found):
+def text(found: Sequence[Finding]) -> str:
     """Return findings as text.
 
     Args:

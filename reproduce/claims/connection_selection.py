@@ -1,17 +1,22 @@
 """The claims of section 4.2."""
 
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy
 
 from reproduce import compare, statistics, structures
+from reproduce._types import Record
 from reproduce.claims.rules import (
     FAILS,
     HOLDS,
     TRIALS,
     TWO_SIDED_TRIALS,
     UNKNOWN,
+    Evidence,
     Judged,
+    Pairs,
     by_chance,
     compare_times,
     compared_line,
@@ -35,12 +40,12 @@ from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONN
 GUESSING = 90.0
 
 
-def records_of(evidence, method, value=""):
+def records_of(evidence: Evidence, method: str, value: object = "") -> list[Record]:
     """Return the records of a method and its value in this experiment."""
     return evidence.runs("connection-selection", method, value)
 
 
-def _connection_pairs(evidence, wanted):
+def _connection_pairs(evidence: Evidence, wanted: Callable[[float], bool]) -> Pairs:
     """Return pairs of the penalties whose published usage rate is wanted and random structures."""
     rows = compare.published()["connection-selection"]["rows"]
     found = {}
@@ -59,7 +64,7 @@ def _connection_pairs(evidence, wanted):
     "random structures of that usage rate: lower median test errors, one-sided rank tests "
     "combined (Stouffer).",
 )
-def _conn_beats_random(evidence, claim):
+def _conn_beats_random(evidence: Evidence, claim: Record) -> Judged:
     low, high = claim["usage_rate"]
     pairs = _connection_pairs(evidence, lambda rate: low <= rate <= high + 0.025)
     found = side_by_side(pairs, "less")
@@ -67,7 +72,7 @@ def _conn_beats_random(evidence, claim):
     return found
 
 
-def _literally(pairs, alternative):
+def _literally(pairs: Pairs, alternative: str) -> list[str]:
     """Return lines on the same comparisons where dead structures are not drawn again (R19).
 
     The first structure that such a run drew could only guess.
@@ -86,7 +91,7 @@ def _literally(pairs, alternative):
     return lines
 
 
-def _dead(record):
+def _dead(record: Record) -> bool:
     """Return whether the first structure that a random run drew had no path."""
     return record["result"].get("dead_draws", 0) > 0
 
@@ -98,12 +103,12 @@ def _dead(record):
     "usage rate: no two-sided rank test of test errors is significant. That is no proof that "
     "they are equal.",
 )
-def _conn_ties_random(evidence, claim):
+def _conn_ties_random(evidence: Evidence, claim: Record) -> Judged:
     pairs = _connection_pairs(evidence, lambda rate: rate > claim["usage_rate"])
     return no_difference(pairs)
 
 
-def _against_whole(evidence, rates):
+def _against_whole(evidence: Evidence, rates: Iterable[float]) -> Pairs:
     """Return pairs of random structures of some usage rates and the full network."""
     whole = records_of(evidence, "random", 1.0)
     return {
@@ -121,7 +126,7 @@ def _against_whole(evidence, rates):
     "Random structures of usage rates over 60% against the full network (random at 100%): no "
     "two-sided rank test of test errors is significant. That is no proof that they are equal.",
 )
-def _conn_few_removed(evidence, claim):
+def _conn_few_removed(evidence: Evidence, claim: Record) -> Judged:
     least = claim["usage_rate"]
     pairs = _against_whole(evidence, [r for r in CONNECTION_USAGE_RATES if least < r < 1])
     return no_difference(pairs)
@@ -133,7 +138,7 @@ def _conn_few_removed(evidence, claim):
     "Random structures of usage rates under 40% against the full network (random at 100%): higher "
     "median test errors, one-sided rank tests combined (Stouffer).",
 )
-def _conn_random_degrades(evidence, claim):
+def _conn_random_degrades(evidence: Evidence, claim: Record) -> Judged:
     rates = [rate for rate in CONNECTION_USAGE_RATES if rate < claim["usage_rate"]]
     pairs = _against_whole(evidence, rates)
     found = side_by_side(pairs, "greater")
@@ -152,7 +157,7 @@ def _conn_random_degrades(evidence, claim):
     "The penalties 2^-6 and 2^-5 against 0: no two-sided rank test of test errors is significant. "
     "That is no proof that they are equal.",
 )
-def _conn_epsilon_no_effect(evidence, claim):
+def _conn_epsilon_no_effect(evidence: Evidence, claim: Record) -> Judged:
     pairs = {
         f"epsilon0 = {label} against epsilon0 = 0": (
             records_of(evidence, "sno", label),
@@ -169,7 +174,7 @@ def _conn_epsilon_no_effect(evidence, claim):
     "2^-4, whose published usage rate is 42.3%, against the full network (random at 100%): "
     "the median test error is higher by at most one point.",
 )
-def _conn_within_1_at_40(evidence, claim):
+def _conn_within_1_at_40(evidence: Evidence, claim: Record) -> Judged:
     ours, theirs = records_of(evidence, "sno", "2^-4"), records_of(evidence, "random", 1.0)
     pairs = {"epsilon0 = 2^-4 against random at 100.0%": (ours, theirs)}
     found, details = differences_of(pairs, "two-sided")
@@ -190,7 +195,7 @@ def _conn_within_1_at_40(evidence, claim):
     "connections, in more than half of them and significantly more often than the third "
     "expected by chance (binomial test).",
 )
-def _conn_early_blocks_first(evidence, claim):
+def _conn_early_blocks_first(evidence: Evidence, claim: Record) -> Judged:
     return by_chance(
         functools.partial(records_of, evidence),
         ("0", "2^-6", "2^-5"),
@@ -206,7 +211,7 @@ def _conn_early_blocks_first(evidence, claim):
     "connections, in more than half of them and significantly more often than the third "
     "expected by chance (binomial test).",
 )
-def _conn_second_block(evidence, claim):
+def _conn_second_block(evidence: Evidence, claim: Record) -> Judged:
     return by_chance(
         functools.partial(records_of, evidence),
         ("2^-4", "2^-3", "2^-2"),
@@ -222,11 +227,12 @@ def _conn_second_block(evidence, claim):
     "equal depth, in more than half of them. The depth is reported but not tested, since the paper "
     "prints that of a single run.",
 )
-def _conn_wide_second_block(evidence, claim):
+def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
     records = records_of(evidence, "sno", "2^-4")
     found, details = [], []
     for record in records:
-        settings, result = from_dict(record["settings"]), record["result"]
+        settings: Any = from_dict(record["settings"])
+        result = record["result"]
         bits = [int(bit) for bit in result["structure"]]
         matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
         widths = [structures.width(matrix) for matrix in matrices]
@@ -252,5 +258,5 @@ def _conn_wide_second_block(evidence, claim):
     "of whole trainings is reported as well: absent connections cost nothing here, unlike in a "
     "masked network, so a training that begins with half of the connections takes longer.",
 )
-def _conn_time_as_random(evidence, claim):
+def _conn_time_as_random(evidence: Evidence, claim: Record) -> Judged:
     return compare_times(_connection_pairs(evidence, lambda rate: True), at_the_end=True)

@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from reproduce import experiments, statistics
+from reproduce._types import Record
 from reproduce.experiments import from_dict
 from reproduce.groups import by_computer
 
@@ -50,7 +53,7 @@ class Finding:
     outcome: str
     effect: str
     runs: int
-    details: list
+    details: list[str]
 
 
 @dataclasses.dataclass
@@ -58,19 +61,23 @@ class Judged:
     """What a rule says: the outcome, the lines, the size of the effect, and the records used."""
 
     outcome: str
-    details: list
+    details: list[str]
     effect: str = ""
     runs: int = 0
 
 
+#: Takes the evidence and the claim in ``results/published.json``.
+Judge: TypeAlias = Callable[["Evidence", Record], Judged]
+#: The records of ours and of theirs, by ``ours against theirs``.
+Pairs: TypeAlias = dict[str, tuple[list[Record], list[Record]]]
 #: Of each claim its rule: a function, the runs that it needs, and a sentence.
-RULES = {}
+RULES: dict[str, tuple[Judge, str, str]] = {}
 
 
-def rule(claim, needs, sentence):
+def rule(claim: str, needs: str, sentence: str) -> Callable[[Judge], Judge]:
     """Register a function of the evidence and the claim, which returns what it judged."""
 
-    def register(function):
+    def register(function: Judge) -> Judge:
         RULES[claim] = function, needs, sentence
         return function
 
@@ -84,15 +91,15 @@ class Evidence:
         records (list of dict): of any experiments and schedules.
     """
 
-    def __init__(self, records):
-        self.groups = collections.defaultdict(list)
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.groups: dict[tuple[str, str, str], list[Record]] = collections.defaultdict(list)
         for record in records:
             settings = from_dict(record["settings"])
             if settings.is_paper_schedule:
                 value = settings.setting.rpartition("=")[2]
                 self.groups[settings.experiment, settings.method, value].append(record)
 
-    def runs(self, experiment, method, value=""):
+    def runs(self, experiment: str, method: str, value: object = "") -> list[Record]:
         """Return the records of a method and of what the paper varies within it.
 
         Args:
@@ -104,22 +111,22 @@ class Evidence:
         return self.groups.get((experiment, method, value), [])
 
 
-def trials_of(records):
+def trials_of(records: Sequence[Record]) -> str:
     """Return how many trials there are, in words."""
     return f"{len(records)} trial" + "s" * (len(records) != 1)
 
 
-def errors_of(records):
+def errors_of(records: Iterable[Record]) -> list[float]:
     """Return the test errors in percent."""
     return [100 * record["result"]["test_error"] for record in records]
 
 
-def usage_of(records):
+def usage_of(records: Iterable[Record]) -> float:
     """Return the median usage rate in percent."""
     return 100 * statistics.median([record["result"]["usage_rate"] for record in records])
 
 
-def missing_from(groups, trials):
+def missing_from(groups: Mapping[str, Sequence[Record]], trials: int) -> list[str]:
     """Return a line for each named group of records with fewer trials than needed."""
     return [
         f"{name}: {len(records)} of {trials} trials"
@@ -128,7 +135,7 @@ def missing_from(groups, trials):
     ]
 
 
-def compared_line(name, found):
+def compared_line(name: str, found: Mapping[str, Any]) -> str:
     """Return a line on a difference of medians."""
     ours, theirs = found["medians"]
     text = f"{name}: median {ours:.2f}% against {theirs:.2f}%"
@@ -140,12 +147,12 @@ def compared_line(name, found):
     return f"{text}{p}, {found['trials'][0]} and {found['trials'][1]} trials"
 
 
-def count_runs(groups):
+def count_runs(groups: Mapping[str, Sequence[Record]]) -> int:
     """Return how many records there are in groups, each counted once."""
     return len({record["name"] for records in groups.values() for record in records})
 
 
-def effect_of(found):
+def effect_of(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the differences of medians in words."""
     points = [one["difference"] for one in found.values()]
     if not points:
@@ -153,21 +160,21 @@ def effect_of(found):
     return f"{_range(points, '+.2f')} points"
 
 
-def _range(values, form):
+def _range(values: Sequence[float], form: str) -> str:
     """Return the least and the greatest value as text, once where both read the same."""
     low, high = format(min(values), form), format(max(values), form)
     return low if low == high else f"{low} to {high}"
 
 
-def groups_of(pairs):
+def groups_of(pairs: Pairs) -> dict[str, list[Record]]:
     """Return the groups of records by name; a pair's name is ``ours against theirs``."""
-    groups = {}
+    groups: dict[str, list[Record]] = {}
     for name, both in pairs.items():
         groups.update(zip(name.split(" against "), both))
     return groups
 
 
-def differences_of(pairs, alternative):
+def differences_of(pairs: Pairs, alternative: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return the differences of test errors of the pairs that have records, and lines on them."""
     found = {
         name: statistics.difference(errors_of(ours), errors_of(theirs), alternative)
@@ -177,7 +184,7 @@ def differences_of(pairs, alternative):
     return found, [compared_line(name, one) for name, one in found.items()]
 
 
-def side_by_side(pairs, alternative):
+def side_by_side(pairs: Pairs, alternative: str) -> Judged:
     """Compare test errors in pairs of groups.
 
     Args:
@@ -201,7 +208,7 @@ def side_by_side(pairs, alternative):
     return Judged(outcome, details, effect_of(found), runs)
 
 
-def no_difference(pairs):
+def no_difference(pairs: Pairs) -> Judged:
     """Judge that no two-sided rank test of pairs of groups is significant."""
     found, details = differences_of(pairs, "two-sided")
     runs, missing = count_runs(groups_of(pairs)), missing_from(groups_of(pairs), TWO_SIDED_TRIALS)
@@ -211,19 +218,24 @@ def no_difference(pairs):
     return Judged(outcome, details, effect_of(found), runs)
 
 
-def sizes_of(record):
+def sizes_of(record: Record) -> list[int]:
     """Return the units of each layer, or the connections of each block."""
     settings = from_dict(record["settings"])
     return experiments.of(settings).sizes(record["result"])
 
 
-def told_of(name, record):
+def told_of(name: str, record: Record) -> str:
     """Return a line that names a run and what it selected."""
     counts = "/".join(map(str, sizes_of(record)))
     return f"{name}, seed {record['settings']['seed']}: {counts}"
 
 
-def by_chance(find, labels, good, words):
+def by_chance(
+    find: Callable[[str, str], list[Record]],
+    labels: Iterable[str],
+    good: Callable[..., bool],
+    words: str,
+) -> Judged:
     """Judge in how many runs something is so that happens in a third of them by chance.
 
     Args:
@@ -253,12 +265,12 @@ def by_chance(find, labels, good, words):
     return Judged(outcome, details, told, len(found))
 
 
-def seconds_of(records):
+def seconds_of(records: Iterable[Record]) -> float:
     """Return the median seconds of the trainings."""
     return statistics.median([record["times"]["seconds"] for record in records])
 
 
-def last_seconds_of(records):
+def last_seconds_of(records: Iterable[Record]) -> float:
     """Return the median seconds of an iteration in the last tenth of each training."""
     found = []
     for record in records:
@@ -271,7 +283,7 @@ def last_seconds_of(records):
     return statistics.median(found)
 
 
-def compare_times(pairs, at_the_end=False):
+def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
     """Compare median seconds of trainings on each kind of machine that has both.
 
     Args:
@@ -279,11 +291,15 @@ def compare_times(pairs, at_the_end=False):
         at_the_end (bool): judge an iteration of the last tenth, where the structure is what it
             ends as; otherwise whole trainings.
     """
-    usable, details, ratios = {}, [], []
-    for name, (ours, theirs) in pairs.items():
-        ours, theirs = by_computer(ours), by_computer(theirs)
+    usable: Pairs = {}
+    details, ratios = [], []
+    for name, pair in pairs.items():
+        ours, theirs = map(by_computer, pair)
         both = [where for where in ours if where in theirs]
-        usable[name] = [[r for where in both for r in side[where]] for side in (ours, theirs)]
+        usable[name] = (
+            [record for where in both for record in ours[where]],
+            [record for where in both for record in theirs[where]],
+        )
         for where in both:
             mine, other = seconds_of(ours[where]), seconds_of(theirs[where])
             ratio = mine / other

@@ -1,8 +1,10 @@
 """The claims of section 4.1."""
 
 import functools
+from collections.abc import Iterable
 
 from reproduce import compare, statistics
+from reproduce._types import Record
 from reproduce.claims.rules import (
     FAILS,
     HOLDS,
@@ -10,7 +12,9 @@ from reproduce.claims.rules import (
     PARTLY,
     TRIALS,
     UNKNOWN,
+    Evidence,
     Judged,
+    Pairs,
     by_chance,
     compare_times,
     count_runs,
@@ -24,12 +28,12 @@ from reproduce.experiments.unit_selection import UNIT_EPSILON0, UNIT_WIDTHS
 from reproduce.settings import parse_epsilon0
 
 
-def records_of(evidence, method, value=""):
+def records_of(evidence: Evidence, method: str, value: object = "") -> list[Record]:
     """Return the records of a method and its value in this experiment."""
     return evidence.runs("unit-selection", method, value)
 
 
-def _unit_settings(least):
+def _unit_settings(least: float) -> list[tuple[str, int]]:
     """Return the penalties whose published usage rate reaches a least one, with R13's widths."""
     rows = compare.published()["unit-selection"]["rows"]
     rates = [rows[label]["usage_rate"] if label in rows else 1.0 for label in UNIT_EPSILON0]
@@ -39,7 +43,7 @@ def _unit_settings(least):
     ]
 
 
-def _unit_pairs(evidence, settings):
+def _unit_pairs(evidence: Evidence, settings: Iterable[tuple[str, int]]) -> Pairs:
     """Return the groups of penalties beside those of fixed structures, by their names."""
     return {
         f"epsilon0 = {label} against fixed {width}": (
@@ -50,7 +54,7 @@ def _unit_pairs(evidence, settings):
     }
 
 
-def _original_pairs(evidence, labels):
+def _original_pairs(evidence: Evidence, labels: Iterable[str]) -> Pairs:
     """Return the groups of penalties beside that of the full network."""
     return _unit_pairs(evidence, [(label, UNIT_WIDTHS[-1]) for label in labels])
 
@@ -61,7 +65,7 @@ def _original_pairs(evidence, labels):
     "Every penalty whose published usage rate is 25% or more, against the fixed structure of "
     "that usage rate: lower median test errors, one-sided rank tests combined (Stouffer).",
 )
-def _unit_beats_fixed(evidence, claim):
+def _unit_beats_fixed(evidence: Evidence, claim: Record) -> Judged:
     return side_by_side(_unit_pairs(evidence, _unit_settings(claim["usage_rate"])), "less")
 
 
@@ -72,7 +76,7 @@ def _unit_beats_fixed(evidence, claim):
     "one-sided, and the widest structure's median is below the narrowest's. The claim holds in "
     "part if the trend is not significant without one of the widths.",
 )
-def _unit_fixed_degrades(evidence, claim):
+def _unit_fixed_degrades(evidence: Evidence, claim: Record) -> Judged:
     groups = {f"fixed {width}": records_of(evidence, "fixed", width) for width in UNIT_WIDTHS}
     details = [
         f"{name}: median {statistics.median(errors_of(records)):.2f}%, {trials_of(records)}"
@@ -83,7 +87,7 @@ def _unit_fixed_degrades(evidence, claim):
     if missing:
         return Judged(UNKNOWN, details + missing, runs=count_runs(groups))
 
-    def trend(left_out=None):
+    def trend(left_out: int | None = None) -> tuple[float, float, int]:
         points = [
             (width, error)
             for width, records in zip(UNIT_WIDTHS, groups.values())
@@ -117,7 +121,7 @@ def _unit_fixed_degrades(evidence, claim):
     "2^-6, whose published usage rate is 6.6%, against every penalty of a greater usage rate: "
     "higher median test errors, one-sided rank tests combined (Stouffer).",
 )
-def _unit_degrades_at_6(evidence, claim):
+def _unit_degrades_at_6(evidence: Evidence, claim: Record) -> Judged:
     smallest = UNIT_EPSILON0[0]
     pairs = {
         f"epsilon0 = {smallest} against epsilon0 = {label}": (
@@ -135,7 +139,7 @@ def _unit_degrades_at_6(evidence, claim):
     "Every penalty whose published usage rate is 25% or more, against the full network (fixed "
     "784): lower median test errors, one-sided rank tests combined (Stouffer).",
 )
-def _unit_beats_original(evidence, claim):
+def _unit_beats_original(evidence: Evidence, claim: Record) -> Judged:
     labels = [label for label, _ in _unit_settings(claim["usage_rate"])]
     return side_by_side(_original_pairs(evidence, labels), "less")
 
@@ -146,7 +150,7 @@ def _unit_beats_original(evidence, claim):
     "Every run with a negative penalty ends with all units selected; and lower median test "
     "errors than the full network (fixed 784), one-sided rank tests combined (Stouffer).",
 )
-def _unit_negative_epsilon(evidence, claim):
+def _unit_negative_epsilon(evidence: Evidence, claim: Record) -> Judged:
     labels = [label for label in UNIT_EPSILON0 if label.startswith("-")]
     found = side_by_side(_original_pairs(evidence, labels), "less")
     runs = [record for label in labels for record in records_of(evidence, "sno", label)]
@@ -163,7 +167,7 @@ def _unit_negative_epsilon(evidence, claim):
     f"{TRIALS} trials of each",
     "Dropout against the full network (fixed 784): a lower median test error, one-sided rank test.",
 )
-def _unit_dropout_improves(evidence, claim):
+def _unit_dropout_improves(evidence: Evidence, claim: Record) -> Judged:
     pair = records_of(evidence, "dropout"), records_of(evidence, "fixed", UNIT_WIDTHS[-1])
     return side_by_side({f"Dropout against fixed {UNIT_WIDTHS[-1]}": pair}, "less")
 
@@ -175,7 +179,7 @@ def _unit_dropout_improves(evidence, claim):
     "keeps the most units, in more than half of them and significantly more often than the "
     "third expected by chance (binomial test).",
 )
-def _unit_later_layers_first(evidence, claim):
+def _unit_later_layers_first(evidence: Evidence, claim: Record) -> Judged:
     labels = [label for label in UNIT_EPSILON0 if parse_epsilon0(label) >= 0]
     return by_chance(
         functools.partial(records_of, evidence),
@@ -193,7 +197,7 @@ def _unit_later_layers_first(evidence, claim):
     "ratio to the fixed structure of equal size is reported as well: it is trained at that size "
     "from the beginning.",
 )
-def _unit_time_as_fixed(evidence, claim):
+def _unit_time_as_fixed(evidence: Evidence, claim: Record) -> Judged:
     judged = compare_times(_original_pairs(evidence, UNIT_EPSILON0))
     if not judged.effect:
         return judged

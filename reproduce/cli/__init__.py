@@ -9,7 +9,7 @@ from reproduce.cli.parser import make_parser, parse
 __all__ = ["main", "make_parser", "parse"]
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
@@ -29,7 +29,7 @@ def main(arguments=None):
     return code or (ReproduceError.exit_code if printed.failed else 0)
 
 
-def _call(arguments):
+def _call(arguments: list[str] | None) -> int:
     """Run a command; return its exit code."""
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
@@ -41,7 +41,7 @@ def _call(arguments):
         return error.exit_code
     except Interrupted as error:
         print(f"reproduce: {error}", file=sys.stderr)
-        return 128 + error.signal
+        return 128 + (error.signal or signal.SIGINT)
     except KeyboardInterrupt:
         print("reproduce: stopped; the same command goes on from here", file=sys.stderr)
         return 130

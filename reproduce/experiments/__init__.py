@@ -8,19 +8,22 @@ trainings are processes of their own, and they inherit the variable.
 
 import importlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from reproduce import ReproduceError
 from reproduce.experiments.base import Experiment
+from reproduce.settings import Settings
 
 #: The modules of the paper's experiments, in the order of its sections.
 _MODULES = ("reproduce.experiments.unit_selection", "reproduce.experiments.connection_selection")
 #: The environment variable that names further modules, with commas between them.
 VARIABLE = "CHAINER_SNO_EXPERIMENTS"
 
-_registry = {}
+_registry: dict[str, Experiment] = {}
 
 
-def register(experiment):
+def register(experiment: Experiment) -> Experiment:
     """Make an experiment known to every command.
 
     Args:
@@ -43,12 +46,12 @@ def register(experiment):
     return _registry[name]
 
 
-def unregister(name):
+def unregister(name: str) -> None:
     """Forget an experiment, for tests of :func:`register`."""
     _registry.pop(name, None)
 
 
-def all_experiments():
+def all_experiments() -> dict[str, Experiment]:
     """Return every experiment by its name, the paper's first.
 
     Raises:
@@ -73,7 +76,7 @@ def all_experiments():
     return {experiment.name: experiment for experiment in own} | _registry
 
 
-def get(name):
+def get(name: str) -> Experiment:
     """Return an experiment.
 
     Args:
@@ -88,12 +91,12 @@ def get(name):
     return found[name]
 
 
-def of(settings):
+def of(settings: Settings) -> Experiment:
     """Return the experiment to which settings belong."""
     return get(settings.experiment)
 
 
-def from_dict(values):
+def from_dict(values: Mapping[str, Any]) -> Settings:
     """Return the settings that :meth:`reproduce.settings.Settings.as_dict` returned.
 
     Raises:

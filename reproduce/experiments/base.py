@@ -1,7 +1,10 @@
 """What an experiment is: everything that the commands ask of it."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from reproduce._types import Array, Cells, Record
 from reproduce.settings import Settings, format_epsilon0, parse_epsilon0
 
 
@@ -52,36 +55,36 @@ class Experiment:
     """
 
     name = ""
-    settings = Settings
+    settings: type[Settings] = Settings
     title = ""
     section = ""
     table = ""
     figure = ""
-    networks: dict = {}
+    networks: dict[str, str] = {}
     selected = ""
     part = ""
     parts = ""
-    penalties: tuple = ()
-    methods = {"sno": PROPOSED}
-    result_properties: dict = {}
-    result_required: tuple = ()
+    penalties: tuple[str, ...] = ()
+    methods: dict[str, Method] = {"sno": PROPOSED}
+    result_properties: dict[str, Any] = {}
+    result_required: tuple[str, ...] = ()
     quick_explanation = ""
 
     @property
-    def help(self):
+    def help(self) -> str:
         """What the command line says of it."""
         return f"section {self.section}" if self.section else self.title
 
-    def heading(self):
+    def heading(self) -> str:
         """Return the experiment and its data set for a heading: ``Unit selection on MNIST``."""
         return f"{self.title} on {self.settings().data.title}"
 
     @property
-    def training(self):
+    def training(self) -> Any:
         """The subclass of :class:`reproduce.training.Training`; imports Chainer."""
         raise NotImplementedError
 
-    def grid(self, values):
+    def grid(self, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """Return what varies within each method.
 
         Args:
@@ -92,7 +95,7 @@ class Experiment:
         """
         return {"sno": [{"epsilon0": parse_epsilon0(text)} for text in self.penalties]}
 
-    def quick(self, seed):
+    def quick(self, seed: int) -> Sequence[Settings]:
         """Return the settings of a quick run, the longest first, so that no core idles at the end.
 
         Args:
@@ -100,13 +103,13 @@ class Experiment:
         """
         raise NotImplementedError
 
-    def place_and_label(self, settings):
+    def place_and_label(self, settings: Settings) -> tuple[tuple[Any, ...], str]:
         """Return the place of a setting in its table, which can be compared, and its label.
 
         The penalties come in the order of the grid, then the baselines from small to large.
         """
         varied = settings.varied()
-        if settings.method == "sno":
+        if settings.epsilon0 is not None:
             label = format_epsilon0(settings.epsilon0)
             known = label in self.penalties
             place = self.penalties.index(label) if known else len(self.penalties)
@@ -117,11 +120,11 @@ class Experiment:
                 return (1, value), self.methods[method].label.format(value)
         return (2,), settings.method
 
-    def sizes(self, result):
+    def sizes(self, result: Mapping[str, Any]) -> list[int]:
         """Return what is selected in each part, a list of int, from the result of a run."""
         return result[self.selected]
 
-    def structure(self, settings, bits):
+    def structure(self, settings: Any, bits: Array) -> dict[str, Any]:
         """Return what a result says of a structure, for reports of runs that have not ended.
 
         Args:
@@ -133,7 +136,7 @@ class Experiment:
         """
         raise NotImplementedError
 
-    def draw(self, record, title):
+    def draw(self, record: Record, title: str) -> list[tuple[str, Callable[[], Any], str]]:
         """Return the figures of one record that only this experiment has.
 
         Args:
@@ -146,7 +149,7 @@ class Experiment:
         """
         return []
 
-    def structure_table(self, records):
+    def structure_table(self, records: Iterable[Record]) -> tuple[Sequence[str], Cells]:
         """Return a table about the structures that runs ended with.
 
         Args:
@@ -157,6 +160,6 @@ class Experiment:
         """
         return (), []
 
-    def input_words(self, settings):
+    def input_words(self, settings: Any) -> str:
         """Return what an exported network takes, in words."""
         raise NotImplementedError

@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy
 
 from reproduce import ReproduceError, experiments, structures
+from reproduce._types import Array, Cells, Record
 from reproduce.experiments.base import PROPOSED, Experiment, Method
 from reproduce.settings import Settings, option
 
@@ -56,12 +59,12 @@ class ConnectionSelection(Settings):
     BLOCKS = 3
 
     @classmethod
-    def defaults(cls, values):
+    def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults that depend on other settings."""
         return {**super().defaults(values), "epsilon0": 2.0**-4, "usage_rate": 0.423}
 
     @classmethod
-    def check(cls, values):
+    def check(cls, values: Mapping[str, Any]) -> None:
         """Check what the range of one setting cannot say."""
         if values["depth"] % 3 != 1:
             raise ReproduceError(
@@ -71,23 +74,23 @@ class ConnectionSelection(Settings):
         super().check(values)
 
     @classmethod
-    def count_bits(cls, values):
+    def count_bits(cls, values: Mapping[str, Any]) -> int:
         """Return the number of bits d of a structure: 1 + 2 + ... for the consumers of a block."""
         consumers = cls._block_layers(values["depth"]) + 1
         return cls.BLOCKS * consumers * (consumers + 1) // 2
 
     @classmethod
-    def count_weights(cls, values):
+    def count_weights(cls, values: Mapping[str, Any]) -> int:
         """Return the number of weights of the blocks, the first inputs of a layer left out."""
         layers = cls._block_layers(values["depth"])
         return cls.BLOCKS * 9 * values["growth_rate"] ** 2 * layers * (layers - 1) // 2
 
     @classmethod
-    def _block_layers(cls, depth):
+    def _block_layers(cls, depth: int) -> int:
         return (depth - 4) // cls.BLOCKS
 
     @property
-    def block_layers(self):
+    def block_layers(self) -> int:
         """The layers of a block; the other four are the first, the transitions and the last."""
         return self._block_layers(self.depth)
 
@@ -122,18 +125,18 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
   python -m reproduce run connection-selection --epsilon0 2^-4"""
 
     @property
-    def training(self):
+    def training(self) -> Any:
         """The training; imports Chainer."""
         from reproduce.experiments.connection_training import ConnectionTraining
 
         return ConnectionTraining
 
-    def grid(self, values):
+    def grid(self, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """Return what varies within each method."""
         rates = [{"usage_rate": rate} for rate in CONNECTION_USAGE_RATES]
         return {**super().grid(values), "random": rates}
 
-    def quick(self, seed):
+    def quick(self, seed: int) -> Sequence[Settings]:
         """Return two penalties and a random structure, for a few hundred iterations."""
         common = {"examples": 6400, "test_examples": 1000, "seed": seed}
         return [
@@ -141,7 +144,7 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
             *(ConnectionSelection(epsilon0=each, epochs=1, **common) for each in (2.0**-5, 0.25)),
         ]
 
-    def structure(self, settings, bits):
+    def structure(self, settings: Any, bits: Array) -> dict[str, Any]:
         """Return the connections of each block, the bits, and the depth."""
         return {
             "connections": [int(part.sum()) for part in numpy.split(bits, settings.BLOCKS)],
@@ -149,22 +152,22 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
             "depth": structures.depth(bits, settings.BLOCKS, settings.block_layers),
         }
 
-    def draw(self, record, title):
+    def draw(self, record: Record, title: str) -> list[tuple[str, Callable[[], Any], str]]:
         """Return Figure 2, the network obtained."""
         from reproduce import figures
 
-        settings = experiments.from_dict(record["settings"])
+        settings: Any = experiments.from_dict(record["settings"])
         bits = [int(bit) for bit in record["result"]["structure"]]
         draw = functools.partial(
             figures.densenet, bits, settings.BLOCKS, settings.block_layers, title
         )
         return [("figure-2", draw, "As Figure 2, the network obtained")]
 
-    def structure_table(self, records):
+    def structure_table(self, records: Iterable[Record]) -> tuple[Sequence[str], Cells]:
         """Return depth, connections, those on a path and those from the block's input."""
         rows = []
         for record in records:
-            settings = experiments.from_dict(record["settings"])
+            settings: Any = experiments.from_dict(record["settings"])
             result = record["result"]
             bits = [bit == "1" for bit in result["structure"]]
             matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
@@ -179,7 +182,7 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
             rows.append([label, str(settings.seed), depth, *cells])
         return _STRUCTURE_COLUMNS, rows
 
-    def input_words(self, settings):
+    def input_words(self, settings: Any) -> str:
         """Return what an exported network takes, in words."""
         return "images less the training set's mean of each channel, over its standard deviation"
 

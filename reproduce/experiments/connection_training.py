@@ -1,6 +1,8 @@
 """The training of section 4.2: connections of a DenseNet."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 
@@ -8,7 +10,9 @@ import chainer_sno
 from chainer_sno import chainer, complexity, extensions, links
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
+from reproduce._types import Array
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
+from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.training import Training, costs_of
 
 #: Test images classified at once: five blocks of 16, which divide 10,000.
@@ -18,7 +22,9 @@ TEST_BATCH = 80
 TEST_BATCH_CAPTURED = 500
 
 
-def make_network(settings, kind=links.DenseNet, initialW=None):
+def make_network(
+    settings: ConnectionSelection, kind: Any = links.DenseNet, initialW: Any = None
+) -> Any:
     """Return the DenseNet of settings, with all its connections under selection.
 
     Args:
@@ -39,7 +45,7 @@ def make_network(settings, kind=links.DenseNet, initialW=None):
     )
 
 
-def _plain(settings):
+def _plain(settings: ConnectionSelection) -> Any:
     """Return the whole DenseNet of settings, which needs no compiler to be compacted."""
     return make_network(settings, links.PlainDenseNet)
 
@@ -55,19 +61,21 @@ class _Reestimating:
         forward (callable): computes the outputs of a mini-batch at what is evaluated.
     """
 
-    def __init__(self, *arguments, batches, forward):
+    def __init__(
+        self, *arguments: Any, batches: Callable[[], list[Any]], forward: Callable[[Any], Any]
+    ) -> None:
         super().__init__(*arguments)
         self.batches = batches
         self.forward = forward
 
-    def evaluate(self):
+    def evaluate(self) -> dict[str, Any]:
         """Return the observation of one pass over the data, or of two."""
-        found = super().evaluate()
+        found = super().evaluate()  # type: ignore[misc]
         batches = self.batches()
         if batches:
-            link = self.get_target("main")
+            link = self.get_target("main")  # type: ignore[attr-defined]
             with extensions.reestimated_statistics(link, self.forward, batches):
-                again = super().evaluate()
+                again = super().evaluate()  # type: ignore[misc]
             for key, value in again.items():
                 observer, name = key.rsplit("/", 1)
                 if name in ("loss", "error"):
@@ -88,7 +96,9 @@ class ConnectionTraining(Training):
 
     CPU_PATH = "winograd"
 
-    def make_iterators(self, train, test):
+    def make_iterators(
+        self, train: tuple[Array, Array], test: tuple[Array, Array]
+    ) -> tuple[Any, Any]:
         """Return iterators that standardise, and augment the training images."""
         settings = self.settings
         images = chainer.backends.cuda.to_cpu(train[0])
@@ -104,7 +114,7 @@ class ConnectionTraining(Training):
             ),
         )
 
-    def make_link(self, initialW):
+    def make_link(self, initialW: Any) -> Any:
         """Return the DenseNet, at a random structure for ``random``."""
         settings = self.settings
         kind = links.PlainDenseNet if self.path == "plain" else links.DenseNet
@@ -116,7 +126,7 @@ class ConnectionTraining(Training):
         structure = self._random_structure(costs_of(settings, network))
         return links.FixedStructure(network, structure)
 
-    def _random_structure(self, costs):
+    def _random_structure(self, costs: Array) -> Array:
         """Return a random structure with a path from the images to the classifier.
 
         The paper does not say what became of those without one, most of them at its smallest usage
@@ -126,7 +136,7 @@ class ConnectionTraining(Training):
         settings = self.settings
         self.dead_draws = 0
 
-        def alive(structure):
+        def alive(structure: Array) -> bool:
             found = structures.depth(structure, settings.BLOCKS, settings.block_layers) is not None
             self.dead_draws += not found
             return found
@@ -137,7 +147,7 @@ class ConnectionTraining(Training):
         except ValueError as error:
             raise ReproduceError(f"--usage-rate: {error}") from error
 
-    def _batches(self):
+    def _batches(self) -> list[Any]:
         """Return mini-batches of the training set, not augmented, for an estimate anew."""
         arrays, standardise = self._estimation
         iterator = ImageIterator(
@@ -146,20 +156,21 @@ class ConnectionTraining(Training):
         whole = len(arrays[0]) // self.settings.batch_size
         return [x for x, _ in itertools.islice(iterator, min(self.settings.reestimate, whole))]
 
-    def make_evaluator(self, iterator):
+    def make_evaluator(self, iterator: Any) -> Any:
         """Return the evaluation at the mode, or of the random structure."""
-        if self.bernoulli is None:
+        bernoulli = self.bernoulli
+        if bernoulli is None:
             return _ErrorEvaluator(iterator, self.link, batches=self._batches, forward=self.link)
         return _StructureEvaluator(
             iterator,
             self.link,
-            self.bernoulli,
+            bernoulli,
             self.settings.stochastic_samples,
             batches=self._batches,
-            forward=lambda x: self.link(x, self.bernoulli.mode()[None]),
+            forward=lambda x: self.link(x, bernoulli.mode()[None]),
         )
 
-    def structure_result(self):
+    def structure_result(self) -> dict[str, Any]:
         """Return the connections per block, the usage rate, the weight ratio and the depth."""
         if self.bernoulli is None:
             network = self.link.link
@@ -185,7 +196,7 @@ class ConnectionTraining(Training):
         return found
 
     @classmethod
-    def trained(cls, settings):
+    def trained(cls, settings: Any) -> Any:
         """Return the network whose weights a run leaves, with weights at random."""
         network = _plain(settings)
         if settings.method == "sno":
@@ -193,12 +204,12 @@ class ConnectionTraining(Training):
         return links.FixedStructure(network, numpy.zeros(settings.bits))
 
     @classmethod
-    def of_result(cls, settings, result):
+    def of_result(cls, settings: Any, result: dict[str, Any]) -> Any:
         """Return a plain network of the structure in a result, with weights at random."""
         structure = numpy.array(list(result["structure"])) == "1"
         return chainer_sno.compact(_plain(settings), structure)
 
     @classmethod
-    def full(cls, settings):
+    def full(cls, settings: Any) -> Any:
         """Return a plain network of everything under selection, with weights at random."""
         return chainer_sno.compact(_plain(settings), numpy.ones(settings.bits))

@@ -1,10 +1,13 @@
 """Unit selection, section 4.1: units of a fully connected network."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 
 from reproduce import ReproduceError, experiments
+from reproduce._types import Array
 from reproduce.datasets import DATASETS
 from reproduce.experiments.base import PROPOSED, Experiment, Method
 from reproduce.settings import Settings, option, parse_epsilon0
@@ -48,13 +51,13 @@ class UnitSelection(Settings):
     LENGTH = {True: (500, 32), False: (1000, 64)}
 
     @classmethod
-    def defaults(cls, values):
+    def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults that depend on other settings."""
         found = {"epsilon0": 2.0**-7, "width": values["units"], "dropout_ratio": 0.5}
         return {**super().defaults(values), **found}
 
     @classmethod
-    def check(cls, values):
+    def check(cls, values: Mapping[str, Any]) -> None:
         """Check what the range of one setting cannot say."""
         super().check(values)
         if values["width"] is not None and values["width"] > values["units"]:
@@ -64,19 +67,19 @@ class UnitSelection(Settings):
             )
 
     @classmethod
-    def count_bits(cls, values):
+    def count_bits(cls, values: Mapping[str, Any]) -> int:
         """Return the number of bits d of a structure: one for each hidden unit."""
         return values["units"] * values["layers"]
 
     @classmethod
-    def count_weights(cls, values):
+    def count_weights(cls, values: Mapping[str, Any]) -> int:
         """Return the number of weights of the hidden layers."""
         width = values["width"] or values["units"]
         (inputs,) = DATASETS[values["dataset"]].shape
         return inputs * width + (values["layers"] - 1) * width**2
 
     @property
-    def widths(self):
+    def widths(self) -> tuple[int, ...]:
         """Units per layer of the network that is built, inputs and outputs left out."""
         return (self.width or self.units,) * self.layers
 
@@ -114,20 +117,20 @@ The paper's schedule for one setting, resumed when interrupted:
   python -m reproduce run unit-selection --epsilon0 2^-7"""
 
     @property
-    def training(self):
+    def training(self) -> Any:
         """The training; imports Chainer."""
         from reproduce.experiments.unit_training import UnitTraining
 
         return UnitTraining
 
-    def grid(self, values):
+    def grid(self, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """Return what varies within each method; widths keep their usage rates."""
         units = values.get("units") or UnitSelection().units
         widths = [max(1, round(width * units / UnitSelection().units)) for width in UNIT_WIDTHS]
         fixed = [{"width": width} for width in widths]
         return {**super().grid(values), "fixed": fixed, "dropout": [{}]}
 
-    def quick(self, seed):
+    def quick(self, seed: int) -> Sequence[Settings]:
         """Return the seven penalties of section 4.1 and two fixed structures, at 1/125."""
         at = UnitSelection.at
         fixed = [at("quick", method="fixed", width=width, seed=seed) for width in (784, 205)]
@@ -136,11 +139,11 @@ The paper's schedule for one setting, resumed when interrupted:
             for text in reversed(UNIT_EPSILON0)
         ]
 
-    def structure(self, settings, bits):
+    def structure(self, settings: Any, bits: Array) -> dict[str, Any]:
         """Return the units of each layer."""
         return {"units": [int(part.sum()) for part in numpy.split(bits, settings.layers)]}
 
-    def input_words(self, settings):
+    def input_words(self, settings: Any) -> str:
         """Return what an exported network takes, in words."""
         if settings.inputs is not None:
             raise ReproduceError(

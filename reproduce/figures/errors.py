@@ -1,10 +1,16 @@
 """The test error against the usage rate (Figure 1) and over the epochs."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
 import numpy
 from matplotlib import ticker
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from reproduce import ReproduceError, experiments
+from reproduce._types import Array, Record
+from reproduce.experiments.base import Experiment
 from reproduce.figures.style import (
     COLOURS,
     MARKERS,
@@ -22,11 +28,13 @@ from reproduce.groups import by_schedule, by_setting, count_trials
 _NOTE_SIZE = 7
 _NOTE_DISTANCES = (5, 9, 14, 20)
 _NOTE_DIRECTIONS = ((1, 1), (0, 1), (1, 0), (0, -1), (-1, 0), (-1, -1), (1, -1), (-1, 1))
+#: The text of a note, the place of its point in the data, and their colour.
+Note: TypeAlias = tuple[str, Array, str]
 #: Markers on each line of the error over the epochs, about.
 _MARKERS_A_LINE = 8
 
 
-def _check_one_schedule(records):
+def _check_one_schedule(records: Iterable[Record]) -> None:
     """See that the records may share a figure.
 
     Raises:
@@ -40,15 +48,15 @@ def _check_one_schedule(records):
         )
 
 
-def _note(record):
+def _note(record: Record) -> str:
     """Return the note beside a point: the value that the paper varies within the method."""
     settings = experiments.from_dict(record["settings"])
-    if settings.method == "sno":
+    if settings.epsilon0 is not None:
         return format_math(settings.epsilon0)
     return settings.setting.partition("=")[2]
 
 
-def _quartiles(trials):
+def _quartiles(trials: Iterable[Record]) -> Array:
     """Return usage rate and test error in percent, of shape (quartile, what)."""
     results = [record["result"] for record in trials]
     numbers = [[100 * result[name] for name in ("usage_rate", "test_error")] for result in results]
@@ -56,7 +64,7 @@ def _quartiles(trials):
 
 
 @printed
-def usage_rate_against_error(records, title):
+def usage_rate_against_error(records: Sequence[Record], title: str) -> Figure:
     """Draw Figure 1: the usage rate against the test error, medians and quartiles over trials.
 
     Beside each point stands its penalty, or the units a layer of a fixed structure.
@@ -74,44 +82,12 @@ def usage_rate_against_error(records, title):
     _check_one_schedule(records)
     figure, axes = new_figure(4.2)
     experiment = experiments.get(records[0]["settings"]["experiment"])
-    methods, notes = {}, []
+    methods: dict[str, list[list[Record]]] = {}
     for (method, _), trials in by_setting(records).items():
         methods.setdefault(method, []).append(trials)
+    notes: list[Note] = []
     for method, settings in methods.items():
-        words, colour, marker, line = method_style(experiment, method)
-        beside = experiment.methods[method].beside
-        words += f", labelled with {beside}" * bool(beside)
-        # An array of shape (setting, quartile, what), in the order of the median usage rate.
-        found = numpy.array([_quartiles(trials) for trials in settings])
-        order = numpy.argsort(found[:, 1, 0], kind="stable")
-        low, median, high = found[order].transpose(1, 0, 2)
-        axes.plot(
-            *median.T,
-            label=f"{words} ({count_trials(sum(settings, []))})",
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            linewidth=1.2,
-            markersize=5,
-            zorder=3,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-        )
-        # One trial has no spread, and gets no bars.
-        several = [len(settings[i]) > 1 for i in order]
-        if any(several):
-            axes.errorbar(
-                *median[several].T,
-                xerr=[(median - low)[several, 0], (high - median)[several, 0]],
-                yerr=[(median - low)[several, 1], (high - median)[several, 1]],
-                fmt="none",
-                ecolor=colour,
-                elinewidth=0.9,
-                capsize=2.5,
-            )
-        for i, place in zip(order, median):
-            if beside:
-                notes.append((_note(settings[i][0]), place, colour))
+        notes += _draw_method(axes, experiment, method, settings)
     axes.set_xlabel(r"usage rate of the structure, $\sum c_i m_i\,/\,\sum c_i$ [%]")
     axes.set_ylabel("test error [%]")
     axes.set_xlim(0, 104)
@@ -123,7 +99,57 @@ def usage_rate_against_error(records, title):
     return figure
 
 
-def _note_points(figure, axes, notes):
+def _draw_method(
+    axes: Any, experiment: Experiment, method: str, settings: Sequence[list[Record]]
+) -> list[Note]:
+    """Draw the line of a method, a point and its bars for each setting.
+
+    Args:
+        axes (matplotlib.axes.Axes): to draw in.
+        experiment (Experiment): of the method.
+        method (str): such as ``sno``.
+        settings (list of list of dict): the trials of each setting.
+
+    Returns:
+        list of tuple: the notes beside the points.
+    """
+    words, colour, marker, line = method_style(experiment, method)
+    beside = experiment.methods[method].beside
+    words += f", labelled with {beside}" * bool(beside)
+    # An array of shape (setting, quartile, what), in the order of the median usage rate.
+    quartiles = numpy.array([_quartiles(trials) for trials in settings])
+    order = numpy.argsort(quartiles[:, 1, 0], kind="stable")
+    low, median, high = quartiles[order].transpose(1, 0, 2)
+    axes.plot(
+        *median.T,
+        label=f"{words} ({count_trials(sum(settings, []))})",
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        linewidth=1.2,
+        markersize=5,
+        zorder=3,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+    )
+    # One trial has no spread, and gets no bars.
+    several = [len(settings[i]) > 1 for i in order]
+    if any(several):
+        axes.errorbar(
+            *median[several].T,
+            xerr=[(median - low)[several, 0], (high - median)[several, 0]],
+            yerr=[(median - low)[several, 1], (high - median)[several, 1]],
+            fmt="none",
+            ecolor=colour,
+            elinewidth=0.9,
+            capsize=2.5,
+        )
+    if not beside:
+        return []
+    return [(_note(settings[i][0]), place, colour) for i, place in zip(order, median)]
+
+
+def _note_points(figure: Figure, axes: Any, notes: Sequence[Note]) -> None:
     """Write a note beside each point, where it hides the least.
 
     Args:
@@ -147,7 +173,7 @@ def _note_points(figure, axes, notes):
         measured = figure.text(0, 0, text, fontsize=_NOTE_SIZE)
         size = numpy.array(measured.get_window_extent().size)
         measured.remove()
-        best = None
+        best: tuple[Any, ...] = (numpy.inf,)
         for distance in _NOTE_DISTANCES:
             for direction in numpy.array(_NOTE_DIRECTIONS):
                 nearest = axes.transData.transform(place) + distance * pixels * direction
@@ -156,7 +182,7 @@ def _note_points(figure, axes, notes):
                 cost = distance + sum(_inside(box.padded(1), line) for line in occupied)
                 cost += 100 * sum(_inside(box.padded(2), point) for point in points)
                 cost += 1000 * (not _within(box, inside))
-                if best is None or cost < best[0]:
+                if cost < best[0]:
                     best = cost, distance, direction, box
         _, distance, (x, y), box = best
         note = axes.annotate(
@@ -179,19 +205,19 @@ def _note_points(figure, axes, notes):
         points.append(numpy.stack(numpy.meshgrid(across, along), axis=-1).reshape(-1, 2))
 
 
-def _inside(box, points):
+def _inside(box: Bbox, points: Array) -> int:
     """Return how many points lie in a box."""
     low, high = numpy.array(box.min), numpy.array(box.max)
     return int(((points >= low) & (points <= high)).all(axis=1).sum())
 
 
-def _within(box, outer):
+def _within(box: Bbox, outer: Bbox) -> bool:
     """Return whether a box lies within another."""
     return box.x0 >= outer.x0 and box.x1 <= outer.x1 and box.y0 >= outer.y0 and box.y1 <= outer.y1
 
 
 @printed
-def error_over_epochs(records, title):
+def error_over_epochs(records: Sequence[Record], title: str) -> Figure:
     """Draw the test error over the epochs of the training, a line for each setting.
 
     A line is the median of the trials, the band their least and greatest error.

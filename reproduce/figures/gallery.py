@@ -1,9 +1,14 @@
 """Every figure that records allow, in files with captions."""
 
 import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
+
 from reproduce import ReproduceError, experiments
+from reproduce._types import Record, StrPath
 from reproduce.compare import descriptions
 from reproduce.figures.errors import error_over_epochs, usage_rate_against_error
 from reproduce.figures.over_training import (
@@ -16,6 +21,7 @@ from reproduce.figures.over_training import (
 from reproduce.figures.style import save
 from reproduce.files import make_writable
 from reproduce.groups import (
+    Group,
     by_computer,
     by_schedule,
     by_setting,
@@ -37,11 +43,24 @@ class Drawn(NamedTuple):
 
     name: str
     caption: str
-    files: list
+    files: list[Path]
     group: str
 
 
-def draw_all(records, directory, every_record=False, names=None):
+class _Planned(NamedTuple):
+    """A figure that is not yet drawn: the name of its files, what draws it, and its caption."""
+
+    name: str
+    draw: Callable[[], Figure]
+    caption: str
+
+
+def draw_all(
+    records: Iterable[Record],
+    directory: StrPath,
+    every_record: bool = False,
+    names: Collection[str] | None = None,
+) -> list[Drawn]:
     """Draw every figure that records allow.
 
     Figure 1 and the error over the epochs are drawn for each experiment and schedule; theta's
@@ -61,81 +80,90 @@ def draw_all(records, directory, every_record=False, names=None):
     Raises:
         ReproduceError: two records of one name differ, or the directory cannot be written.
     """
-    by_name = {}
+    directory = make_writable(directory)
+    drawn = []
+    seen: set[str] = set()
+    for group in by_schedule(_checked(records)):
+        planned = [*_of_group(group)]
+        for trials in by_setting(group.records).values():
+            for record in trials if every_record else trials[:1]:
+                # A baseline may stand in several groups, but is drawn once.
+                if record["name"] not in seen:
+                    seen.add(record["name"])
+                    planned += _of_record(record, _title(group))
+        for name, draw, caption in planned:
+            if names is None or name in names:
+                drawn.append(Drawn(name, caption, save(draw(), directory / name), group.slug))
+    return drawn
+
+
+def _checked(records: Iterable[Record]) -> list[Record]:
+    """Return records in the order of their names, each once.
+
+    Raises:
+        ReproduceError: two records of one name differ.
+    """
+    by_name: dict[str, Record] = {}
     for record in records:
         if by_name.setdefault(record["name"], record) != record:
             raise ReproduceError(
                 f"there are two different records of {record['name']!r}: leave one of them out"
             )
-    directory = make_writable(directory)
-    drawn, seen = [], set()
-
-    def add(name, draw, *sentences):
-        if names is not None and name not in names:
-            return
-        caption = " ".join(f"{sentence}." for sentence in sentences)
-        # The group is the one in hand.
-        drawn.append(Drawn(name, caption, save(draw(), directory / name), group.slug))
-
-    for group in by_schedule(sorted(by_name.values(), key=lambda record: record["name"])):
-        kind = experiments.of(group.settings)
-        title = f"{group.title}: {group.schedule}"
-        part = f"1{kind.figure}" if kind.figure else "1"
-        number = f"Figure 1({kind.figure})" if kind.figure else "Figure 1"
-        if not (group.is_paper and kind.figure):
-            number = f"As {number}"
-        trials = count_trials(group.records)
-        several = trials != "1 trial"
-        where = f"Computed on {'; '.join(by_computer(group.records))}"
-        if not group.is_paper:
-            where = f"{'; '.join(descriptions(group.records))}. {where}"
-        add(
-            f"{group.slug}-figure-{part}",
-            lambda group=group, title=title: usage_rate_against_error(group.records, title),
-            f"{number}, usage rate of the structure against the test error of the last epoch",
-            title,
-            f"Medians with 25% and 75% quantiles of {trials} of each setting"
-            if several
-            else "Single runs, 1 trial of each setting",
-            where,
-        )
-        add(
-            f"{group.slug}-error-over-epochs",
-            lambda group=group, title=title: error_over_epochs(group.records, title),
-            "Test error over the epochs of the training",
-            title,
-            f"Medians of {trials} of each setting; the bands reach from the least "
-            "error to the greatest"
-            if several
-            else "Single runs, 1 trial of each setting",
-            where,
-        )
-        for setting in by_setting(group.records).values():
-            for record in setting if every_record else setting[:1]:
-                # A baseline may stand in several groups, but is drawn once.
-                if record["name"] not in seen:
-                    seen.add(record["name"])
-                    _draw_record(record, title, add)
-    return drawn
+    return [by_name[name] for name in sorted(by_name)]
 
 
-def _draw_record(record, title, add):
-    """Draw what is of one record."""
-    settings = experiments.from_dict(record["settings"])
-    words = f"{settings.method} {settings.setting}".strip()
-    sentences = (
-        title,
-        f"A single run, {words}, seed {settings.seed}",
-        f"Computed on {computer(record)}",
+def _title(group: Group) -> str:
+    """Return the title of the figures of a group."""
+    return f"{group.title}: {group.schedule}"
+
+
+def _caption(*sentences: str) -> str:
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _of_group(group: Group) -> Iterator[_Planned]:
+    """Yield what is drawn of all records of a group together."""
+    kind = experiments.of(group.settings)
+    title = _title(group)
+    part = f"1{kind.figure}" if kind.figure else "1"
+    number = f"Figure 1({kind.figure})" if kind.figure else "Figure 1"
+    if not (group.is_paper and kind.figure):
+        number = f"As {number}"
+    shown = quartiles = "Single runs, 1 trial of each setting"
+    trials = count_trials(group.records)
+    if trials != "1 trial":
+        quartiles = f"Medians with 25% and 75% quantiles of {trials} of each setting"
+        shown = f"Medians of {trials} of each setting; the bands reach from the least "
+        shown += "error to the greatest"
+    where = f"Computed on {'; '.join(by_computer(group.records))}"
+    if not group.is_paper:
+        where = f"{'; '.join(descriptions(group.records))}. {where}"
+    told = f"{number}, usage rate of the structure against the test error of the last epoch"
+    yield _Planned(
+        f"{group.slug}-figure-{part}",
+        functools.partial(usage_rate_against_error, group.records, title),
+        _caption(told, title, quartiles, where),
     )
+    yield _Planned(
+        f"{group.slug}-error-over-epochs",
+        functools.partial(error_over_epochs, group.records, title),
+        _caption("Test error over the epochs of the training", title, shown, where),
+    )
+
+
+def _of_record(record: Record, title: str) -> Iterator[_Planned]:
+    """Yield what is drawn of one record."""
+    settings = experiments.from_dict(record["settings"])
+    kind = experiments.of(settings)
+    words = f"{settings.method} {settings.setting}".strip()
+    told = title, f"A single run, {words}, seed {settings.seed}", f"Computed on {computer(record)}"
     name = safe_name(record["name"])
     if has_structure_columns(record):
-        kind = experiments.of(settings)
-        what = f"{kind.selected.capitalize()} of each {kind.part}"
+        what = f"{kind.selected.capitalize()} of each {kind.part} with theta >= 0.5 over training"
         draw = functools.partial(structure_over_training, record)
-        add(f"{name}-structure", draw, f"{what} with theta >= 0.5 over training", *sentences)
+        yield _Planned(f"{name}-structure", draw, _caption(what, *told))
     if has_theta_histogram(record):
         draw = functools.partial(theta_histogram, record)
-        add(f"{name}-theta", draw, "Histogram of theta over training", *sentences)
-    for ending, draw, sentence in experiments.of(settings).draw(record, title_of(record)):
-        add(f"{name}-{ending}", draw, sentence, *sentences)
+        yield _Planned(f"{name}-theta", draw, _caption("Histogram of theta over training", *told))
+    for ending, draw_own, sentence in kind.draw(record, title_of(record)):
+        yield _Planned(f"{name}-{ending}", draw_own, _caption(sentence, *told))

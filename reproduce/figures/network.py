@@ -1,11 +1,15 @@
 """Figure 2: an obtained DenseNet, drawn."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
 import numpy
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from reproduce import structures
+from reproduce._types import Array
 from reproduce.figures.style import BLUE, RED, WIDTH, YELLOW, printed, wrap
 
 #: Inches: between columns at the most, between the cells of a column, and half of the boxes of a
@@ -23,10 +27,12 @@ _HIGHEST = 0.85
 _COST_OF_BEND, _COST_OF_CELL, _COST_OF_CURVE = 8, 10, 0.08
 #: Inches: curves closer than this are hard to tell apart.
 _CLOSE = 0.05
+#: Source and consumer of a connection, and the corners of its curve.
+Connection: TypeAlias = tuple[int, int, Array]
 
 
 @printed
-def densenet(structure, blocks, layers, title):
+def densenet(structure: Sequence[Any], blocks: int, layers: int, title: str) -> Figure:
     """Draw Figure 2: an obtained DenseNet, cells of the same depth in the same column.
 
     A row is a block, from its input on the left to its exit on the right.  The numbers in the
@@ -44,32 +50,17 @@ def densenet(structure, blocks, layers, title):
         matplotlib.figure.Figure: the figure.
     """
     matrices = structures.block_matrices(structure, blocks, layers)
-    placed = [_place_cells(matrix) for matrix in matrices]
-    columns = max(x for cells in placed for x, _ in cells.values())
+    on_grid = [_place_cells(matrix) for matrix in matrices]
+    columns = max(x for cells in on_grid for x, _ in cells.values())
     step = min(_COLUMN, (WIDTH - 2 * _SIDE) / columns)
     placed = [
         {cell: numpy.array([x * step, y * _ROW]) for cell, (x, y) in cells.items()}
-        for cells in placed
+        for cells in on_grid
     ]
     routed = [_route(matrix, cells) for matrix, cells in zip(matrices, placed)]
-    # What lies above and below the middle of each block, in inches.
-    reach = []
-    for cells, connections in zip(placed, routed):
-        ends = [
-            place[1] + side * _half(cell, cells)[1]
-            for cell, place in cells.items()
-            for side in (-1, 1)
-        ]
-        for *_, corners in connections:
-            ends += _points(corners, numpy.linspace(0, 1, 41))[:, 1].tolist()
-        reach.append((min(ends) - _AIR, max(ends) + _AIR))
-    depth = structures.depth(structure, blocks, layers)
-    told = "dead, no path to the classifier"
-    if depth is not None:
-        told = f"depth {depth}, a longest path thick"
+    reach = [_reach(cells, connections) for cells, connections in zip(placed, routed)]
     left_out = sum(layers + 2 - len(cells) for cells in placed)
-    if left_out:
-        told += f", {left_out} layer{'s' * (left_out > 1)} on no path left out"
+    told = _told(structures.depth(structure, blocks, layers), left_out)
     title = wrap(f"{title}\n{told}")
     title_height = _LINE * (title.count("\n") + 1) + _AIR
     height = title_height + sum(top - bottom + _BLOCK_TITLE for bottom, top in reach)
@@ -83,25 +74,57 @@ def densenet(structure, blocks, layers, title):
         axes.set_xlim(-_SIDE, WIDTH - _SIDE)
         axes.set_ylim(bottom, top)
         axes.set_axis_off()
-        first = 2 + block * (layers + 1)
-        names = {0: f"Trans{block}" if block else "Conv"}
-        names.update({i: str(first + i - 1) for i in range(1, layers + 1)})
-        names[layers + 1] = f"Trans{block + 1}" if block + 1 < blocks else "Class"
-        _draw_block(axes, cells, connections, names, structures.longest_path(matrix) or [])
-        count, full = int(matrix.sum()), layers * (layers + 1) // 2 + layers + 1
-        counted = f"block {block + 1}: {count} of {full} connections"
-        if len(connections) < count:
-            counted += f", {len(connections)} of them on a path"
-        axes.set_title(counted, loc="left", x=0.02, pad=2, fontsize=8)
+        path = structures.longest_path(matrix) or []
+        _draw_block(axes, cells, connections, _names(block, blocks, layers), path)
+        axes.set_title(_counted(block, matrix, connections), loc="left", x=0.02, pad=2, fontsize=8)
     figure.suptitle(title, y=1 - _AIR / height)
     return figure
 
 
-def _place_cells(matrix):
+def _told(depth: int | None, left_out: int) -> str:
+    """Return what the title says of a structure: its depth, and how many layers are left out."""
+    told = "dead, no path to the classifier"
+    if depth is not None:
+        told = f"depth {depth}, a longest path thick"
+    if left_out:
+        told += f", {left_out} layer{'s' * (left_out > 1)} on no path left out"
+    return told
+
+
+def _counted(block: int, matrix: Array, connections: Sequence[Connection]) -> str:
+    """Return the title of a block: how many connections it has."""
+    consumers = len(matrix)
+    count, full = int(matrix.sum()), consumers * (consumers + 1) // 2
+    counted = f"block {block + 1}: {count} of {full} connections"
+    if len(connections) < count:
+        counted += f", {len(connections)} of them on a path"
+    return counted
+
+
+def _names(block: int, blocks: int, layers: int) -> dict[int, str]:
+    """Return what is written into the cells of a block."""
+    first = 2 + block * (layers + 1)
+    names = {0: f"Trans{block}" if block else "Conv"}
+    names.update({i: str(first + i - 1) for i in range(1, layers + 1)})
+    names[layers + 1] = f"Trans{block + 1}" if block + 1 < blocks else "Class"
+    return names
+
+
+def _reach(cells: Mapping[int, Array], connections: Iterable[Connection]) -> tuple[float, float]:
+    """Return what lies below and above the middle of a block, in inches."""
+    ends = [
+        place[1] + side * _half(cell, cells)[1] for cell, place in cells.items() for side in (-1, 1)
+    ]
+    for *_, corners in connections:
+        ends += _points(corners, numpy.linspace(0, 1, 41))[:, 1].tolist()
+    return min(ends) - _AIR, max(ends) + _AIR
+
+
+def _place_cells(matrix: Array) -> dict[int, tuple[int, float]]:
     """Return the places of the cells of a block: x is the depth, y spreads those of a column."""
     exit_ = len(matrix)
     depths = structures.positions(matrix)
-    columns = {}
+    columns: dict[Any, list[int]] = {}
     for layer, use in enumerate(structures.useful(matrix), 1):
         if use:
             columns.setdefault(depths[layer - 1], []).append(layer)
@@ -113,17 +136,17 @@ def _place_cells(matrix):
     return cells
 
 
-def _half(cell, cells):
+def _half(cell: int, cells: Mapping[int, Any]) -> Array:
     """Return half the width and height of the box of a cell."""
     return _HALF_END if cell in (0, max(cells)) else _HALF_CELL
 
 
-def _points(corners, t):
+def _points(corners: Array, t: Any) -> Array:
     """Return points of the quadratic curve with these three corners, of shape (len(t), 2)."""
     return _weighted([(1 - t) ** 2, 2 * t * (1 - t), t**2], corners)
 
 
-def _weighted(weights, corners):
+def _weighted(weights: Sequence[Any], corners: Array) -> Array:
     """Return sums of three corners with weights, of the shape of a weight and a corner.
 
     No product of matrices: the kernels of a BLAS differ between processors in the last bit, and
@@ -132,7 +155,7 @@ def _weighted(weights, corners):
     return sum(numpy.multiply.outer(w, corner) for w, corner in zip(weights, corners))
 
 
-def _outside(source, consumer, corners, cells):
+def _outside(source: int, consumer: int, corners: Array, cells: Mapping[int, Array]) -> Array:
     """Return the corners of the part of a curve that lies outside the boxes at its ends."""
     t = numpy.linspace(0, 1, 201)
     free = numpy.ones(len(t), dtype=bool)
@@ -146,7 +169,7 @@ def _outside(source, consumer, corners, cells):
     )
 
 
-def _route(matrix, cells):
+def _route(matrix: Array, cells: Mapping[int, Array]) -> list[Connection]:
     """Return the connections between cells: source, consumer, and the corners of their curve.
 
     Short connections come first.  Each takes the bend with which it runs through no other cell and
@@ -156,16 +179,18 @@ def _route(matrix, cells):
     pairs.sort(key=lambda pair: (cells[pair[1]][0] - cells[pair[0]][0], pair))
     t = numpy.linspace(0, 1, 81)
     grid = numpy.arange(0, cells[max(cells)][0], 0.08)
-    heights, found = [], []
+    heights: list[Array] = []
+    found: list[Connection] = []
     for source, consumer in pairs:
         start, end = cells[source], cells[consumer]
         length = end[0] - start[0]
-        best = None
+        best: tuple[Any, ...] = (numpy.inf,)
         bends = [side * bend for bend in _BENDS for side in (1, -1) if bend * length <= _HIGHEST]
         for bend in bends:
             corners = numpy.array([start, (start + end) / 2 + (0, 2 * bend * length), end])
             curve = _points(corners, t)
-            height = numpy.interp(grid, *curve.T, numpy.nan, numpy.nan)
+            along, up = curve.T
+            height = numpy.interp(grid, along, up, numpy.nan, numpy.nan)
             cost = _COST_OF_BEND * abs(bend) * length**0.5
             for cell, place in cells.items():
                 if cell not in (source, consumer):
@@ -174,14 +199,21 @@ def _route(matrix, cells):
             if heights:
                 apart = numpy.nan_to_num(numpy.abs(heights - height), nan=numpy.inf)
                 cost += _COST_OF_CURVE * numpy.exp(-((apart / _CLOSE) ** 2)).sum()
-            if best is None or cost < best[0]:
+            if cost < best[0]:
                 best = cost, height, corners
-        heights.append(best[1])
-        found.append((source, consumer, _outside(source, consumer, best[2], cells)))
+        _, height, corners = best
+        heights.append(height)
+        found.append((source, consumer, _outside(source, consumer, corners, cells)))
     return found
 
 
-def _draw_block(axes, cells, connections, names, path):
+def _draw_block(
+    axes: Any,
+    cells: Mapping[int, Array],
+    connections: Iterable[Connection],
+    names: Mapping[int, str],
+    path: Sequence[int],
+) -> None:
     """Draw the cells of a block and the connections between them."""
     longest = set(zip(path, path[1:]))
     for source, consumer, corners in connections:
@@ -200,9 +232,11 @@ def _draw_block(axes, cells, connections, names, path):
     for cell, place in cells.items():
         end = cell in (0, max(names))
         half = _half(cell, cells)
+        (left, bottom), (width, height) = place - half + 0.01, 2 * half - 0.02
         box = FancyBboxPatch(
-            place - half + 0.01,
-            *(2 * half - 0.02),
+            (left, bottom),
+            width,
+            height,
             boxstyle="round,pad=0,rounding_size=0.04",
             facecolor=YELLOW if end else "white",
             edgecolor="black",

@@ -1,9 +1,13 @@
 """How one training went: theta's histogram, and the size of the structure."""
 
+from typing import Any
+
 import numpy
 from matplotlib import colors, patheffects, ticker
+from matplotlib.figure import Figure
 
 from reproduce import ReproduceError, experiments
+from reproduce._types import Record
 from reproduce.compare import published
 from reproduce.figures.style import (
     BLACK,
@@ -24,30 +28,30 @@ _BIN = "theta/bin_"
 _STRUCTURE = "structure/"
 
 
-def _columns(record, prefix):
+def _columns(record: Record, prefix: str) -> dict[str, list[Any]]:
     """Return the columns of the log whose names begin so."""
     log = record["log"]
     names = sorted(log, key=lambda name: (len(name), name))  # layer 10 behind layer 9
     return {name: log[name] for name in names if name.startswith(prefix)}
 
 
-def has_theta_histogram(record):
+def has_theta_histogram(record: Record) -> bool:
     """Return whether a record's log has theta's histogram, which older ones lack."""
     return bool(_columns(record, _BIN))
 
 
-def has_structure_columns(record):
+def has_structure_columns(record: Record) -> bool:
     """Return whether a record's log has the size of the structure: baselines' have not."""
     return bool(_groups(record))
 
 
-def _groups(record):
+def _groups(record: Record) -> dict[str, list[int]]:
     """Return how many bits of each group were on, by the name of the column."""
     found = _columns(record, _STRUCTURE)
     return {name: counts for name, counts in found.items() if name not in FRACTIONS}
 
 
-def title_of(record):
+def title_of(record: Record) -> str:
     """Return the title of a figure of one record, in two lines."""
     (group,) = by_schedule([record])
     seed = record["settings"]["seed"]
@@ -55,7 +59,7 @@ def title_of(record):
 
 
 @printed
-def theta_histogram(record):
+def theta_histogram(record: Record) -> Figure:
     """Draw how many bits have which theta, over the epochs.
 
     Args:
@@ -108,7 +112,7 @@ def theta_histogram(record):
 
 
 @printed
-def structure_over_training(record):
+def structure_over_training(record: Record) -> Figure:
     """Draw the units of each layer, or the connections of each block, over the epochs.
 
     The legend has the numbers at the end; at the paper's schedule its medians stand beside them
@@ -132,7 +136,7 @@ def structure_over_training(record):
     kind = experiments.of(settings)
     tables = published()
     medians = {}
-    if settings.is_paper_schedule and kind.table:
+    if settings.is_paper_schedule and kind.table and settings.epsilon0 is not None:
         row = tables[settings.experiment]["rows"].get(format_epsilon0(settings.epsilon0))
         medians = dict(zip(groups, row["selected"])) if row else {}
     full = settings.bits // len(groups)

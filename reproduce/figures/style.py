@@ -4,7 +4,9 @@ import functools
 import io
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -12,6 +14,8 @@ from PIL import Image
 
 from chainer_sno.files import replacing
 from reproduce import experiments
+from reproduce._types import Record, StrPath
+from reproduce.experiments.base import Experiment
 from reproduce.settings import format_epsilon0
 
 #: Inches; the width of a column of text, so that the letters are printed as large as they are.
@@ -35,6 +39,8 @@ _OF_METHODS = ((BLUE, "o", "-"), (RED, "s", "--"), (GREEN, "^", ":"), (BLACK, "D
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -47,7 +53,7 @@ _STYLE = {
 }
 
 
-def printed(draw):
+def printed(draw: Callable[P, T]) -> Callable[P, T]:
     """Make a function draw in this style, whatever the user's matplotlib is set to.
 
     Args:
@@ -58,21 +64,21 @@ def printed(draw):
     """
 
     @functools.wraps(draw)
-    def in_style(*arguments, **options):
+    def in_style(*arguments: P.args, **options: P.kwargs) -> T:
         with matplotlib.style.context(["default", _STYLE]):
             return draw(*arguments, **options)
 
     return in_style
 
 
-def new_figure(height):
+def new_figure(height: float) -> tuple[Figure, Any]:
     """Return a figure and its axes, one column of text wide and ``height`` inches high."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
 
 @printed
-def save(figure, path):
+def save(figure: Figure, path: StrPath) -> list[Path]:
     """Save a figure as PNG and SVG, the same bytes from the same numbers.
 
     The PNG has at most 256 colours, a third of the bytes: git keeps a copy of a committed one for
@@ -98,25 +104,25 @@ def save(figure, path):
     return [png, svg]
 
 
-def wrap(title):
+def wrap(title: str) -> str:
     """Return a title in lines that are no longer than a figure is wide."""
     lines = [textwrap.wrap(line, 80, break_on_hyphens=False) for line in title.splitlines()]
     return "\n".join(sum(lines, []))
 
 
-def legend_below(figure, columns):
+def legend_below(figure: Figure, columns: int) -> None:
     """Put a legend below the axes, where it hides nothing."""
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
 
 
-def format_math(epsilon0):
+def format_math(epsilon0: float) -> str:
     """Return a penalty as it is printed in a figure, with a raised exponent."""
     text = format_epsilon0(epsilon0)
     power = re.fullmatch(r"(-?2)\^(-?\d+)", text)
     return f"${power[1]}^{{{power[2]}}}$" if power else text
 
 
-def method_style(experiment, method):
+def method_style(experiment: Experiment, method: str) -> tuple[str, str, str, str]:
     """Return the words, the colour, the marker and the line of a method.
 
     Args:
@@ -127,10 +133,10 @@ def method_style(experiment, method):
     return experiment.methods[method].words, *_OF_METHODS[place % len(_OF_METHODS)]
 
 
-def label_of(record):
+def label_of(record: Record) -> str:
     """Return the method and the setting of a record as a label in a figure."""
     settings = experiments.from_dict(record["settings"])
-    if settings.method == "sno":
+    if settings.epsilon0 is not None:
         return rf"$\epsilon_0$ = {format_math(settings.epsilon0)}"
     method = experiments.of(settings).methods[settings.method]
     for name, applies_to in settings.varied().items():

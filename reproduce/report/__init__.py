@@ -7,16 +7,20 @@
 import base64
 import dataclasses
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from chainer_sno.files import write_bytes
 from reproduce import ReproduceError, claims, compare, costs, experiments, figures, progress, record
+from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
+from reproduce.experiments.base import Experiment
 from reproduce.groups import computer
 from reproduce.report import findings, results
-from reproduce.report.markup import Markdown
+from reproduce.report.markup import Markdown, Markup
 from reproduce.settings import fraction_of_paper
 
 #: The first line of a page that this module wrote, where a user could have one of the same name.
@@ -43,15 +47,17 @@ _RUN_COLUMNS = (
 )
 
 
-def _heading(kind):
+def _heading(kind: Experiment) -> str:
     """Return the heading of an experiment, with its section in the paper."""
     return kind.heading() + f" (section {kind.section})" * bool(kind.section)
 
 
-def _sections(records, drawn):
+def _sections(
+    records: Sequence[Record], drawn: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return the tables of each experiment and schedule, and the figures that belong to each."""
     published = compare.published()
-    sections = []
+    sections: list[dict[str, Any]] = []
     for experiment, kind in experiments.all_experiments().items():
         found = compare.schedules(experiment, records)
         table = published[experiment]["table"] if kind.table else ""
@@ -78,7 +84,13 @@ def _sections(records, drawn):
     return sections
 
 
-def content(records, refused, drawn, unfinished=(), short=()):
+def content(
+    records: Sequence[Record],
+    refused: Sequence[str],
+    drawn: Sequence[Mapping[str, Any]],
+    unfinished: Sequence[Record] = (),
+    short: Sequence[Record] = (),
+) -> dict[str, Any]:
     """Return what the pages say, as plain values.
 
     Args:
@@ -126,7 +138,7 @@ def content(records, refused, drawn, unfinished=(), short=()):
     }
 
 
-def _costs(estimated, trials):
+def _costs(estimated: Iterable[costs.Cost], trials: int) -> list[dict[str, Any]]:
     """Return the lines on what the experiments take."""
     found = []
     for experiment, kind in experiments.all_experiments().items():
@@ -147,7 +159,7 @@ def _costs(estimated, trials):
     return found
 
 
-def _cells(found):
+def _cells(found: Record) -> list[tuple[str, Any]]:
     """Return the row of a record: pairs of a text and what the column is sorted by."""
     settings, result, times = from_dict(found["settings"]), found["result"], found["times"]
     selected = experiments.of(settings).sizes(result)
@@ -178,31 +190,31 @@ def _cells(found):
     ]
 
 
-def _machine(each):
+def _machine(each: Record) -> str:
     found = each["machine"]
     parts = [found["processor"], f"{found['cores']} cores" if found.get("cores") else ""]
     parts += [found.get("system", ""), found.get("gpu", ""), *found.get("blas", ())]
     return ", ".join(part for part in parts if part)
 
 
-def _versions(each):
+def _versions(each: Record) -> str:
     names = ("python", "chainer_sno", "chainer", "numpy", "numba", "cupy")
     found = each["versions"]
     return ", ".join(f"{name} {found[name]}" for name in names if name in found)
 
 
-def slug(heading):
+def slug(heading: str) -> str:
     """Return the address on a page that GitHub gives to a heading of Markdown."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def _contents(text):
+def _contents(text: str) -> str:
     """Return a table of contents of the headings of second level of a Markdown text."""
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     return "\n".join(f"- [{heading}](#{slug(heading)})" for heading in headings)
 
 
-def _environment(markup=None):
+def _environment(markup: Markup | None = None) -> jinja2.Environment:
     """Return the environment of the templates: of a markup, or of HTML, which escapes texts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -222,12 +234,12 @@ def _environment(markup=None):
     return environment
 
 
-def _data_uri(path):
+def _data_uri(path: StrPath) -> str:
     """Return the content of an SVG file as an address, so that the page needs no other file."""
     return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
 
 
-def pages(found, form):
+def pages(found: Mapping[str, Any], form: Markup) -> dict[str, str]:
     """Return the results page and the findings.
 
     Args:
@@ -245,12 +257,12 @@ def pages(found, form):
     }
 
 
-def _tidy(text):
+def _tidy(text: str) -> str:
     """Return a text with one empty line at most between two parts."""
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _check_replaceable(directory):
+def _check_replaceable(directory: Path) -> None:
     """See that no page in a directory is another's README.
 
     Raises:
@@ -269,7 +281,13 @@ def _check_replaceable(directory):
             )
 
 
-def write(records, refused, directory, unfinished=None, pilot=None):
+def write(
+    records: Iterable[Record],
+    refused: Sequence[str],
+    directory: StrPath,
+    unfinished: StrPath | None = None,
+    pilot: StrPath | None = None,
+) -> list[Path]:
     """Write README.md, FINDINGS.md, REPORT.md, report.html and the figures that they show.
 
     Args:

@@ -1,11 +1,17 @@
 """The numbers and the conditions behind the sentences of the findings."""
 
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
 import numpy
 
 from reproduce import compare, experiments, progress
+from reproduce._types import Cells, Record
 from reproduce.claims import LEVEL
 from reproduce.claims.connection_selection import GUESSING
+from reproduce.claims.rules import Finding
 from reproduce.experiments import from_dict
+from reproduce.experiments.base import Experiment
 from reproduce.groups import by_schedule, by_setting
 from reproduce.report import results
 
@@ -21,7 +27,7 @@ LEARNT = 0.1
 _ENDS = ("theta/bin_00", f"theta/bin_{progress.BINS - 1}")
 
 
-def agreement(rows):
+def agreement(rows: Iterable[compare.Row]) -> dict[str, Any] | None:
     """Return how the rows of a table agree with the published ones.
 
     Args:
@@ -39,11 +45,11 @@ def agreement(rows):
         "agreeing": sum(verdict == "agrees" for verdict in verdicts.values()),
         "published": len(known),
         "others": {label: told for label, told in verdicts.items() if told != "agrees"},
-        "largest": max(known, key=lambda row: abs(row.difference)),
+        "largest": max(known, key=lambda row: abs(row.difference or 0)),
     }
 
 
-def split(rows):
+def split(rows: Iterable[compare.Row]) -> list[dict[str, Any]]:
     """Return the quantities of which the trials lie on one side of the paper's medians.
 
     Args:
@@ -58,14 +64,15 @@ def split(rows):
     ]
 
 
-def _columns(experiment, record):
-    """Return the columns of a log that hold the size of each layer or block."""
+def _columns(experiment: Experiment, record: Record) -> list[list[int]]:
+    """Return the columns of a log that hold the size of each layer or block, those that exist."""
     count = len(experiment.sizes(record["result"]))
     name = {"layer": "hidden", "block": "block"}.get(experiment.part, experiment.part)
-    return [record["log"].get(f"structure/{name}_{i}") for i in range(1, count + 1)]
+    columns = [record["log"].get(f"structure/{name}_{i}") for i in range(1, count + 1)]
+    return [column for column in columns if column is not None]
 
 
-def drift(name, records):
+def drift(name: str, records: Iterable[Record]) -> list[dict[str, Any]]:
     """Return the size of the structures at :data:`POINTS` of the training.
 
     Args:
@@ -83,7 +90,7 @@ def drift(name, records):
         if method != "sno" or all(r["result"]["usage_rate"] == 1 for r in trials):
             continue
         columns = [_columns(kind, record) for record in trials]
-        if any(column is None for each in columns for column in each):
+        if any(len(each) < len(kind.sizes(r["result"])) for each, r in zip(columns, trials)):
             continue
         epochs = [max(1, round(point * len(columns[0][0]))) for point in POINTS]
         # Of shape (trial, layer, point).
@@ -101,7 +108,7 @@ def drift(name, records):
     return found
 
 
-def disputed(name, records):
+def disputed(name: str, records: Iterable[Record]) -> list[str]:
     """Return the penalties whose trials disagree on which of the last two parts keeps more."""
     kind = experiments.get(name)
     found = []
@@ -112,7 +119,7 @@ def disputed(name, records):
     return found
 
 
-def guessing(name, records):
+def guessing(name: str, records: Iterable[Record]) -> dict[str, Any] | None:
     """Return how long the network at M* only guesses, at the penalty that keeps the least.
 
     Args:
@@ -145,13 +152,13 @@ def guessing(name, records):
     }
 
 
-def _span(values, digits=1):
+def _span(values: Sequence[float], digits: int = 1) -> str:
     """Return the least and the greatest of fractions, in percent."""
     low, high = (f"{100 * value:.{digits}f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
-def changed(records):
+def changed(records: Sequence[Record]) -> dict[str, Cells]:
     """Return the runs of full length with a changed setting, beside the paper's trials.
 
     Args:
@@ -162,12 +169,12 @@ def changed(records):
         usage rate, the sizes and the test error; then the range of the trials at the paper's
         schedule in brackets.
     """
-    found = {}
+    found: dict[str, Cells] = {}
     for group in by_schedule(records):
         if group.is_paper or group.fraction != 1:
             continue
         name = group.settings.experiment
-        trials = {}
+        trials: dict[str, list[Any]] = {}
         for record in results.at_paper(records, name):
             label = compare.label(from_dict(record["settings"]))
             trials.setdefault(label, []).append(record["result"])
@@ -175,7 +182,9 @@ def changed(records):
         for row in compare.rows(name, group.records):
             beside = trials.get(row.label, [])
 
-            def cell(key, digits, row=row, beside=beside):
+            def cell(
+                key: str, digits: int, row: compare.Row = row, beside: list[Any] = beside
+            ) -> str:
                 middle = f"{100 * getattr(row, key)[1]:.{digits}f}"
                 return middle + (
                     f" [{_span([result[key] for result in beside], digits)}]" if beside else ""
@@ -194,7 +203,7 @@ def changed(records):
     return found
 
 
-def pilot(records, known):
+def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, Any]]:
     """Return the short runs of the proposed method, in the longest schedule of an experiment.
 
     Args:
@@ -236,22 +245,24 @@ def pilot(records, known):
     return found
 
 
-def _factors(records, name):
+def _factors(records: Iterable[Record], name: str) -> list[tuple[str, str]]:
     """Return pairs of eta_theta and the part of theta decided, where only eta_theta differs."""
-    runs = {}
+    runs: dict[tuple[str, int], list[Any]] = {}
     for record in records:
         settings = from_dict(record["settings"])
         if settings.experiment == name and settings.method == "sno":
             decided = sum(record["log"].get(column, [0])[-1] for column in _ENDS) / settings.bits
             key = settings.setting, settings.epochs
             runs.setdefault(key, []).append((settings.eta_factor, decided))
-    several = max(runs.values(), key=len, default=[])
+    several: list[Any] = max(runs.values(), key=len, default=[])
     if len(several) < 2:
         return []
     return [(f"{factor:g}/d", f"{decided:.0%}") for factor, decided in sorted(several)]
 
 
-def content(records, findings, short=()):
+def content(
+    records: Sequence[Record], findings: Iterable[Finding], short: Sequence[Record] = ()
+) -> dict[str, Any]:
     """Return what the findings say beside the results page, as plain values.
 
     Args:

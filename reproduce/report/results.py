@@ -2,13 +2,18 @@
 
 import collections
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from reproduce import claims, compare, experiments, sweep
+from reproduce._types import Cells, Record
+from reproduce.claims.rules import Finding
 from reproduce.experiments import from_dict
+from reproduce.experiments.base import Experiment
 from reproduce.groups import computer, safe_name
 
 
-def at_paper(records, experiment=None):
+def at_paper(records: Iterable[Record], experiment: str | None = None) -> list[Record]:
     """Return the records at the paper's schedule, of an experiment if one is named."""
     return [
         record
@@ -18,12 +23,12 @@ def at_paper(records, experiment=None):
     ]
 
 
-def published_experiments():
+def published_experiments() -> dict[str, Experiment]:
     """Return the experiments of which the paper prints a table, by name."""
     return {name: kind for name, kind in experiments.all_experiments().items() if kind.table}
 
 
-def figure_names(records):
+def figure_names(records: Sequence[Record]) -> dict[str, str]:
     """Return the figures of the results page: those of the paper.
 
     Args:
@@ -46,7 +51,7 @@ def figure_names(records):
     return found
 
 
-def span(numbers):
+def span(numbers: Sequence[int]) -> str:
     """Return the least and the greatest of whole numbers: ``3 to 5``; ``none`` without any."""
     if not numbers:
         return "none"
@@ -54,11 +59,11 @@ def span(numbers):
     return str(most) if least == most else f"{least} to {most}"
 
 
-def _percent(rate, digits=1):
+def _percent(rate: float, digits: int = 1) -> str:
     return f"{100 * rate:.{digits}f}"
 
 
-def _rows(rows):
+def _rows(rows: Iterable[compare.Row]) -> Cells:
     """Return the cells of Table 1 or 2: ours beside the paper's."""
     cells = []
     for row in rows:
@@ -78,12 +83,12 @@ def _rows(rows):
     return cells
 
 
-def settings_of(kind):
+def settings_of(kind: Experiment) -> list[str]:
     """Return the labels of the settings that the paper compares in an experiment, in order."""
     return [compare.label(settings) for settings in sweep.grid(kind, "paper", range(1))]
 
 
-def _unfinished(entries):
+def _unfinished(entries: Iterable[Record]) -> list[str]:
     """Return a line for each unfinished run: its setting and how far it is."""
     lines = []
     for entry in entries:
@@ -94,12 +99,19 @@ def _unfinished(entries):
     return lines
 
 
-def subject(kind):
+def subject(kind: Experiment) -> str:
     """Return an experiment and its data set within a heading: ``unit selection on MNIST``."""
     return kind.heading()[0].lower() + kind.heading()[1:]
 
 
-def section(name, kind, records, findings, unfinished, trials):
+def section(
+    name: str,
+    kind: Experiment,
+    records: Sequence[Record],
+    findings: Sequence[Finding],
+    unfinished: Sequence[Record],
+    trials: int,
+) -> dict[str, Any]:
     """Return what the page says of an experiment, as plain values.
 
     Args:
@@ -146,7 +158,7 @@ def section(name, kind, records, findings, unfinished, trials):
     }
 
 
-def scope(records):
+def scope(records: Sequence[Record]) -> dict[str, Any]:
     """Return on what and with what the records were computed, in lines.
 
     Args:
@@ -174,7 +186,12 @@ def scope(records):
     }
 
 
-def content(records, findings, drawn, unfinished=()):
+def content(
+    records: Sequence[Record],
+    findings: Sequence[Finding],
+    drawn: Iterable[Mapping[str, Any]],
+    unfinished: Sequence[Record] = (),
+) -> dict[str, Any]:
     """Return what the results page says, as plain values.
 
     Args:

@@ -30,8 +30,8 @@ OPTIONS = list(options(cli.make_parser()))
 #: What a command needs besides.
 NEEDED = {
     "data": ("mnist",),
-    "export": (str(ROOT / "mypy.ini"), "--format=onnx"),
-    "rerun": (str(ROOT / "mypy.ini"),),
+    "export": (str(ROOT / "pyproject.toml"), "--format=onnx"),
+    "rerun": (str(ROOT / "pyproject.toml"),),
 }
 
 
