@@ -15,7 +15,7 @@ import pytest
 
 from chainer_sno import chainer
 from reproduce import data, experiments, run
-from reproduce.regress import fingerprint, generated_data
+from reproduce.regress.traces import fingerprint, generated_data
 
 HERE = Path(__file__).parent / "snapshots"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
