@@ -18,6 +18,7 @@ weight decay on every parameter.  Three things make it fast:
 Activations are unit-major, (units, samples), so that picking units copies contiguous rows.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -107,6 +108,33 @@ class _Basis:
         """The slow and fast parts (s, f) of states, computed in float64."""
         f = (v.astype(numpy.float64) - self.slow_v * W) / (self.fast_v - self.slow_v)
         return W - f, f
+
+
+@dataclasses.dataclass
+class _Iteration:
+    """What the parts of an iteration share; the lists have an entry for each layer.
+
+    Attributes:
+        n (int): examples.
+        lam (int): structures.
+        units (list): of :meth:`Engine._units`, with the inputs in front and the outputs behind.
+        modes (list of int): the way through each layer.
+        pieces (list): the rows and columns of each product.
+        drop (list): the factors of Dropout of each hidden layer; None for none.
+        hs (list): the inputs of each layer, piece by piece.
+        weights (list): the weights.
+        zs (list): the pre-activations.
+    """
+
+    n: int
+    lam: int
+    units: list[Any]
+    modes: list[Any]
+    pieces: list[Any]
+    drop: list[Any] | None
+    hs: list[Any] = dataclasses.field(default_factory=list)
+    weights: list[Any] = dataclasses.field(default_factory=list)
+    zs: list[Any] = dataclasses.field(default_factory=list)
 
 
 class Engine:
@@ -356,84 +384,106 @@ class Engine:
             ValueError: a shape or a class number does not fit the network.
         """
         x = numpy.ascontiguousarray(x, self.dtype)
-        n, n_layers, kind = len(x), len(self._shapes), self.dtype.type
+        n, n_layers = len(x), len(self._shapes)
         hidden = self._hidden.tolist()
         if x.shape[1] != self._shapes[0][1] or len(t) != n:
             raise ValueError(
                 f"x of shape {x.shape} and t of shape {numpy.shape(t)} must have the shapes (N, "
                 f"{self._shapes[0][1]}) and (N,)"
             )
-        if structures is None:
-            lam = 1
-            full = [self._all[: b - a] for a, b in pairwise(hidden)]
-            units = [(every, [(every, every)]) for every in full]
-        else:
-            structures = numpy.ascontiguousarray(structures, numpy.bool_)
-            lam = len(structures)
-            if structures.shape != (lam, hidden[-1]):
-                raise ValueError(
-                    f"structures must have the shape (lambda, {hidden[-1]}), not {structures.shape}"
-                )
-            units = self._units(structures)
-        drop = None
-        if dropout is not None:
-            if numpy.shape(dropout) != (n, hidden[-1]):
-                raise ValueError(
-                    f"dropout must have the shape ({n}, {hidden[-1]}), not {numpy.shape(dropout)}"
-                )
-            drop = self._buffer("dropout", hidden[-1], n)
-            drop[...] = numpy.transpose(dropout)
-            drop = [drop[a:b] for a, b in pairwise(hidden)]
+        lam, units = self._active(structures, hidden)
+        drop = None if dropout is None else self._dropped(dropout, n, hidden)
         inputs = self._columns[: kernels.nonzero_columns(x, self._columns)]
         if not self._pays_to_pick(len(inputs), n):
             inputs = self._all[: x.shape[1]]
         outputs = self._all[: self._shapes[-1][0]]
         units = [(inputs, [(inputs, inputs)] * lam), *units, (outputs, [(outputs, outputs)] * lam)]
         modes = [self._choose(k, units[k + 1], units[k], n, lam) for k in range(n_layers)]
-        slow, fast = self._powers()
-
-        # Forward.  A layer works on pieces, one per structure (SPLIT) or one for all, and so do the
-        # lists of its inputs h, weights and pre-activations z.
+        pieces = [self._pieces(k, modes[k], units) for k in range(n_layers)]
+        iteration = _Iteration(n, lam, units, modes, pieces, drop)
         if len(inputs) < x.shape[1] and modes[0] != DENSE:
             picked = self._buffer("x", n, len(inputs))
             kernels.take_columns(x, inputs, picked)
             x = picked
-        pieces = [self._pieces(k, modes[k], units) for k in range(n_layers)]
-        hs: list[Any] = [[x.T]]
-        weights: list[Any] = []
-        zs: list[Any] = []
-        for k in range(n_layers):
-            if k:
-                hs.append(self._activations(k, zs[-1], modes, units[k], pieces[k], n, lam, drop))
-            weights.append(self._weights(k, modes[k], pieces[k], slow, fast))
-            zs.append(self._products(("z", k), weights[k], hs[k]))
-
-        last = n_layers - 1
-        t = numpy.asarray(t)
-        runs = lam if last else 1  # without a hidden layer all structures are one network
-        losses, scale = numpy.empty(runs), kind(1 / (n * runs))
-        for i in range(runs):
-            piece, start = _place(last, modes[last], i, n)
-            losses[i] = kernels.softmax_cross_entropy(zs[-1][piece], start, self._b[last], t, scale)
-
-        # Backward.
-        self._age += 1
-        slow, fast = self._basis.powers(self._age)
-        factors: Any = self._basis.add_slow / slow, self._basis.add_fast / fast, slow, fast
-        factors = [kind(factor) for factor in factors]
-        dz = zs[-1]  # the loss has put its gradient there
-        for k in range(last, -1, -1):
-            if k:  # before the update, which in DENSE changes the weights in place
-                dh = self._products(("dh", k), [W.T for W in weights[k]], dz)
-            self._update(k, modes[k], pieces[k], dz, hs[k], *factors)
-            if k:
-                dz = self._back_activations(k - 1, zs[k - 1], dh, modes, units[k], n, lam, drop)
-        rates = kind(self.momentum), kind(self._lr), kind(self.bias_decay)
+        self._forward(iteration, x)
+        losses = self._losses(iteration, numpy.asarray(t))
+        self._backward(iteration)
+        rates = (self.dtype.type(rate) for rate in (self.momentum, self._lr, self.bias_decay))
         update = kernels.update_bias if self.rule.nesterov else kernels.update_bias_with_momentum
         update(self._bias, self._bias_v, self._bias_gradient, *rates)
         if self._age >= self._basis.period:
             self._change_basis(self._lr)
-        return losses if last else losses.repeat(lam)
+        # Without a hidden layer all structures are one network.
+        return losses if n_layers > 1 else losses.repeat(lam)
+
+    def _active(self, structures, hidden):
+        """The number of structures, and per hidden layer what :meth:`_units` returns."""
+        if structures is None:
+            full = [self._all[: b - a] for a, b in pairwise(hidden)]
+            return 1, [(every, [(every, every)]) for every in full]
+        structures = numpy.ascontiguousarray(structures, numpy.bool_)
+        lam = len(structures)
+        if structures.shape != (lam, hidden[-1]):
+            raise ValueError(
+                f"structures must have the shape (lambda, {hidden[-1]}), not {structures.shape}"
+            )
+        return lam, self._units(structures)
+
+    def _dropped(self, dropout, n, hidden):
+        """The factors of Dropout per hidden layer, one column an example."""
+        if numpy.shape(dropout) != (n, hidden[-1]):
+            raise ValueError(
+                f"dropout must have the shape ({n}, {hidden[-1]}), not {numpy.shape(dropout)}"
+            )
+        drop = self._buffer("dropout", hidden[-1], n)
+        drop[...] = numpy.transpose(dropout)
+        return [drop[a:b] for a, b in pairwise(hidden)]
+
+    def _forward(self, it, x):
+        """From the inputs to the outputs of every structure.
+
+        A layer works on pieces, one per structure (SPLIT) or one for all, and so do the lists of
+        its inputs h, weights and pre-activations z.
+        """
+        slow, fast = self._powers()
+        it.hs.append([x.T])
+        for k in range(len(self._shapes)):
+            if k:
+                it.hs.append(
+                    self._activations(
+                        k, it.zs[-1], it.modes, it.units[k], it.pieces[k], it.n, it.lam, it.drop
+                    )
+                )
+            it.weights.append(self._weights(k, it.modes[k], it.pieces[k], slow, fast))
+            it.zs.append(self._products(("z", k), it.weights[k], it.hs[k]))
+
+    def _losses(self, it, t):
+        """The loss of each structure; its gradient takes the place of the outputs."""
+        last = len(self._shapes) - 1
+        runs = it.lam if last else 1
+        losses, scale = numpy.empty(runs), self.dtype.type(1 / (it.n * runs))
+        for i in range(runs):
+            piece, start = _place(last, it.modes[last], i, it.n)
+            losses[i] = kernels.softmax_cross_entropy(
+                it.zs[-1][piece], start, self._b[last], t, scale
+            )
+        return losses
+
+    def _backward(self, it):
+        """From the gradient at the outputs to the new weights and the gradient of the biases."""
+        self._age += 1
+        slow, fast = self._basis.powers(self._age)
+        factors: Any = self._basis.add_slow / slow, self._basis.add_fast / fast, slow, fast
+        factors = [self.dtype.type(factor) for factor in factors]
+        dz = it.zs[-1]
+        for k in range(len(self._shapes) - 1, -1, -1):
+            if k:  # before the update, which in DENSE changes the weights in place
+                dh = self._products(("dh", k), [W.T for W in it.weights[k]], dz)
+            self._update(k, it.modes[k], it.pieces[k], dz, it.hs[k], *factors)
+            if k:
+                dz = self._back_activations(
+                    k - 1, it.zs[k - 1], dh, it.modes, it.units[k], it.n, it.lam, it.drop
+                )
 
     def _pieces(self, k, mode, units):
         """The rows and columns of each product of layer k."""
