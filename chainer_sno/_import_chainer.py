@@ -146,24 +146,27 @@ _original_fetch_setup: Any = None
 def _patch_functions(chainer: Any) -> None:
     """Repair the functions of Chainer that fail with a current NumPy."""
     global _original_fetch_setup
-    modules: dict[str, Any] = {
-        name: importlib.import_module(f"chainer.{name}")
-        for name in (
-            "dataset.convert",
-            "distributions.categorical",
-            "functions.array.as_strided",
-            "functions.array.pad_sequence",
-            "functions.array.resize_images",
-            "functions.math.basic_math",
-            "iterators.multiprocess_iterator",
-        )
-    }
-    resize = modules["functions.array.resize_images"]
+    _patch_old_names()
+    _patch_log_prob(chainer)
+    _patch_padding()
+    iterator: Any = importlib.import_module("chainer.iterators.multiprocess_iterator")
+    _original_fetch_setup = iterator._fetch_setup
+    iterator._fetch_setup = _fetch_setup
+
+
+def _patch_old_names() -> None:
+    """Give functions the names that NumPy had."""
+    resize: Any = importlib.import_module("chainer.functions.array.resize_images")
     resize.compute_indices_and_weights = _seeing(
         resize.compute_indices_and_weights, "numpy", _NumpyWith(float=float)
     )
-    strided = modules["functions.array.as_strided"].AsStridedGrad
+    as_strided: Any = importlib.import_module("chainer.functions.array.as_strided")
+    strided = as_strided.AsStridedGrad
     strided.forward = _seeing(strided.forward, "np", _NumpyWith(sctypes=_SCTYPES))
+
+
+def _patch_log_prob(chainer: Any) -> None:
+    """Index with a tuple, where a list is an array of indices now."""
 
     def log_prob(self: Any, x: Any) -> Any:
         grid = numpy.meshgrid(*(range(i) for i in self.batch_shape), indexing="ij")
@@ -171,9 +174,14 @@ def _patch_functions(chainer: Any) -> None:
         index = (*grid, x.astype(numpy.int32))
         return self.log_p[index]
 
-    modules["distributions.categorical"].Categorical.log_prob = log_prob
+    categorical: Any = importlib.import_module("chainer.distributions.categorical")
+    categorical.Categorical.log_prob = log_prob
 
-    pad = modules["functions.array.pad_sequence"].PadSequence
+
+def _patch_padding() -> None:
+    """Wrap numbers that do not fit a dtype around, as they used to be."""
+    pad_sequence: Any = importlib.import_module("chainer.functions.array.pad_sequence")
+    pad = pad_sequence.PadSequence
     pad_forward = pad.forward
 
     def forward(self: Any, xs: Any) -> Any:
@@ -182,19 +190,15 @@ def _patch_functions(chainer: Any) -> None:
 
     pad.forward = forward
 
-    convert = modules["dataset.convert"]
+    convert: Any = importlib.import_module("chainer.dataset.convert")
     concatenate = convert._concat_arrays_with_padding
     convert._concat_arrays_with_padding = lambda arrays, padding: concatenate(
         arrays, _wrapped(arrays[0].dtype, padding)
     )
 
-    math = modules["functions.math.basic_math"]
+    math: Any = importlib.import_module("chainer.functions.math.basic_math")
     preprocess = math._preprocess_const
     math._preprocess_const = lambda x, value: preprocess(x, _wrapped(x.dtype, value))
-
-    iterator = modules["iterators.multiprocess_iterator"]
-    _original_fetch_setup = iterator._fetch_setup
-    iterator._fetch_setup = _fetch_setup
 
 
 def import_chainer() -> Any:

@@ -473,7 +473,7 @@ class Engine:
         """From the gradient at the outputs to the new weights and the gradient of the biases."""
         self._age += 1
         slow, fast = self._basis.powers(self._age)
-        factors: Any = self._basis.add_slow / slow, self._basis.add_fast / fast, slow, fast
+        factors = self._basis.add_slow / slow, self._basis.add_fast / fast, slow, fast
         factors = [self.dtype.type(factor) for factor in factors]
         dz = it.zs[-1]
         for k in range(len(self._shapes) - 1, -1, -1):

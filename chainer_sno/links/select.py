@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -129,54 +129,14 @@ class SelectedNetwork(chainer.Chain):
         Raises:
             ValueError: a layer is none, or its channels cannot be selected.
         """
-        candidates = [path for path, layer in channels.layers.items() if layer.mixes]
-        for path in self.layers:
-            if path not in channels.layers or not len(channels.layers[path].outputs):
-                raise ValueError(
-                    f"{path!r} is no layer that can be selected and that the outputs of "
-                    f"{type(self.network).__name__} come from by Chainer's functions: give some of "
-                    f"{', '.join(candidates) or 'none'}"
-                )
-        pinned, counted = channels.pinned(), channels.counted()
-        members: dict[int, list[str]] = {}
-        for number, owner in enumerate(channels.owner):
-            members.setdefault(channels.root(number), []).append(owner)
-        taken = {
-            channels.root(number)
-            for layer in channels.layers.values()
-            if layer.mixes
-            for number in numpy.unique(layer.inputs).tolist()
-            if number != ALWAYS
-        }
-        others = [path for path in channels.layers if path not in self.layers]
-
-        def tied_to(owners: list[str]) -> tuple[str, ...]:
-            # Those that were named come first.
-            return tuple(path for path in (*self.layers, *others) if path in owners)
-
-        by_group: dict[tuple[str, ...], list[int]] = {}
-        for path in self.layers:
-            roots_of = [channels.root(number) for number in channels.layers[path].outputs.tolist()]
-            dropped = {root: "no layer takes them" for root in roots_of if root not in taken}
-            reason = next((counted[root] for root in roots_of if root in counted), None)
-            if reason is not None:
-                # A part that is dropped has the same cause.
-                dropped = {root: f"{words}, and {reason}" for root, words in dropped.items()}
-            for reasons in (pinned, dropped, counted):
-                for root in roots_of:
-                    if root in reasons:
-                        raise ValueError(_refusal(path, tied_to(members[root]), reasons[root]))
-            for root in roots_of:
-                roots = by_group.setdefault(tied_to(members[root]), [])
-                if root not in roots:
-                    roots.append(root)
-        bit_of = numpy.full(len(channels.owner) + 1, ALWAYS)  # the last is that of ALWAYS
+        self._check_names(channels)
         bits: dict[int, int] = {}
         self.groups: dict[str, slice] = {}
-        for tied, roots in by_group.items():
+        for tied, roots in self._groups_of_roots(channels).items():
             start = len(bits)
             bits.update((root, start + i) for i, root in enumerate(roots))
             self.groups[_name_of(tied, self.groups)] = slice(start, len(bits))
+        bit_of = numpy.full(len(channels.owner) + 1, ALWAYS)  # the last is that of ALWAYS
         for number in range(len(channels.owner)):
             bit_of[number] = bits.get(channels.root(number), ALWAYS)
         self._cuts = {path: _Cut(layer, bit_of) for path, layer in channels.layers.items()}
@@ -187,6 +147,50 @@ class SelectedNetwork(chainer.Chain):
         }
         self._reach = _Reach(channels)
         self.d = len(bits)
+
+    def _check_names(self, channels: Channels) -> None:
+        """Check that the named layers are layers of the network.
+
+        Raises:
+            ValueError: one is none.
+        """
+        candidates = [path for path, layer in channels.layers.items() if layer.mixes]
+        for path in self.layers:
+            if path not in channels.layers or not len(channels.layers[path].outputs):
+                raise ValueError(
+                    f"{path!r} is no layer that can be selected and that the outputs of "
+                    f"{type(self.network).__name__} come from by Chainer's functions: give some of "
+                    f"{', '.join(candidates) or 'none'}"
+                )
+
+    def _groups_of_roots(self, channels: Channels) -> dict[tuple[str, ...], list[int]]:
+        """Return the roots of the selected channels by the layers that are tied together.
+
+        Raises:
+            ValueError: the channels of a named layer cannot be selected.
+        """
+        members: dict[int, list[str]] = {}
+        for number, owner in enumerate(channels.owner):
+            members.setdefault(channels.root(number), []).append(owner)
+        others = [path for path in channels.layers if path not in self.layers]
+
+        def tied_to(root: int) -> tuple[str, ...]:
+            # Those that were named come first.
+            return tuple(path for path in (*self.layers, *others) if path in members[root])
+
+        refused = _refused_roots(channels)
+        by_group: dict[tuple[str, ...], list[int]] = {}
+        for path in self.layers:
+            roots_of = [channels.root(number) for number in channels.layers[path].outputs.tolist()]
+            for reasons in refused(roots_of):
+                for root in roots_of:
+                    if root in reasons:
+                        raise ValueError(_refusal(path, tied_to(root), reasons[root]))
+            for root in roots_of:
+                roots = by_group.setdefault(tied_to(root), [])
+                if root not in roots:
+                    roots.append(root)
+        return by_group
 
     @property
     def printable_specs(self) -> Iterator[tuple[str, Any]]:
@@ -765,6 +769,28 @@ def _name_of(tied: tuple[str, ...], taken: dict[str, slice]) -> str:
         number += 1
         found = f"{name} ({number})"
     return found
+
+
+def _refused_roots(channels: Channels) -> Callable[[list[int]], list[dict[int, str]]]:
+    """Return a function from a layer's roots to the reasons why some cannot be selected."""
+    pinned, counted = channels.pinned(), channels.counted()
+    taken = {
+        channels.root(number)
+        for layer in channels.layers.values()
+        if layer.mixes
+        for number in numpy.unique(layer.inputs).tolist()
+        if number != ALWAYS
+    }
+
+    def refused(roots: list[int]) -> list[dict[int, str]]:
+        dropped = {root: "no layer takes them" for root in roots if root not in taken}
+        reason = next((counted[root] for root in roots if root in counted), None)
+        if reason is not None:
+            # A part that is dropped has the same cause.
+            dropped = {root: f"{words}, and {reason}" for root, words in dropped.items()}
+        return [pinned, dropped, counted]
+
+    return refused
 
 
 def _refusal(path: str, tied: tuple[str, ...], reason: str) -> str:

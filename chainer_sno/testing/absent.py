@@ -159,7 +159,16 @@ def bits(subject: Subject) -> Iterator[str]:
             break
         if attempt < ATTEMPTS - 1:
             subject.redraw()
-    left = _confirmed(subject, left)
+    yield from _found_about_bits(looked, changed, cut_only, _confirmed(subject, left))
+
+
+def _found_about_bits(
+    looked: dict[int, int],
+    changed: dict[int, int],
+    cut_only: set[int],
+    left: dict[tuple[str, int, str], int],
+) -> Iterator[str]:
+    """Yield what is wrong with the bits, given what was seen of each."""
     without = [bit for bit, n in looked.items() if n == 0]
     idle = [bit for bit in without if changed[bit] == 0]
     weak = [bit for bit in without if changed[bit] > 0]
