@@ -426,7 +426,7 @@ class Model:
     def _selection(self, launch, a):
         return self._elementwise(launch, 4, 4 + int(a["n"]) / 4, 10)
 
-    def _nesterov(self, launch, a):
+    def _optimize(self, launch, a):
         return self._elementwise(launch, 5, 2, 8)
 
 

@@ -62,14 +62,14 @@ def make_updater(
                     :class:`~chainer_sno.links.MLP` with NesterovAG,
                     MomentumSGD or SGD; needs numba
     ``graph``       an iteration is one launch of a CUDA graph: the same links and DenseNets
-                    with NesterovAG on a GPU, data on the GPU
+                    with the same optimizers on a GPU, data on the GPU
     ``auto``        the first of ``graph``, ``fast`` and ``reference`` that can serve the network,
                     the optimizer and the device
     ==============  ===============================================================================
 
     On a CPU a :class:`chainer_sno.links.DenseNet` has a fast engine of its own, which any updater
     uses.  Adam trains with the reference: its step on a weight without a gradient is no linear
-    map, see :mod:`chainer_sno.fast.rules`.
+    map, see :mod:`chainer_sno.rules`.
 
     The attribute ``backend`` of the updater names the backend, and so do its ``repr`` and a line
     of the logger ``chainer_sno.backends`` at the level INFO.  ``refused`` is a dictionary with the

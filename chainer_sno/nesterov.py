@@ -141,9 +141,7 @@ def _update(step: Callable[..., None], parameter: Any, decays: bool, decay: floa
     rule.t += 1
 
 
-def weight_decay(
-    optimizer: Any, kinds: tuple[Any, ...] = (chainer.optimizers.NesterovAG,)
-) -> float:
+def weight_decay(optimizer: Any, kinds: tuple[Any, ...]) -> float:
     """Return the weight decay of an optimizer whose step the project's own code can do.
 
     Args:
@@ -169,11 +167,7 @@ def weight_decay(
     return sum(hook.rate for hook in decays)
 
 
-def parameter_decay(
-    parameter: Any,
-    optimizer: Any,
-    kind: Any = chainer.optimizers.nesterov_ag.NesterovAGRule,
-) -> float:
+def parameter_decay(parameter: Any, optimizer: Any, kind: Any) -> float:
     """Return the weight decay that one parameter has beside the optimizer's.
 
     Args:
@@ -221,7 +215,7 @@ def velocity(parameter: Any) -> Array:
     """Return the velocity of a parameter, made where there is none yet.
 
     Args:
-        parameter (chainer.Parameter): of the target of NesterovAG.
+        parameter (chainer.Parameter): of the target of an optimizer that keeps velocities.
 
     Returns:
         array: v, which the optimizer's snapshot saves.
@@ -230,100 +224,3 @@ def velocity(parameter: Any) -> Array:
     if rule.state is None:
         rule._init_states(parameter)
     return rule.state["v"]
-
-
-class DeviceRates:
-    """The rates of an optimizer where kernels find them.
-
-    Args:
-        optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay.
-        xp (module): of the arrays.
-        dtype (numpy.dtype): of the network.
-
-    Attributes:
-        arguments (tuple): the learning rate, an array of one number, which may change between
-            iterations; the momentum; and the weight decay.
-
-    Raises:
-        ValueError: see :func:`weight_decay`.
-    """
-
-    def __init__(self, optimizer: Any, xp: Any, dtype: Any) -> None:
-        self.optimizer = optimizer
-        self._lr = xp.full(1, optimizer.lr, dtype)
-        self._known = optimizer.lr
-        self._captured = self._constants()
-        self.arguments = self._lr, *self._captured
-
-    def _constants(self) -> tuple[float, float]:
-        """Return the momentum and the weight decay, which are the same for every parameter.
-
-        Raises:
-            ValueError: see :func:`parameter_decay`; or a parameter has a decay of its own.
-        """
-        optimizer = self.optimizer
-        decay = weight_decay(optimizer)
-        for parameter in optimizer.target.params():
-            if parameter_decay(parameter, optimizer):
-                raise ValueError(
-                    f"a captured iteration has one weight decay for all parameters, and "
-                    f"{parameter.name} has a hook of its own: use the plain updater"
-                )
-        return optimizer.momentum, decay
-
-    def refresh(self) -> None:
-        """Bring the learning rate to the device if it has changed.
-
-        Raises:
-            ValueError: something has changed that the captured iteration contains.
-        """
-        found = self._constants()
-        if found != self._captured:
-            raise ValueError(
-                f"momentum and weight decay are {found}, and were {self._captured} when the "
-                "iteration was captured: make a new updater after changing them"
-            )
-        if self.optimizer.lr != self._known:
-            self._lr.fill(self.optimizer.lr)
-            self._known = self.optimizer.lr
-
-
-class FlatParameters:
-    """All parameters of a network in one array, and so their gradients and velocities.
-
-    The parameters and the optimizer's velocities become views, so that Chainer's links and
-    serializers go on to work.
-
-    Args:
-        parameters (sequence of chainer.Parameter): initialised, of one dtype, on one device, of
-            the target of NesterovAG.
-        xp (module): of the arrays.
-
-    Attributes:
-        array (array): the parameters, shape (size,).
-        velocity (array): v of the optimizer, the same shape.
-        gradient (array): for whoever computes it, the same shape.
-    """
-
-    def __init__(self, parameters: Any, xp: Any) -> None:
-        sizes = [parameter.size for parameter in parameters]
-        dtype = parameters[0].dtype
-        self.array, self.velocity, self.gradient = (xp.zeros(sum(sizes), dtype) for _ in range(3))
-        self._gradients = {}
-        start = 0
-        for parameter, size in zip(parameters, sizes):
-            own = slice(start, start + size)
-            start += size
-            for flat, value in (
-                (self.array, parameter.array),
-                (self.velocity, velocity(parameter)),
-            ):
-                flat[own] = value.reshape(-1)
-            shape = parameter.shape
-            parameter.array = self.array[own].reshape(shape)
-            parameter.update_rule.state["v"] = self.velocity[own].reshape(shape)
-            self._gradients[id(parameter)] = self.gradient[own].reshape(shape)
-
-    def gradient_of(self, parameter: Any) -> Array:
-        """Return where the gradient of a parameter belongs, an array of its shape."""
-        return self._gradients[id(parameter)]

@@ -71,14 +71,6 @@ template <int THREADS, class T> __device__ T block_sum(T value)
     return total;
 }
 
-// One step of Chainer's NesterovAG with WeightDecay (readings R6 and R14) on one parameter.
-__device__ void nesterov_step(real &W, real &v, real gradient, real lr, real momentum, real decay)
-{
-    const real g = gradient + decay * W;
-    v = momentum * v - lr * g;
-    W += momentum * momentum * v - (1 + momentum) * lr * g;
-}
-
 // How many of n examples have a class, at least 1, in the first thread of a warp, by the warp.
 __device__ int labelled(const int *t, int n)
 {

@@ -22,6 +22,7 @@ _KERNEL = re.compile(
 #: The source files that belong together; a file uses what stands before it.
 _FILES = {
     "method": ("method.cu",),
+    "optimizer": ("optimizer.cu",),
     "mlp": ("mlp.cu",),
     "dense": ("dense.cuh", "dense_forward.cu", "dense_normalisation.cu", "dense_backward.cu"),
 }
@@ -44,7 +45,8 @@ def source(*names: str) -> str:
     """Return the text of source files of this directory, ``common.cuh`` in front.
 
     Args:
-        names (str): ``method``, ``mlp`` or ``dense``, each once.
+        names (str): ``method``, ``optimizer``, ``mlp`` and ``dense``, in this order; the fully
+            connected network's kernels take the step of the optimizer.
 
     Returns:
         str: C++ for CUDA that includes nothing.

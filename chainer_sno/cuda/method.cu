@@ -1,5 +1,5 @@
-// The method itself: drawing structures, the ranking and equation (7), the step of the optimizer;
-// and cutting mini-batches out of data on the device.
+// The method itself: drawing structures, the ranking and equation (7); and cutting mini-batches out
+// of data on the device.
 
 // The largest number of float64.
 #define MOST 1.7976931348623157e308
@@ -176,14 +176,4 @@ extern "C" __global__ void selection(
         progress->augmentation += augmentation_rows;
         progress->dropout += dropout_rows;
     }
-}
-
-// Momentum, decay and step of all parameters of a network, which lie in one array.
-extern "C" __global__ void nesterov(
-    real *W, real *v, const real *gradient, long long size, const real *lr, real momentum,
-    real decay)
-{
-    const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (i < size)
-        nesterov_step(W[i], v[i], gradient[i], *lr, momentum, decay);
 }

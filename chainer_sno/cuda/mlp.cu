@@ -199,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) backward(
         StoreGradient{h, {factors, repeat, stride}, dbelow, in});
 }
 
-// The gradient of a layer's weights and biases, and at once the step of the optimizer.
+// The gradient of a layer's weights and biases, and at once the step of optimizer.cu.
 //   below: (period, in), the inputs of the layer, the same for row r and row r + period
 // A warp has COLUMNS x ROWS weights; the last column of blocks has the biases.
 extern "C" __global__ void __launch_bounds__(THREADS) update(
@@ -207,6 +207,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) update(
     real momentum, real decay, real *W, real *v, real *b, real *bv)
 {
     const real rate = *lr;
+    real unkept;
     if (blockIdx.x == gridDim.x - 1) {
         const int i = blockIdx.y * WARPS * COLUMNS + threadIdx.x;
         if (threadIdx.x >= WARPS * COLUMNS || i >= out)
@@ -215,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) update(
 #pragma unroll 8
         for (int row = 0; row < rows; ++row)
             sum += dz[(long long)row * out + i];
-        nesterov_step(b[i], bv[i], sum, rate, momentum, decay);
+        optimizer_step(b[i], VELOCITIES ? bv[i] : unkept, sum, rate, momentum, decay);
         return;
     }
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, across = ROWS / 4;
@@ -240,18 +241,23 @@ extern "C" __global__ void __launch_bounds__(THREADS) update(
             break;
         const long long at = (long long)(i + p) * in + j;
         if (whole) {
-            Four weights = *(Four *)(W + at), velocities = *(Four *)(v + at);
+            Four weights = *(Four *)(W + at), velocities;
+            if (VELOCITIES)
+                velocities = *(Four *)(v + at);
 #pragma unroll
             for (int q = 0; q < 4; ++q)
-                nesterov_step(
+                optimizer_step(
                     weights.values[q], velocities.values[q], sum[p][q], rate, momentum, decay);
             *(Four *)(W + at) = weights;
-            *(Four *)(v + at) = velocities;
+            if (VELOCITIES)
+                *(Four *)(v + at) = velocities;
         } else {
 #pragma unroll
             for (int q = 0; q < 4; ++q)
                 if (j + q < in)
-                    nesterov_step(W[at + q], v[at + q], sum[p][q], rate, momentum, decay);
+                    optimizer_step(
+                        W[at + q], VELOCITIES ? v[at + q] : unkept, sum[p][q], rate, momentum,
+                        decay);
         }
     }
 }

@@ -28,7 +28,7 @@ import numpy
 
 from chainer_sno._types import Array
 from chainer_sno.fast import kernels
-from chainer_sno.fast.rules import NESTEROV, Rule
+from chainer_sno.rules import NESTEROV, Rule
 
 #: Velocities of the weights and of the biases, layer by layer.
 Velocities = tuple[Sequence[Array], Sequence[Array]]
@@ -59,7 +59,7 @@ class _Basis:
     """The eigenbasis of an untouched weight's iteration, for one learning rate.
 
     With no gradient, v' = mu v - lr decay W and W' = W + a v' - b lr decay W, where a and b are
-    those of the rule (:mod:`chainer_sno.fast.rules`).  The map's eigenvalues are real for any
+    those of the rule (:mod:`chainer_sno.rules`).  The map's eigenvalues are real for any
     sensible setting, one just below 1 (slow), one near mu (fast).  A state is the sum of a slow
     part (v, W) = (slow_v, 1) s and a fast part (v, W) = (fast_v, 1) f.
     """
@@ -153,7 +153,7 @@ class Engine:
         decay (float): of the weights.
         velocities (tuple): v of the weights and of the biases, lists like theirs; zeros by default.
         bias_decay (float): of the biases; ``decay`` by default.
-        rule (chainer_sno.fast.rules.Rule): of the optimizer, NesterovAG's by default.
+        rule (chainer_sno.rules.Rule): of the optimizer, NesterovAG's by default.
 
     Raises:
         ValueError: the momentum is out of range, or so much decay that it is no decay any more.

@@ -18,9 +18,9 @@ from chainer_sno.accelerated import (
 )
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
-from chainer_sno.fast.rules import RULES, rule_of
 from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
+from chainer_sno.rules import RULES, rule_of
 from chainer_sno.updater import StructureUpdater, check_samples, of_this_kind
 from chainer_sno.utility import ranking_utility
 

@@ -6,7 +6,7 @@ import numpy
 
 from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
-from chainer_sno.nesterov import DeviceRates, FlatParameters
+from chainer_sno.graph.optimizer import DeviceRates, FlatParameters
 
 # Threads and channels at once, which dense.cuh explains.
 _STRIPS, _STRIP, _READ, _GROUP, _SLICES, _CHUNK = 64, 4, 4, 8, 8, 2048
@@ -161,10 +161,10 @@ class DenseNetwork:
     them, and those without work leave at once.
 
     Args:
-        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``dense``, and of
-            :func:`definitions`.
+        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``optimizer`` and ``dense``, and
+            of :func:`definitions`.
         link (chainer_sno.links.PlainDenseNet): the network; its arrays are updated in place.
-        optimizer (chainer.optimizers.NesterovAG): with no hook but WeightDecay.
+        optimizer (chainer.Optimizer): NesterovAG, MomentumSGD or SGD, with no hook but WeightDecay.
         batch_size (int): N.
         image_shape (tuple of int): height and width.
         samples (int): :math:`\lambda`.
@@ -194,7 +194,7 @@ class DenseNetwork:
         self.classes = link.classes
         self.rates = DeviceRates(optimizer, xp, dtype)
         self._group = _weight_group(dtype)
-        self.flat = FlatParameters(list(link.params()), xp)
+        self.flat = FlatParameters(list(link.params()), self.rates, xp)
         bits = len(link.costs)
         height, width = image_shape
         self.x = xp.zeros((link.in_channels, batch_size, height, width), dtype)
@@ -404,7 +404,7 @@ class DenseNetwork:
         program.each("stem_sum", gradient.size, link.in_channels, slabs, self.parts, gradient)
         flat = self.flat
         program.each(
-            "nesterov",
+            "optimize",
             flat.array.size,
             flat.array,
             flat.velocity,

@@ -6,7 +6,7 @@ import numpy
 
 from chainer_sno._types import Array
 from chainer_sno.cuda.kernels import MAX_CLASSES, blocks_for
-from chainer_sno.nesterov import DeviceRates, velocity
+from chainer_sno.graph.optimizer import DeviceRates
 
 # The tile of a product, and by dtype the warps of a block, both of which mlp.cu explains.  Shared
 # memory has 48 KiB for what the warps of a block add up.
@@ -33,9 +33,9 @@ class MLPNetwork:
     gradient is stored.
 
     Args:
-        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``mlp.cu``.
+        kernels (chainer_sno.cuda.kernels.Kernels): with those of ``optimizer`` and ``mlp``.
         layers (list of chainer.links.Linear): inputs first; their arrays are updated in place.
-        optimizer (chainer.optimizers.NesterovAG): with no hook but WeightDecay.
+        optimizer (chainer.Optimizer): NesterovAG, MomentumSGD or SGD, with no hook but WeightDecay.
         batch_size (int): N.
         samples (int): :math:`\lambda`; 1 for a network without selection.
         selected (bool): the hidden units are under selection.
@@ -165,8 +165,8 @@ class MLPNetwork:
                 below,
                 *self.rates.arguments,
                 layer.W.array,
-                velocity(layer.W),
+                self.rates.velocity(layer.W),
                 layer.b.array,
-                velocity(layer.b),
+                self.rates.velocity(layer.b),
                 aside=k > 0,
             )

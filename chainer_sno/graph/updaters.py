@@ -16,7 +16,9 @@ from chainer_sno.accelerated import (
 from chainer_sno.cuda.kernels import Kernels
 from chainer_sno.graph import dense, mlp
 from chainer_sno.graph.iteration import Iteration
+from chainer_sno.graph.optimizer import step_definitions
 from chainer_sno.protocols import DenselyConnected
+from chainer_sno.rules import NESTEROV
 from chainer_sno.updater import StructureUpdater
 
 
@@ -24,7 +26,8 @@ def _mlp(
     layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
 ) -> Any:
     dtype = layers[0].W.dtype
-    kernels = make_kernels(("method", "mlp"), dtype, mlp.definitions(dtype))
+    defined = {**step_definitions(optimizer), **mlp.definitions(dtype)}
+    kernels = make_kernels(("method", "optimizer", "mlp"), dtype, defined)
     network = mlp.MLPNetwork(kernels, layers, optimizer, iterator.batch_size, samples, **options)
     return kernels, network
 
@@ -33,7 +36,8 @@ def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples:
     shape = iterator.arrays[0].shape[2:]
     link.check(iterator.arrays[0], link.costs[None])
     dtype = link.stem.W.dtype
-    kernels = make_kernels(("method", "dense"), dtype, dense.definitions(link, shape, dtype))
+    defined = {**step_definitions(optimizer), **dense.definitions(link, shape, dtype)}
+    kernels = make_kernels(("method", "optimizer", "dense"), dtype, defined)
     network = dense.DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
     return kernels, network
 
@@ -180,9 +184,29 @@ class _Captured(Accelerated):
         chainer.report({"loss": self.captured.take_loss()}, self.get_optimizer("main").target)
 
     def serialize(self, serializer: Any) -> None:
-        """Save or load everything that the training needs to continue."""
+        """Save or load everything that the training needs to continue.
+
+        Raises:
+            ValueError: the snapshot has another optimizer; nothing is loaded then.
+        """
+        captured = serializer["captured"]
+        self._serialize_rule(captured)
         super().serialize(serializer)  # type: ignore[misc]
-        self.captured.serialize(serializer["captured"])
+        self.captured.serialize(captured)
+
+    def _serialize_rule(self, serializer: Any) -> None:
+        """Save which optimizer trains, or check that it is the one of a snapshot.
+
+        Raises:
+            ValueError: it is another.
+        """
+        name = self.captured.network.rates.rule.name
+        try:
+            found = str(serializer("rule", name))
+        except KeyError:  # an older snapshot
+            found = NESTEROV.name
+        if found != name:
+            raise ValueError(f"the snapshot has the optimizer {found}, here {name}")
 
 
 def _check_device(link: Any, make_kernels: Any) -> None:
@@ -207,14 +231,14 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
     :class:`chainer_sno.extensions.Synchronise`, which reports them.
 
     The arithmetic is that of :class:`chainer_sno.StructureUpdater` with the softmax cross entropy,
-    Chainer's NesterovAG and WeightDecay, up to rounding.
+    Chainer's NesterovAG, MomentumSGD or SGD and WeightDecay, up to rounding.
 
     Args:
         iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
-        optimizer (chainer.optimizers.NesterovAG): set up, with no hook but WeightDecay; its target
-            is a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs are not under
-            selection, a :class:`chainer_sno.links.PlainDenseNet`, or another searchable link that
-            is :class:`chainer_sno.protocols.FullyConnected` or
+        optimizer (chainer.Optimizer): NesterovAG, MomentumSGD or SGD, set up, with no hook but
+            WeightDecay; its target is a :class:`chainer_sno.links.MaskedMLP` with ReLU whose inputs
+            are not under selection, a :class:`chainer_sno.links.PlainDenseNet`, or another
+            searchable link that is :class:`chainer_sno.protocols.FullyConnected` or
             :class:`chainer_sno.protocols.DenselyConnected`; on the device.
         bernoulli (chainer_sno.Bernoulli): the distribution, on the device.
         samples (int): :math:`\lambda`, at most 256.
@@ -261,8 +285,8 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
 
     Args:
         iterator (chainer_sno.ArrayIterator): over examples and their classes on the device.
-        optimizer (chainer.optimizers.NesterovAG): its target is a :class:`chainer_sno.links.MLP`
-            with ReLU, with or without Dropout, a :class:`chainer_sno.links.FixedStructure` of a
+        optimizer (chainer.Optimizer): as there; its target is a :class:`chainer_sno.links.MLP` with
+            ReLU, with or without Dropout, a :class:`chainer_sno.links.FixedStructure` of a
             DenseNet, or another link of fixed structure that keeps one of those protocols; on the
             device.
         make_kernels (callable): makes what launches the kernels;

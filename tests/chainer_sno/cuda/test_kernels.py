@@ -8,6 +8,7 @@ from benchmarks.nvrtc import OF_CUPY, compile_kernels, is_there
 from chainer_sno import Bernoulli, chainer, ranking_utility
 from chainer_sno.cuda.kernels import Kernels, Launch, Program, signatures, source
 from chainer_sno.graph import dense, mlp
+from chainer_sno.graph.optimizer import step_definitions
 from chainer_sno.links import PlainDenseNet
 from chainer_sno.uniforms import Stream, Uniforms, philox_uniforms
 from chainer_sno.utility import cumulative_utilities
@@ -36,14 +37,18 @@ def test_random_numbers_are_those_of_philox(platform, first):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "dtype"),
-    [("sm_70", "float32"), ("sm_90", "float64")],  # the oldest and the newest
+    ("architecture", "dtype", "optimizer"),
+    [("sm_70", "float32", "NesterovAG"), ("sm_90", "float64", "SGD")],  # the oldest and the newest
 )
-def test_every_kernel_compiles_for_the_gpus(architecture, dtype):
+def test_every_kernel_compiles_for_the_gpus(architecture, dtype, optimizer):
     if not is_there():
         pytest.skip("needs NVRTC")
-    values = {**mlp.definitions(dtype), **dense.definitions(PlainDenseNet(), (32, 32), dtype)}
-    kernels = Kernels(("method", "mlp", "dense"), dtype, values)
+    values = {
+        **step_definitions(getattr(chainer.optimizers, optimizer)()),
+        **mlp.definitions(dtype),
+        **dense.definitions(PlainDenseNet(), (32, 32), dtype),
+    }
+    kernels = Kernels(("method", "optimizer", "mlp", "dense"), dtype, values)
     options = *kernels.options, *OF_CUPY, f"--gpu-architecture={architecture}"
     code, log = compile_kernels(kernels.source, (*options, "--ptxas-options=-v"))
     assert code, log

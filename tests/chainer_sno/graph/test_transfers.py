@@ -126,6 +126,7 @@ def test_the_captured_loops_do_not_wait_for_the_device(case, monkeypatch):
         "iteration.py",
         "kernels.py",
         "nesterov.py",
+        "optimizer.py",
         "iterators.py",
         "uniforms.py",
     }

@@ -55,8 +55,8 @@ def image_iterator(shape, device=None, batch_size=3, **options):
     return ImageIterator(arrays, batch_size, Standardise(*statistics), seed=5, **options)
 
 
-def dense_net(kind=links.PlainDenseNet):
-    network = kind(10, 4, 2, 6, 5, initialW=initialW())
+def dense_net(kind=links.PlainDenseNet, size=(10, 4, 2, 6, 5)):
+    network = kind(*size, initialW=initialW())
     rng = generator((4,))
     for link in network.links():
         if isinstance(link, chainer.links.BatchNormalization):
@@ -69,11 +69,11 @@ def bernoulli_of(link, theta=0.5):
     return Bernoulli(link.costs, 0.5, eta=0.05, initial_theta=theta, seed=4)
 
 
-def captured(platform, link, iterator, samples=2, theta=0.5):
+def captured(platform, link, iterator, samples=2, theta=0.5, make_optimizer=optimizer_of):
     """Return an updater on the platform, its network and its distribution moved there."""
     kind, device = platform
     link.to_device(device)
-    optimizer = optimizer_of(link)
+    optimizer = make_optimizer(link)
     if not hasattr(link, "costs"):
         return GraphUpdater(iterator, optimizer, kind)
     bernoulli = bernoulli_of(link, theta)
@@ -95,8 +95,10 @@ def compare(found, expected, dtype):
     tolerance = 1e-10 if dtype == numpy.float64 else 1e-4
     targets = [u.get_optimizer("main").target for u in (found, expected)]
     for (name, a), (_, b) in zip(*(target.namedparams() for target in targets)):
-        pairs = [(a.array, b.array), (a.update_rule.state["v"], b.update_rule.state["v"])]
-        for x, y in pairs:
+        states = [parameter.update_rule.state or {} for parameter in (a, b)]
+        assert states[0].keys() == states[1].keys()
+        pairs = [(states[0][key], states[1][key]) for key in states[0]]
+        for x, y in [(a.array, b.array), *pairs]:
             x, y = TO_CPU(x), TO_CPU(y)
             assert abs(x - y).max() <= tolerance * max(abs(y).max(), 1e-3), name
     for (name, a), (_, b) in zip(*(target.namedlinks() for target in targets)):
@@ -105,11 +107,14 @@ def compare(found, expected, dtype):
                 numpy.testing.assert_allclose(TO_CPU(x), TO_CPU(y), tolerance, tolerance, name)
 
 
-def run_beside(found, expected, iterations, make_x, dtype):
+def run_beside(found, expected, iterations, make_x, dtype, later_lr=None):
     """Train both on what the first one draws; the losses and theta agree all the time."""
     iterator = expected.get_iterator("main")
     network = found.captured.network
     for i in range(iterations):
+        if later_lr is not None and i == iterations // 2:
+            for updater in (found, expected):
+                updater.get_optimizer("main").lr = later_lr
         found.captured.run()
         structures = TO_CPU(network.structures).astype(bool)
         order = numpy.concatenate([iterator.order(e) for e in range(3)])

@@ -13,8 +13,10 @@ MomentumSGD    its momentum       1                        0
 SGD            0                  1                        0
 =============  =================  =======================  =================
 
-The engine's eigenbasis and its step on the biases follow from the rule.  Adam does not fit: it
-divides by a root of the squared gradients, so an untouched weight does not follow a linear map.
+From the rule follow the eigenbasis and the step on the biases of a CPU's engine
+(:mod:`chainer_sno.fast.engine`), and the step of a GPU's kernels
+(:mod:`chainer_sno.graph.optimizer`).  Adam does not fit: it divides by a root of the squared
+gradients, so an untouched weight does not follow a linear map.
 """
 
 import dataclasses
@@ -57,10 +59,26 @@ NESTEROV = Rule(
 )
 MOMENTUM = Rule("MomentumSGD", _optimizers.MomentumSGD, _optimizers.momentum_sgd.MomentumSGDRule)
 SGD = Rule("SGD", _optimizers.SGD, _optimizers.sgd.SGDRule, has_momentum=False)
-#: The rules that the engine of a CPU knows.
+#: The rules that the accelerated updaters know.
 RULES = (NESTEROV, MOMENTUM, SGD)
 
 
 def rule_of(optimizer: Any) -> Rule | None:
     """Return the rule of an optimizer; None where there is none."""
     return next((rule for rule in RULES if isinstance(optimizer, rule.optimizer)), None)
+
+
+def known_rule(optimizer: Any) -> Rule:
+    """Return the rule of an optimizer that must have one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = rule_of(optimizer)
+    if found is None:
+        names = ", ".join(rule.name for rule in RULES)
+        raise ValueError(
+            f"the fast path needs one of the optimizers {names}, not {type(optimizer).__name__}: "
+            "use the plain updater"
+        )
+    return found
