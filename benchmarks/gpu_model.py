@@ -621,8 +621,12 @@ def print_rows(rows, every):
     print(format_table([*heads, *["measured ms"] * ("measured us" in rows[0])], texts))
 
 
-def main(arguments=None):
-    """Print the prediction."""
+def parse(arguments=None):
+    """Return the options of a command line, and the device that they describe.
+
+    Raises:
+        SystemExit: a number is out of range.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -654,34 +658,39 @@ def main(arguments=None):
     for name, value in values.items():
         if not value > 0:
             sys.exit(f"benchmarks: --{name} must be positive, not {value}")
-    device = Device(**values)
-    network = links.DenseNet()
-    d = len(network.costs)
-    seconds = None
+    return given, Device(**values)
+
+
+def draws_of(given, d):
+    """Return the structures whose times are predicted, and those measured where that is asked for.
+
+    Args:
+        given (argparse.Namespace): the options.
+        d (int): bits of a structure.
+
+    Returns:
+        tuple: a list of structures, bool of shape (samples, d) each; where they are from, in words;
+        and the seconds of each launch of the first, None unless they are measured.
+    """
     if given.measure is not None:
         structures, seconds, where = measure_on(given.measure)
-        draws, where = [structures], f"those of an iteration on {where}"
-    elif given.structures is None:
-        rng = numpy.random.default_rng(given.seed)
-        draws = [rng.random((given.samples, d)) < given.theta for _ in range(DRAWS)]
-        where = f"theta = {given.theta:g}, drawn with seed {given.seed}"
-    else:
-        draws = [read_structures(given.structures, d)]
-        where = given.structures
-    updater = updater_at(0.5, len(draws[0]), network=network)
-    resources = compiled(updater.captured.kernels)
-    if given.before:
-        for name, registers in BEFORE.items():
-            resources[name]["registers"] = registers
-    found = [rows_of(device, Model(updater, own, given.before), resources) for own in draws]
-    rows = found[0]
-    for row, taken in zip(rows, seconds or ()):
-        row["measured us"] = None if taken is None else round(1e6 * taken, 2)
-    if given.json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    print_rows(rows, not given.summary)
+        return [structures], f"those of an iteration on {where}", seconds
+    if given.structures is not None:
+        return [read_structures(given.structures, d)], given.structures, None
+    rng = numpy.random.default_rng(given.seed)
+    draws = [rng.random((given.samples, d)) < given.theta for _ in range(DRAWS)]
+    return draws, f"theta = {given.theta:g}, drawn with seed {given.seed}", None
+
+
+def print_sums(predicted, draws, where):
+    """Print what the launches of the first draw add up to, and the mean over all draws.
+
+    Args:
+        predicted (list of list of dict): the rows of each draw.
+        draws (list of array): the structures of each.
+        where (str): where they are from.
+    """
+    rows = predicted[0]
     flops = sum(row["flops"] for row in rows)
     moved = sum(row["bytes"] for row in rows)
     print(
@@ -689,12 +698,34 @@ def main(arguments=None):
         f"{100 * draws[0].mean():.1f}% of the bits are on), {IMAGES} images, float32: "
         f"{flops / 1e9:.2f} GFLOP, {moved / 1e6:.0f} MB, {total_ms(rows):.2f} ms predicted"
     )
-    if len(found) > 1:
-        totals = [total_ms(rows) for rows in found]
+    if len(predicted) > 1:
+        totals = [total_ms(rows) for rows in predicted]
         print(
-            f"mean of {len(found)} draws: {sum(totals) / len(totals):.2f} ms predicted, from "
+            f"mean of {len(predicted)} draws: {sum(totals) / len(totals):.2f} ms predicted, from "
             f"{min(totals):.2f} to {max(totals):.2f}"
         )
+
+
+def main(arguments=None):
+    """Print the prediction."""
+    given, device = parse(arguments)
+    network = links.DenseNet()
+    draws, where, seconds = draws_of(given, len(network.costs))
+    updater = updater_at(0.5, len(draws[0]), network=network)
+    resources = compiled(updater.captured.kernels)
+    if given.before:
+        for name, registers in BEFORE.items():
+            resources[name]["registers"] = registers
+    predicted = [rows_of(device, Model(updater, own, given.before), resources) for own in draws]
+    rows = predicted[0]
+    for row, taken in zip(rows, seconds or ()):
+        row["measured us"] = None if taken is None else round(1e6 * taken, 2)
+    if given.json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    print_rows(rows, not given.summary)
+    print_sums(predicted, draws, where)
     if seconds is not None:
         print(
             f"each launch alone, again and again: {1e3 * sum(s or 0 for s in seconds):.2f} ms "

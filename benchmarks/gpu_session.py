@@ -395,28 +395,11 @@ def main(arguments=None):
 
 
 def _main(given):
-    for name in ("trials", "jobs", "rounds"):
-        if getattr(given, name) < 1:
-            raise ReproduceError(f"--{name} must be at least 1, not {getattr(given, name)}")
-    if not given.minutes > 0:
-        raise ReproduceError(f"--minutes must be positive, not {given.minutes:g}")
-    if given.device < 0:
-        raise ReproduceError(f"--device must name a GPU, such as 0, not {given.device}")
+    """Work as the options of a command line say; return the exit code."""
     begun = time.monotonic()
+    _check(given)
     out = Path(given.out)
-    peers = given.peers
-    if peers is None and importlib.util.find_spec("torch") is not None:
-        peers = sys.executable
-    pieces = pieces_of(
-        out, given.device, given.trials, given.jobs, given.rounds, given.data_dir, peers
-    )
-    names = [piece.name for piece in pieces]
-    again = [name for name in given.again.split(",") if name]
-    wanted = [name for name in (given.only or "").split(",") if name]
-    for name in (*again, *wanted):
-        if not any(piece.startswith(name) for piece in names):
-            raise ReproduceError(f"{name!r} is none of the pieces {', '.join(names)}")
-    pieces = [p for p in pieces if not wanted or any(map(p.name.startswith, wanted))]
+    pieces, again = _pieces(given)
     commit = record.versions()["commit"]
     if given.dry_run:
         list_pieces(Session(out, commit, again), pieces)
@@ -443,6 +426,48 @@ def _main(given):
     if not complete:
         print("not everything is done: the same command goes on; --dry-run shows what is left")
     return 0 if complete else 1
+
+
+def _check(given):
+    """Check the numbers among the options.
+
+    Raises:
+        ReproduceError: one is out of range.
+    """
+    for name in ("trials", "jobs", "rounds"):
+        if getattr(given, name) < 1:
+            raise ReproduceError(f"--{name} must be at least 1, not {getattr(given, name)}")
+    if not given.minutes > 0:
+        raise ReproduceError(f"--minutes must be positive, not {given.minutes:g}")
+    if given.device < 0:
+        raise ReproduceError(f"--device must name a GPU, such as 0, not {given.device}")
+
+
+def _pieces(given):
+    """Return the pieces that the options select, and the names of those to be run again.
+
+    Raises:
+        ReproduceError: an option names no piece.
+    """
+    peers = given.peers
+    if peers is None and importlib.util.find_spec("torch") is not None:
+        peers = sys.executable
+    pieces = pieces_of(
+        Path(given.out),
+        given.device,
+        given.trials,
+        given.jobs,
+        given.rounds,
+        given.data_dir,
+        peers,
+    )
+    names = [piece.name for piece in pieces]
+    again = [name for name in given.again.split(",") if name]
+    wanted = [name for name in (given.only or "").split(",") if name]
+    for name in (*again, *wanted):
+        if not any(piece.startswith(name) for piece in names):
+            raise ReproduceError(f"{name!r} is none of the pieces {', '.join(names)}")
+    return [p for p in pieces if not wanted or any(map(p.name.startswith, wanted))], again
 
 
 if __name__ == "__main__":

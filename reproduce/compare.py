@@ -63,7 +63,7 @@ class Row:
     Attributes:
         experiment (str): its name.
         method (str): ``sno`` or a baseline.
-        label (str): says the setting, in plain characters.
+        label (str): says the setting, in ASCII.
         seeds (list of int): of the trials.
         selected (list of list of float): units of each layer or connections of each block.
         usage_rate (list of float): fractions (reading R1).
@@ -99,13 +99,13 @@ class Row:
         return self.usage_rate[1] - self.published["usage_rate"]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row, the difference and the verdict as plain values."""
+        """Return the row, the difference and the verdict as values of JSON."""
         found = {**dataclasses.asdict(self), "difference": self.difference}
         return {**found, "verdict": verdict(self)}
 
 
 def label(settings: Settings) -> str:
-    """Return how tables name a setting, in plain characters.
+    """Return how tables name a setting, in ASCII.
 
     Args:
         settings (Settings): of a run.
@@ -388,7 +388,7 @@ def comparison(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
         records (list of dict): of both experiments.
 
     Returns:
-        dict: plain values, the schedules of each experiment with their rows.
+        dict: values of JSON, the schedules of each experiment with their rows.
     """
     compared: dict[str, list[dict[str, Any]]] = {}
     for experiment in experiments.all_experiments():

@@ -22,7 +22,7 @@ FORMATS = {"chainer": (".npz", chainer_sno.save_compact), "onnx": (".onnx", chai
 
 
 def export(path: StrPath, format: str, out: StrPath | None = None, say: Say = print) -> None:
-    """Write the trained network of a record, and print its cost and that of the full network.
+    """Write the trained network of a record; print its size and time beside the full network's.
 
     Args:
         path (str or pathlib.Path): the record of a finished run.
@@ -51,7 +51,7 @@ def export(path: StrPath, format: str, out: StrPath | None = None, say: Say = pr
     result = found["result"]
     say(f"{out}: {found['name']}, test error {result['test_error']:.2%}")
     say(f"It takes {takes}; it gives what is before the softmax.\n")
-    say("\n".join(_costs(network, settings)))
+    say("\n".join(_compared(network, settings)))
 
 
 def trained_network(found: Record, directory: Path) -> Any:
@@ -116,18 +116,18 @@ def _short(number: float) -> str:
     return f"{number:#.3g}" if number < 100 else f"{number:,.0f}"
 
 
-def _costs(network: Any, settings: Settings) -> list[str]:
-    """Return lines that compare the cost of a network with that of the full one."""
+def _compared(network: Any, settings: Settings) -> list[str]:
+    """Return lines that compare the size and the time of a network with those of the full one."""
     full = experiments.of(settings).training.full(settings)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        costs = [chainer_sno.describe(each, settings.data.shape) for each in (network, full)]
+        described = [chainer_sno.describe(each, settings.data.shape) for each in (network, full)]
     rows = [("", "this network", "full network", "")]
     counted = {"weights": "weights", "parameters": "parameters", "flops": "operations a sample"}
     for name, label in counted.items():
-        mine, full = (cost[name] for cost in costs)
+        mine, full = (each[name] for each in described)
         rows.append((label, f"{mine:,}", f"{full:,}", f"{mine / full:.1%}"))
-    for batch, mine in costs[0]["milliseconds"].items():
-        full = costs[1]["milliseconds"][batch]
+    for batch, mine in described[0]["milliseconds"].items():
+        full = described[1]["milliseconds"][batch]
         label = f"ms for {batch} sample{'s' * (batch > 1)}"
         rows.append((label, _short(mine), _short(full), f"{mine / full:.1%}"))
     processor = record.machine(chainer.get_device("@numpy"))["processor"]

@@ -462,7 +462,7 @@ class Settings:
         return cls(**{"epochs": paper.epochs // divisor, **values})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every setting that applies to the method, as plain numbers and texts."""
+        """Return every setting that applies to the method, as numbers and texts."""
         found = {"experiment": self.experiment, **vars(self)}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -60,7 +60,7 @@ class StopTrigger(chainer.training.triggers.IntervalTrigger):
         self.signal = number
 
 
-class _Plain:
+class _WithoutControl:
     """A stream without the control sequence that Chainer's PrintReport begins its lines with."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -129,8 +129,8 @@ class Training:
             :func:`reproduce.data.load`.
         device (chainer.backend.Device): where.
         directory (pathlib.Path): of the run, for what extensions write.
-        plain (bool): train with the plain links and Chainer's optimizer instead of the fast
-            paths.
+        plain (bool): train with the reference's links and updater and Chainer's optimizer
+            instead of the fast paths.
         threads (int): the threads that compute at once, in connection selection on a CPU.
 
     Attributes:
@@ -323,7 +323,7 @@ class Training:
         terminal = is_live(stream)
         self.trainer.extend(
             chainer.training.extensions.PrintReport(
-                [*entries, "elapsed_time"], out=stream if terminal else _Plain(stream)
+                [*entries, "elapsed_time"], out=stream if terminal else _WithoutControl(stream)
             )
         )
         if terminal:

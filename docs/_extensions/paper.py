@@ -17,6 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 import chainer_sno
 from chainer_sno import extensions
 from reproduce import claims, compare, experiments
+from reproduce.settings import flag
 
 _log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -67,103 +68,95 @@ def settings():
         list of tuple: the quantity, the paper's value, the code's default, the option of ``run``
         (or the argument of the library), and the place in the paper.
     """
-    paper = compare.published()["settings"]
-    kinds = {name: each.settings for name, each in experiments.all_experiments().items()}
-    rows = []
+    rows = _rows_of_both_sections()
+    for name, experiment in experiments.all_experiments().items():
+        if experiment.section:
+            own = [*_rows_of_the_network(name), *_rows_of_the_training(name)]
+            place = f"section {experiment.section}"
+            rows += [(f"{experiment.section}: {row[0]}", *row[1:], place) for row in own]
+    return rows
 
-    def common(quantity, value, attribute, option, place):
+
+def _rows_of_both_sections():
+    """Return the rows of what the two sections have in common."""
+    published = compare.published()["settings"]
+    names = ("unit-selection", "connection-selection")
+
+    def shared(quantity, attribute):
         # One row for both sections: they have to agree.
-        defaults = {
-            getattr(kinds[name](), attribute) for name in ("unit-selection", "connection-selection")
-        }
-        rows.append((quantity, value, *defaults, option, place))
+        defaults = {getattr(experiments.get(name).settings(), attribute) for name in names}
+        return (quantity, published[attribute], *defaults, flag(attribute))
 
-    common(
-        ":math:`\\lambda`, structures of an iteration",
-        paper["samples"],
-        "samples",
-        "--samples",
-        "section 4",
-    )
-    common(
-        ":math:`\\eta_\\theta` times *d*",
-        paper["eta_factor"],
-        "eta_factor",
-        "--eta-factor",
-        "section 4",
-    )
-    rows.append(
+    rows = [
+        shared(":math:`\\lambda`, structures of an iteration", "samples"),
+        shared(":math:`\\eta_\\theta` times *d*", "eta_factor"),
         (
             ":math:`\\theta^{(0)}`",
             0.5,
             _default(chainer_sno.Bernoulli, "initial_theta"),
             "Bernoulli(initial_theta=)",
-            "section 4",
-        )
-    )
-    common("Nesterov's momentum", paper["momentum"], "momentum", "--momentum", "section 4")
-    common("weight decay", paper["weight_decay"], "weight_decay", "--weight-decay", "section 4")
-    rows.append(
+        ),
+        shared("Nesterov's momentum", "momentum"),
+        shared("weight decay", "weight_decay"),
         (
             "the learning rate is divided by",
             10,
             _default(extensions.StepSchedule, "divisor"),
             "StepSchedule(divisor=)",
-            "section 4",
-        )
-    )
-    rows.append(
+        ),
         (
             "at these parts of the epochs",
             (0.5, 0.75),
             _default(extensions.StepSchedule, "milestones"),
             "StepSchedule(milestones=)",
-            "section 4",
-        )
-    )
-    for name, kind in kinds.items():
-        experiment = experiments.get(name)
-        if not experiment.section:
-            continue
-        place, own = f"section {experiment.section}", paper[name]
-        sno, other = kind(), kind(method=kind.methods()[1])
+        ),
+    ]
+    return [(*row, "section 4") for row in rows]
 
-        def add(quantity, value, default, option, place=place):
-            rows.append(
-                (f"{place.removeprefix('section ')}: {quantity}", value, default, option, place)
-            )
 
-        add("*d*, bits of a structure", own["bits"], sno.bits, "")
-        add(
-            ":math:`\\epsilon_0`",
-            ", ".join(own["epsilon0"]),
-            ", ".join(experiment.penalties),
-            "--epsilon0",
-        )
-        if name == "unit-selection":
-            full = compare.published()[name]["full"]
-            add("hidden layers", len(full), sno.layers, "--layers")
-            add("units in each hidden layer", full[0], sno.units, "--units")
-            add("dropout rate", 0.5, kind(method="dropout").dropout_ratio, "--dropout-ratio")
-        if name == "connection-selection":
-            add("depth of the DenseNet", 40, sno.depth, "--depth")
-            add("layers in a block", 12, sno.block_layers, "")
-        add("learning rate of the weights", own["lr"], sno.lr, "--lr")
-        add(
-            ":math:`\\bar N`, mini-batch, proposed method",
-            own["sno"]["batch_size"],
-            sno.batch_size,
-            "--batch-size",
-        )
-        add("epochs, proposed method", own["sno"]["epochs"], sno.epochs, "--epochs")
-        add(
+def _rows_of_the_network(name):
+    """Return the rows of the network and the penalties of an experiment, the place left out."""
+    experiment = experiments.get(name)
+    published, sno = compare.published()["settings"][name], experiment.settings()
+    penalties = ", ".join(experiment.penalties)
+    rows = [
+        ("*d*, bits of a structure", published["bits"], sno.bits, ""),
+        (":math:`\\epsilon_0`", ", ".join(published["epsilon0"]), penalties, "--epsilon0"),
+    ]
+    if name == "unit-selection":
+        full = compare.published()[name]["full"]
+        dropout = experiment.settings(method="dropout")
+        rows += [
+            ("hidden layers", len(full), sno.layers, "--layers"),
+            ("units in each hidden layer", full[0], sno.units, "--units"),
+            ("dropout rate", 0.5, dropout.dropout_ratio, "--dropout-ratio"),
+        ]
+    if name == "connection-selection":
+        rows += [
+            ("depth of the DenseNet", 40, sno.depth, "--depth"),
+            ("layers in a block", 12, sno.block_layers, ""),
+        ]
+    return rows
+
+
+def _rows_of_the_training(name):
+    """Return the rows of an experiment's schedules, the place left out."""
+    kind = experiments.get(name).settings
+    published = compare.published()["settings"][name]
+    sno, other = kind(), kind(method=kind.methods()[1])
+    batch = ":math:`\\bar N`, mini-batch, proposed method"
+    return [
+        ("learning rate of the weights", published["lr"], sno.lr, "--lr"),
+        (batch, published["sno"]["batch_size"], sno.batch_size, "--batch-size"),
+        ("epochs, proposed method", published["sno"]["epochs"], sno.epochs, "--epochs"),
+        (
             "mini-batch, other methods",
-            own["others"]["batch_size"],
+            published["others"]["batch_size"],
             other.batch_size,
             "--batch-size",
-        )
-        add("epochs, other methods", own["others"]["epochs"], other.epochs, "--epochs")
-    return rows
+        ),
+        ("epochs, other methods", published["others"]["epochs"], other.epochs, "--epochs"),
+    ]
 
 
 def judges():

@@ -28,7 +28,7 @@ def data(arguments: Namespace) -> None:
 
 
 def sweep(arguments: Namespace) -> int:
-    """Train many runs, or print their cost."""
+    """Train many runs, or print the hours that they take."""
     experiment = experiments.get(arguments.experiment)
     methods = _methods(arguments, experiment.settings)
     devices = _devices(arguments)
@@ -39,9 +39,9 @@ def sweep(arguments: Namespace) -> int:
     runs = sweep.grid(experiment, arguments.schedule, seeds, methods, varied, **values)
     sweep.check_threads(runs, arguments.threads)
     if arguments.dry_run:
-        from reproduce import costs
+        from reproduce import budget
 
-        print(costs.estimate(runs, arguments.out, RUNS))
+        print(budget.of_runs(runs, arguments.out, RUNS))
         return 0
     if arguments.scheduler is None:
         for device in devices:

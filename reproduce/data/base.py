@@ -53,7 +53,7 @@ class DamagedError(OtherBytesError):
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that admits NumPy arrays and plain containers only: a pickle is code."""
+    """An unpickler that admits NumPy arrays and Python's containers only: a pickle is code."""
 
     ADMITTED = {
         ("numpy.core.multiarray", "_reconstruct"),

@@ -45,7 +45,7 @@ def make_network(
     )
 
 
-def _plain(settings: ConnectionSelection) -> Any:
+def _reference(settings: ConnectionSelection) -> Any:
     """Return the whole DenseNet of settings, which needs no compiler to be compacted."""
     return make_network(settings, links.PlainDenseNet)
 
@@ -198,7 +198,7 @@ class ConnectionTraining(Training):
     @classmethod
     def trained(cls, settings: Any) -> Any:
         """Return the network whose weights a run leaves, with weights at random."""
-        network = _plain(settings)
+        network = _reference(settings)
         if settings.method == "sno":
             return network
         return links.FixedStructure(network, numpy.zeros(settings.bits))
@@ -207,9 +207,9 @@ class ConnectionTraining(Training):
     def of_result(cls, settings: Any, result: dict[str, Any]) -> Any:
         """Return a plain network of the structure in a result, with weights at random."""
         structure = numpy.array(list(result["structure"])) == "1"
-        return chainer_sno.compact(_plain(settings), structure)
+        return chainer_sno.compact(_reference(settings), structure)
 
     @classmethod
     def full(cls, settings: Any) -> Any:
         """Return a plain network of everything under selection, with weights at random."""
-        return chainer_sno.compact(_plain(settings), numpy.ones(settings.bits))
+        return chainer_sno.compact(_reference(settings), numpy.ones(settings.bits))

@@ -14,7 +14,16 @@ from typing import Any
 import jinja2
 
 from chainer_sno.files import write_bytes
-from reproduce import ReproduceError, claims, compare, costs, experiments, figures, progress, record
+from reproduce import (
+    ReproduceError,
+    budget,
+    claims,
+    compare,
+    experiments,
+    figures,
+    progress,
+    record,
+)
 from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
@@ -91,7 +100,7 @@ def content(
     unfinished: Sequence[Record] = (),
     short: Sequence[Record] = (),
 ) -> dict[str, Any]:
-    """Return what the pages say, as plain values.
+    """Return what the pages say.
 
     Args:
         records (list of dict): of both experiments and any schedule.
@@ -105,7 +114,7 @@ def content(
     """
     unfinished_columns, unfinished_rows = progress.rows(unfinished)
     judged = claims.findings(records)
-    machine, estimated = costs.costs(records)
+    machine, estimated = budget.estimates(records)
     trials = compare.published()["trials"]
     kinds = experiments.all_experiments().values()
     return {
@@ -124,7 +133,7 @@ def content(
         ],
         "outcomes": claims.OUTCOMES,
         "machine": machine,
-        "costs": _costs(estimated, trials),
+        "hours": _hours(estimated, trials),
         "run_columns": _RUN_COLUMNS,
         "runs": [_cells(record) for record in records],
         "machines": sorted({_machine(record) for record in records}),
@@ -138,18 +147,18 @@ def content(
     }
 
 
-def _costs(estimated: Iterable[costs.Cost], trials: int) -> list[dict[str, Any]]:
+def _hours(estimated: Iterable[budget.Estimate], trials: int) -> list[dict[str, Any]]:
     """Return the lines on what the experiments take."""
     found = []
     for experiment, kind in experiments.all_experiments().items():
-        own = [cost for cost in estimated if cost.experiment == experiment]
-        hours, missing = costs.total(own, trials)
+        own = [each for each in estimated if each.experiment == experiment]
+        hours, missing = budget.total(own, trials)
         found.append(
             {
                 "title": _heading(kind),
                 "rows": [
-                    [cost.label, "-" if cost.hours is None else f"{cost.hours:.2f}", cost.source]
-                    for cost in own
+                    [each.label, "-" if each.hours is None else f"{each.hours:.2f}", each.source]
+                    for each in own
                 ],
                 "total": f"{hours:.1f}",
                 "known": len(own) - len(missing),

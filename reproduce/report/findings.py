@@ -263,7 +263,7 @@ def _factors(records: Iterable[Record], name: str) -> list[tuple[str, str]]:
 def content(
     records: Sequence[Record], findings: Iterable[Finding], short: Sequence[Record] = ()
 ) -> dict[str, Any]:
-    """Return what the findings say beside the results page, as plain values.
+    """Return what the findings say beside the results page.
 
     Args:
         records (list of dict): of any experiments and schedules.

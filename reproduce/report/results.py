@@ -112,7 +112,7 @@ def section(
     unfinished: Sequence[Record],
     trials: int,
 ) -> dict[str, Any]:
-    """Return what the page says of an experiment, as plain values.
+    """Return what the page says of an experiment.
 
     Args:
         name (str): of the experiment.
@@ -192,7 +192,7 @@ def content(
     drawn: Iterable[Mapping[str, Any]],
     unfinished: Sequence[Record] = (),
 ) -> dict[str, Any]:
-    """Return what the results page says, as plain values.
+    """Return what the results page says.
 
     Args:
         records (list of dict): of any experiments and schedules.

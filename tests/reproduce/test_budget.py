@@ -1,13 +1,13 @@
 import pytest
 
-from reproduce import costs
+from reproduce import budget
 from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
 from tests.reproduce import synthetic
 
 
 def by_label(records):
-    machine, found = costs.costs(records)
-    return machine, {(cost.experiment, cost.label): cost for cost in found}
+    machine, found = budget.estimates(records)
+    return machine, {(each.experiment, each.label): each for each in found}
 
 
 def test_every_setting_of_the_paper_has_a_line():
@@ -28,9 +28,9 @@ def test_hours_are_those_of_records_at_the_papers_schedule():
     records += [synthetic.unit(seconds=9e9, epsilon0="2^-7", seed=9, processor="Z")]
     machine, found = by_label(records)
     assert machine == "A processor (fast path)"
-    cost = found["unit-selection", "epsilon0 = 2^-7"]
-    assert cost.hours == pytest.approx(3)
-    assert cost.source == "3 runs at the paper's schedule"
+    estimate = found["unit-selection", "epsilon0 = 2^-7"]
+    assert estimate.hours == pytest.approx(3)
+    assert estimate.source == "3 runs at the paper's schedule"
 
 
 def test_another_machine_helps_out_and_is_named():
@@ -42,11 +42,14 @@ def test_another_machine_helps_out_and_is_named():
     records += [synthetic.unit(seconds=360.0, epsilon0="2^-6", epochs=4, processor="Z")]
     machine, found = by_label(records)
     assert machine == "A processor (fast path)"
-    cost = found["unit-selection", "epsilon0 = 2^-8"]
-    assert (cost.hours, cost.source) == (2, "1 run at the paper's schedule, on Z (fast path)")
-    cost = found["unit-selection", "epsilon0 = 2^-6"]
-    assert cost.hours == pytest.approx(12.5)
-    assert cost.source == "extrapolated from shorter runs, on Z (fast path)"
+    estimate = found["unit-selection", "epsilon0 = 2^-8"]
+    assert (estimate.hours, estimate.source) == (
+        2,
+        "1 run at the paper's schedule, on Z (fast path)",
+    )
+    estimate = found["unit-selection", "epsilon0 = 2^-6"]
+    assert estimate.hours == pytest.approx(12.5)
+    assert estimate.source == "extrapolated from shorter runs, on Z (fast path)"
 
 
 def test_shorter_runs_are_extrapolated():
@@ -55,9 +58,9 @@ def test_shorter_runs_are_extrapolated():
     # Another mini-batch takes another time.
     records += [synthetic.unit(seconds=1.0, epsilon0="2^-8", epochs=4, batch_size=8)]
     _, found = by_label(records)
-    cost = found["unit-selection", "epsilon0 = 2^-6"]
-    assert cost.hours == pytest.approx(12.5)
-    assert "extrapolated" in cost.source
+    estimate = found["unit-selection", "epsilon0 = 2^-6"]
+    assert estimate.hours == pytest.approx(12.5)
+    assert "extrapolated" in estimate.source
     missing = found["unit-selection", "epsilon0 = 2^-8"]
     assert (missing.hours, missing.source) == (None, "no record")
 
@@ -65,12 +68,12 @@ def test_shorter_runs_are_extrapolated():
 def test_the_total_names_what_it_lacks():
     records = [synthetic.unit(seconds=3600.0, epsilon0="2^-6")]
     records += [synthetic.unit(seconds=7200.0, method="fixed", width=205)]
-    _, found = costs.costs(records)
-    hours, missing = costs.total([c for c in found if c.experiment == "unit-selection"], 5)
+    _, found = budget.estimates(records)
+    hours, missing = budget.total([c for c in found if c.experiment == "unit-selection"], 5)
     assert hours == pytest.approx(15)
     assert len(missing) == 12
     assert "dropout" in missing
 
 
 def test_without_records_there_is_no_machine():
-    assert costs.costs([]) == (None, [])
+    assert budget.estimates([]) == (None, [])

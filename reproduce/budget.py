@@ -1,4 +1,4 @@
-"""The cost of the paper's experiments on a machine, from the times in records."""
+"""The hours that the paper's experiments take on a machine, from the times in records."""
 
 import collections
 import dataclasses
@@ -18,8 +18,8 @@ Rates: TypeAlias = dict[tuple[str, str, str], dict[tuple[bool, str], list[float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
-    """The cost of one training of a setting.
+class Estimate:
+    """The hours of one training of a setting.
 
     Attributes:
         experiment (str): its name.
@@ -34,17 +34,17 @@ class Cost:
     source: str
 
 
-def costs(records: Sequence[Record]) -> tuple[str | None, list[Cost]]:
-    """Return the cost of every setting of the paper, on the machine with the most records.
+def estimates(records: Sequence[Record]) -> tuple[str | None, list[Estimate]]:
+    """Return the hours of every setting of the paper, on the machine with the most records.
 
     Args:
         records (list of dict): of both experiments and any schedule.
 
     Returns:
         tuple: the machine, as :func:`reproduce.groups.computer` names it, None without records,
-        and a list of Cost.  If a setting has no record at the paper's schedule on this machine, its
-        hours come from another machine, which the source names.  If it has none at all, they are
-        extrapolated from the seconds per iteration of shorter runs, whose structures are less
+        and a list of Estimate.  If a setting has no record at the paper's schedule on this machine,
+        its hours come from another machine, which the source names.  If it has none at all, they
+        are extrapolated from the seconds per iteration of shorter runs, whose structures are less
         converged.
     """
     machine = _machine(records)
@@ -56,7 +56,7 @@ def costs(records: Sequence[Record]) -> tuple[str | None, list[Cost]]:
         for settings in sweep.grid(experiment, "paper", range(1)):
             rate, source = _rate(rates[name, settings.method, settings.setting], machine)
             hours = rate and rate * settings.iterations() / 3600
-            found.append(Cost(name, compare.label(settings), hours, source))
+            found.append(Estimate(name, compare.label(settings), hours, source))
     return machine, found
 
 
@@ -103,29 +103,29 @@ def _rate(
     return statistics.median(rates), source + f", on {where}" * (where != machine)
 
 
-def total(found: Sequence[Cost], trials: int) -> tuple[float, list[str]]:
+def total(found: Sequence[Estimate], trials: int) -> tuple[float, list[str]]:
     """Return the hours of several trials of every setting whose hours are known, on one core.
 
     Args:
-        found (list of Cost): of one experiment.
+        found (list of Estimate): of one experiment.
         trials (int): of each setting.
 
     Returns:
         tuple: the hours, and the labels of the settings without any.
     """
-    known = [cost.hours for cost in found if cost.hours is not None]
-    return trials * sum(known), [cost.label for cost in found if cost.hours is None]
+    known = [each.hours for each in found if each.hours is not None]
+    return trials * sum(known), [each.label for each in found if each.hours is None]
 
 
-def estimate(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
-    """Return the estimated cost of runs as text: a line for each, and their sum.
+def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
+    """Return the estimated hours of runs as text: a line for each, and their sum.
 
     The seconds per iteration come from records whose iterations compute the same, see
-    :func:`costs`.  They hold for one core of the machine that the line names.
+    :func:`estimates`.  They hold for one core of the machine that the line names.
 
     Args:
         runs (list of Settings): not yet trained.
-        out (str or pathlib.Path): the directory of finished runs, which cost nothing.
+        out (str or pathlib.Path): the directory of finished runs, which take no more time.
         directory (str or pathlib.Path): of the records.
 
     Returns:
