@@ -82,7 +82,7 @@ def _draw(
     for found in records:
         settings = from_dict(found["settings"])
         name = f"{settings.method}, {settings.setting} (a short run)"
-        for ending, draw, _ in experiment.draw(found, name):
+        for ending, draw, _ in experiment.draw(found, name, figures):
             path = directory / f"{experiment.name}-quick-{settings.method}-{settings.setting}"
             words = ending.replace("-", " ").capitalize()
             yield f"{words} at {settings.setting}", figures.save(draw(), path)

@@ -136,12 +136,16 @@ class Experiment:
         """
         raise NotImplementedError
 
-    def draw(self, record: Record, title: str) -> list[tuple[str, Callable[[], Any], str]]:
+    def draw(
+        self, record: Record, title: str, figures: Any
+    ) -> list[tuple[str, Callable[[], Any], str]]:
         """Return the figures of one record that only this experiment has.
 
         Args:
             record (dict): of a run.
             title (str): for the figures.
+            figures (module): :mod:`reproduce.figures`, which imports the experiments and therefore
+                is not imported here.
 
         Returns:
             list of tuple: of each an ending for the name of its files, a function without arguments

@@ -152,10 +152,10 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
             "depth": structures.depth(bits, settings.BLOCKS, settings.block_layers),
         }
 
-    def draw(self, record: Record, title: str) -> list[tuple[str, Callable[[], Any], str]]:
+    def draw(
+        self, record: Record, title: str, figures: Any
+    ) -> list[tuple[str, Callable[[], Any], str]]:
         """Return Figure 2, the network obtained."""
-        from reproduce import figures
-
         settings: Any = experiments.from_dict(record["settings"])
         bits = [int(bit) for bit in record["result"]["structure"]]
         draw = functools.partial(

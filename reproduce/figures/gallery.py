@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from reproduce import ReproduceError, experiments
+from reproduce import ReproduceError, experiments, figures
 from reproduce._types import Record, StrPath
 from reproduce.compare import descriptions
 from reproduce.figures.errors import error_over_epochs, usage_rate_against_error
@@ -165,5 +165,5 @@ def _of_record(record: Record, title: str) -> Iterator[_Planned]:
     if has_theta_histogram(record):
         draw = functools.partial(theta_histogram, record)
         yield _Planned(f"{name}-theta", draw, _caption("Histogram of theta over training", *told))
-    for ending, draw_own, sentence in kind.draw(record, title_of(record)):
+    for ending, draw_own, sentence in kind.draw(record, title_of(record), figures):
         yield _Planned(f"{name}-{ending}", draw_own, _caption(sentence, *told))
