@@ -158,7 +158,7 @@ MUTATIONS = {
     "a gradient's first step as with the velocity before it, fast": (
         "units,units-fixed",
         (
-            "chainer_sno/fast/rules.py",
+            "chainer_sno/rules.py",
             "return 1 + momentum + momentum**2 if",
             "return 1 + momentum if",
         ),
