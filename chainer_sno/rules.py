@@ -71,8 +71,14 @@ def rule_of(optimizer: Any) -> Rule | None:
 def known_rule(optimizer: Any) -> Rule:
     """Return the rule of an optimizer that must have one.
 
+    Args:
+        optimizer (chainer.Optimizer): of an accelerated updater.
+
+    Returns:
+        Rule: of NesterovAG, MomentumSGD or SGD.
+
     Raises:
-        ValueError: there is none.
+        ValueError: the optimizer is another.
     """
     found = rule_of(optimizer)
     if found is None:

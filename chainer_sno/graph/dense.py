@@ -89,7 +89,6 @@ class _Block:
         width: int,
         samples: int,
     ) -> None:
-        xp, dtype = kernels.xp, kernels.dtype
         self.block, self.inputs, self.samples = block, block.widths[0], samples
         constants = {(norm.decay, norm.eps) for norm in block.norms}
         if len(constants) > 1:
@@ -105,38 +104,30 @@ class _Block:
         rows, _ = _tile(width)
         self.tiles = blocks_for(images * height, rows)
         self.chunks = blocks_for(self.columns, _CHUNK)
-        self.geometry = xp.asarray(
-            numpy.array(
-                [
-                    images,
-                    height,
-                    width,
-                    self.channels,
-                    bits,
-                    first_bit,
-                    self.inputs,
-                    self.consumers,
-                ],
-                numpy.int32,
-            )
-        )
-        lists = samples, self.consumers
+        self.transition = hasattr(block, "transition")
+        self.pooled_size = self.columns // 4 if self.transition else images
+        # The struct Geometry of dense.cuh.
+        sizes = images, height, width, self.channels, bits, first_bit, self.inputs, self.consumers
+        self.geometry = kernels.xp.asarray(numpy.array(sizes, numpy.int32))
+        self._make_buffers(kernels.xp, kernels.dtype)
+        self._join_averages(kernels.xp, kernels.dtype)
+
+    def _make_buffers(self, xp: Any, dtype: Any) -> None:
+        """Make room for the lists of active channels, and for the feature maps and their like."""
+        lists = self.samples, self.consumers
         self.rows = xp.zeros((*lists, self.channels), numpy.int32)
         self.counts, self.live = xp.zeros(lists, numpy.int32), xp.zeros(lists, numpy.int32)
-        maps = samples, self.channels
+        self.lists = self.geometry, self.rows, self.counts
+        maps = self.samples, self.channels
         self.features, self.gfeatures = (xp.zeros((*maps, self.columns), dtype) for _ in range(2))
         self.mean, self.var, self.inv_std = (xp.zeros(maps, dtype) for _ in range(3))
         self.partial = xp.zeros((*maps, self.chunks, 2))
         self.through = xp.zeros((2, *maps))
         self.sums = xp.zeros((*maps, max(self.tiles, self.chunks), 2))
-        self.gy = xp.zeros((samples, max(self.inputs, self.growth), self.columns), dtype)
-        self.lists = self.geometry, self.rows, self.counts
-        self.transition = hasattr(block, "transition")
-        self.pooled_size = self.columns // 4 if self.transition else images
+        self.gy = xp.zeros((self.samples, max(self.inputs, self.growth), self.columns), dtype)
         self.pooled, self.gpooled = (xp.zeros((*maps, self.pooled_size), dtype) for _ in range(2))
-        self._averages(xp, dtype)
 
-    def _averages(self, xp: Any, dtype: Any) -> None:
+    def _join_averages(self, xp: Any, dtype: Any) -> None:
         """Put the running statistics of all consumers into one array of which theirs are views."""
         self.averages = xp.zeros((self.consumers, 2, self.channels), dtype)
         for own, norm in zip(self.averages, self.block.norms):
@@ -243,12 +234,29 @@ class DenseNetwork:
         return max(1, min(16, block.pooled_size // 512))
 
     def add_losses(self, program: Any, t: Array) -> None:
-        """Add the kernels from x to the losses of all rows."""
-        link, samples = self.link, self.samples
+        """Add the kernels from x to the losses of all rows.
+
+        Args:
+            program (chainer_sno.cuda.kernels.Program): to which they are added.
+            t (array): the classes, int32, shape (N,).
+        """
+        self._add_connections(program)
+        self._add_stem(program)
+        for i, block in enumerate(self.blocks):
+            for consumer in range(block.consumers - 1):
+                self._add_layer(program, block, consumer)
+            self._add_pool(program, block)
+            if block.transition:
+                self._add_transition(program, block, self.blocks[i + 1])
+        self._add_classifier(program, t)
+        self._add_running_statistics(program)
+
+    def _add_connections(self, program: Any) -> None:
+        """Add the kernels that list which channels are active, block by block."""
         for block in self.blocks:
             program.add(
                 "connect",
-                (block.consumers + 1, samples),
+                (block.consumers + 1, self.samples),
                 (128,),
                 block.geometry,
                 self.structures,
@@ -256,75 +264,89 @@ class DenseNetwork:
                 block.counts,
                 block.live,
             )
+
+    def _add_stem(self, program: Any) -> None:
+        """Add the first convolution, which is the same for all structures."""
         first = self.blocks[0]
         program.add(
             "stem",
             (first.tiles, 1, 1),
             (_STRIPS,),
             first.geometry,
-            link.in_channels,
+            self.link.in_channels,
             self._all,
             self.x,
-            link.stem.W.array,
+            self.link.stem.W.array,
             self.parts,
         )
         self._add_finish(program, first, 0, first.inputs, 1, shared=True)
-        for i, block in enumerate(self.blocks):
-            for consumer, conv in enumerate(block.block.convs):
-                splits = self._splits(block, consumer)
-                program.add(
-                    "layer",
-                    (block.tiles, splits, samples),
-                    (_STRIPS,),
-                    block.geometry,
-                    consumer,
-                    block.rows,
-                    block.counts,
-                    *block.seen(consumer),
-                    conv.W.array,
-                    self.parts,
-                )
-                self._add_finish(program, block, block.below(consumer), block.growth, splits)
-            last = block.consumers - 1
-            program.each(
-                "pool",
-                block.pooled_size,
-                block.geometry,
-                block.transition,
-                block.rows,
-                block.counts,
-                *block.seen(last),
-                block.pooled,
-                more=(block.channels, samples),
-            )
-            if block.transition:
-                W = block.block.transition.W.array
-                grid = blocks_for(block.pooled_size, 64), blocks_for(block.channels, 64), samples
-                program.add(
-                    "transition",
-                    grid,
-                    (256,),
-                    *block.lists,
-                    block.channels,
-                    block.pooled,
-                    W,
-                    self.parts,
-                )
-                self._add_finish(program, self.blocks[i + 1], 0, block.channels, 1)
+
+    def _add_layer(self, program: Any, block: _Block, consumer: int) -> None:
+        """Add a layer: its convolution, and the statistics of its feature maps."""
+        splits = self._splits(block, consumer)
+        program.add(
+            "layer",
+            (block.tiles, splits, self.samples),
+            (_STRIPS,),
+            block.geometry,
+            consumer,
+            block.rows,
+            block.counts,
+            *block.seen(consumer),
+            block.block.convs[consumer].W.array,
+            self.parts,
+        )
+        self._add_finish(program, block, block.below(consumer), block.growth, splits)
+
+    def _add_pool(self, program: Any, block: _Block) -> None:
+        """Add the averages at a block's exit."""
+        program.each(
+            "pool",
+            block.pooled_size,
+            block.geometry,
+            block.transition,
+            block.rows,
+            block.counts,
+            *block.seen(block.consumers - 1),
+            block.pooled,
+            more=(block.channels, self.samples),
+        )
+
+    def _add_transition(self, program: Any, block: _Block, following: _Block) -> None:
+        """Add the 1x1 convolution between two blocks."""
+        grid = blocks_for(block.pooled_size, 64), blocks_for(block.channels, 64), self.samples
+        program.add(
+            "transition",
+            grid,
+            (256,),
+            *block.lists,
+            block.channels,
+            block.pooled,
+            block.block.transition.W.array,
+            self.parts,
+        )
+        self._add_finish(program, following, 0, block.channels, 1)
+
+    def _add_classifier(self, program: Any, t: Array) -> None:
+        """Add the classifier with the losses and their gradients at its outputs."""
+        last, link, rows = self.blocks[-1], self.link, self.samples * self.images
         program.add(
             "classify_pooled",
-            (samples * self.images,),
+            (rows,),
             (128,),
-            *block.lists,
+            *last.lists,
             link.classes,
-            block.pooled,
+            last.pooled,
             link.classifier.W.array,
             link.classifier.b.array,
             t,
-            1 / (samples * self.images),
+            1 / rows,
             self.row_losses,
             self.gy,
         )
+
+    def _add_running_statistics(self, program: Any) -> None:
+        """Add the kernels that move the running statistics of all consumers, block by block."""
         for block in self.blocks:
             norm = block.block.norms[0]
             adjust = block.columns / max(block.columns - 1.0, 1.0)
@@ -332,7 +354,7 @@ class DenseNetwork:
                 "running_statistics",
                 block.channels,
                 block.geometry,
-                samples,
+                self.samples,
                 norm.decay,
                 adjust,
                 block.mean,
@@ -374,7 +396,11 @@ class DenseNetwork:
         )
 
     def add_update(self, program: Any) -> None:
-        """Add the kernels from the losses to the new parameters."""
+        """Add the kernels from the losses to the new parameters.
+
+        Args:
+            program (chainer_sno.cuda.kernels.Program): to which they are added.
+        """
         for block in self.blocks:
             for array in (block.gfeatures, block.through):
                 words = array.nbytes // 4
@@ -385,6 +411,20 @@ class DenseNetwork:
             for consumer in reversed(range(block.consumers - 1)):
                 self._add_layer_back(program, block, consumer)
             following = block
+        self._add_stem_back(program)
+        flat = self.flat
+        program.each(
+            "optimize",
+            flat.array.size,
+            flat.array,
+            flat.velocity,
+            flat.gradient,
+            flat.array.size,
+            *self.rates.arguments,
+        )
+
+    def _add_stem_back(self, program: Any) -> None:
+        """Add the gradient of the first convolution."""
         link, first = self.link, self.blocks[0]
         self._add_complete(program, first, 0, first.inputs, summed=True)
         slabs = self._stem_slabs(first)
@@ -402,16 +442,6 @@ class DenseNetwork:
         )
         gradient = self.flat.gradient_of(link.stem.W)
         program.each("stem_sum", gradient.size, link.in_channels, slabs, self.parts, gradient)
-        flat = self.flat
-        program.each(
-            "optimize",
-            flat.array.size,
-            flat.array,
-            flat.velocity,
-            flat.gradient,
-            flat.array.size,
-            *self.rates.arguments,
-        )
 
     def _add_complete(
         self, program: Any, block: Any, first: Any, count: Any, summed: bool = False
@@ -453,77 +483,16 @@ class DenseNetwork:
             *gradients,
         )
 
-    def _add_exit_back(self, program: Any, block: Any, following: Any) -> None:
+    def _add_exit_back(self, program: Any, block: _Block, following: _Block | None) -> None:
         """Add the way back through the exit, from the next block or the classifier."""
-        samples, link = self.samples, self.link
         if following is None:
-            classifier = link.classifier
-            gradients = [self.flat.gradient_of(p) for p in (classifier.W, classifier.b)]
-            program.each(
-                "classifier_gradient",
-                link.classes * (block.channels + 1),
-                block.geometry,
-                link.classes,
-                samples,
-                self.structures,
-                block.pooled,
-                self.gy,
-                *gradients,
-            )
-            program.each(
-                "classifier_back",
-                self.images,
-                *block.lists,
-                link.classes,
-                self.gy,
-                classifier.W.array,
-                block.gpooled,
-                more=(block.channels, samples),
-            )
+            self._add_classifier_back(program, block)
         else:
-            W, out = block.block.transition.W, block.channels
-            self._add_complete(program, following, 0, following.inputs)
-            slabs = self._transition_slabs(block)
-            grid = blocks_for(block.channels, 32), blocks_for(out, 32), slabs * samples
-            program.add(
-                "transition_weights",
-                grid,
-                (256,),
-                block.geometry,
-                block.counts,
-                out,
-                samples,
-                following.gy,
-                block.pooled,
-                self.parts,
-            )
-            gradient = self.flat.gradient_of(W)
-            program.each(
-                "transition_sum",
-                gradient.size,
-                block.geometry,
-                out,
-                samples,
-                slabs,
-                self.structures,
-                self.parts,
-                gradient,
-            )
-            grid = blocks_for(block.pooled_size, 64), blocks_for(block.channels, 64), samples
-            program.add(
-                "transition_back",
-                grid,
-                (256,),
-                *block.lists,
-                out,
-                following.gy,
-                W.array,
-                block.gpooled,
-            )
+            self._add_transition_back(program, block, following)
         last = block.consumers - 1
         program.add(
             "exit_back",
-            (block.chunks, block.channels, samples),
+            (block.chunks, block.channels, self.samples),
             (256,),
             block.geometry,
             block.transition,
@@ -535,6 +504,72 @@ class DenseNetwork:
             block.sums,
         )
         self._add_normalisation_back(program, block, last, block.chunks)
+
+    def _add_classifier_back(self, program: Any, block: _Block) -> None:
+        """Add the gradients of the classifier, and those at its inputs."""
+        samples, classifier, classes = self.samples, self.link.classifier, self.link.classes
+        gradients = [self.flat.gradient_of(p) for p in (classifier.W, classifier.b)]
+        program.each(
+            "classifier_gradient",
+            classes * (block.channels + 1),
+            block.geometry,
+            classes,
+            samples,
+            self.structures,
+            block.pooled,
+            self.gy,
+            *gradients,
+        )
+        program.each(
+            "classifier_back",
+            self.images,
+            *block.lists,
+            classes,
+            self.gy,
+            classifier.W.array,
+            block.gpooled,
+            more=(block.channels, samples),
+        )
+
+    def _add_transition_back(self, program: Any, block: _Block, following: _Block) -> None:
+        """Add the gradient of a transition, and the one at its inputs."""
+        W, out, samples = block.block.transition.W, block.channels, self.samples
+        self._add_complete(program, following, 0, following.inputs)
+        slabs = self._transition_slabs(block)
+        program.add(
+            "transition_weights",
+            (blocks_for(block.channels, 32), blocks_for(out, 32), slabs * samples),
+            (256,),
+            block.geometry,
+            block.counts,
+            out,
+            samples,
+            following.gy,
+            block.pooled,
+            self.parts,
+        )
+        gradient = self.flat.gradient_of(W)
+        program.each(
+            "transition_sum",
+            gradient.size,
+            block.geometry,
+            out,
+            samples,
+            slabs,
+            self.structures,
+            self.parts,
+            gradient,
+        )
+        program.add(
+            "transition_back",
+            (blocks_for(block.pooled_size, 64), blocks_for(block.channels, 64), samples),
+            (256,),
+            *block.lists,
+            out,
+            following.gy,
+            W.array,
+            block.gpooled,
+        )
 
     def _add_layer_back(self, program: Any, block: Any, consumer: int) -> None:
         """Add the way back through a layer."""

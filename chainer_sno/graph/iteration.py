@@ -40,6 +40,24 @@ def _check_classes(labels: Array, classes: int) -> None:
         )
 
 
+def _check_sizes(network: Any, bernoulli: Any) -> None:
+    """Check that the kernels have room for the structures, and know the dtype of theta.
+
+    Raises:
+        ValueError: they have not, or do not.
+    """
+    if network.samples > MAX_SAMPLES:
+        raise ValueError(
+            f"the GPU's kernels support at most {MAX_SAMPLES} structures, not "
+            f"{network.samples}: use the plain updater"
+        )
+    if bernoulli is not None and bernoulli.theta.dtype != numpy.float64:
+        raise ValueError(
+            f"the GPU's kernels support theta in float64, not {bernoulli.theta.dtype}: use the "
+            "plain updater"
+        )
+
+
 class Iteration:
     r"""An iteration of Algorithm 1, or of the training of a fixed network, as a program.
 
@@ -64,21 +82,11 @@ class Iteration:
     """
 
     def __init__(self, kernels: Any, iterator: Any, network: Any, bernoulli: Any = None) -> None:
-        xp = kernels.xp
-        if network.samples > MAX_SAMPLES:
-            raise ValueError(
-                f"the GPU's kernels support at most {MAX_SAMPLES} structures, not "
-                f"{network.samples}: use the plain updater"
-            )
-        if bernoulli is not None and bernoulli.theta.dtype != numpy.float64:
-            raise ValueError(
-                f"the GPU's kernels support theta in float64, not {bernoulli.theta.dtype}: use the "
-                "plain updater"
-            )
+        _check_sizes(network, bernoulli)
+        _check_classes(iterator.arrays[-1], network.classes)
         self.iterator, self.network, self.bernoulli = iterator, network, bernoulli
         self.kernels = kernels
-        _check_classes(iterator.arrays[-1], network.classes)
-        n, samples = iterator.batch_size, network.samples
+        xp, n, samples = kernels.xp, iterator.batch_size, network.samples
         dropout = network.dropout
         drawn = bernoulli and bernoulli.uniforms, iterator.augmentation, dropout and dropout[1]
         self._streams = [_Stream(*stream) for stream in zip(drawn, (samples, n, n))]
@@ -88,49 +96,79 @@ class Iteration:
         # The epoch whose order each row of orders holds.
         self._held: list[int | None] = [None, None]
         self.losses = xp.zeros(samples)
-        t = xp.zeros(n, numpy.int32)
-        self.program = program = Program(kernels)
-        iterator.add_batch(program, self._progress, self._orders, network.x, t)
+        self.program = Program(kernels)
+        self._add_all(xp.zeros(n, numpy.int32))
+
+    def _add_all(self, t: Array) -> None:
+        """Add the kernels of an iteration, from the mini-batch to the new parameters.
+
+        Args:
+            t (array): where the classes go, int32, shape (N,).
+        """
+        program, network = self.program, self.network
+        self.iterator.add_batch(program, self._progress, self._orders, network.x, t)
+        if self.bernoulli is not None:
+            self._add_structures()
+        if network.dropout is not None:
+            self._add_dropout()
+        network.add_losses(program, t)
+        self._add_selection(t)
+        network.add_update(program)
+
+    def _add_structures(self) -> None:
+        """Add the kernel that draws the structures."""
+        bernoulli, structures = self.bernoulli, self.network.structures
+        samples, d = self.network.samples, len(bernoulli)
+        self.program.each(
+            "sample",
+            samples * d,
+            *bernoulli.uniforms.key,
+            self._progress,
+            bernoulli.theta,
+            samples,
+            d,
+            structures,
+        )
+
+    def _add_dropout(self) -> None:
+        """Add the kernel that draws the factors of Dropout."""
+        (ratio, uniforms), factors = self.network.dropout, self.network.structures
+        self.program.each(
+            "drop",
+            factors.size,
+            *uniforms.key,
+            self._progress,
+            ratio,
+            1 / (1 - ratio),
+            *factors.shape,
+            factors,
+        )
+
+    def _add_selection(self, t: Array) -> None:
+        """Add the end of the method's part: mean losses, equation (7), and the positions."""
+        network, bernoulli = self.network, self.bernoulli
         d, theta, penalty, eta = 0, None, None, 0
-        factors = network.structures
         if bernoulli is not None:
             d, theta = len(bernoulli), bernoulli.theta
             penalty, eta = bernoulli.penalty, bernoulli.eta
-            key = bernoulli.uniforms.key
-            program.each("sample", samples * d, *key, self._progress, theta, samples, d, factors)
-        if dropout is not None:
-            ratio, uniforms = dropout
-            program.each(
-                "drop",
-                factors.size,
-                *uniforms.key,
-                self._progress,
-                ratio,
-                1 / (1 - ratio),
-                *factors.shape,
-                factors,
-            )
-        network.add_losses(program, t)
-        cumulative = xp.asarray(cumulative_utilities(samples))
-        program.each(
+        self.program.each(
             "selection",
             max(d, 1),
             self._progress,
             network.row_losses,
             t,
-            samples,
-            n,
-            factors,
+            network.samples,
+            self.iterator.batch_size,
+            network.structures,
             d,
             penalty,
             eta,
-            cumulative,
+            self.kernels.xp.asarray(cumulative_utilities(network.samples)),
             *(stream.rows for stream in self._streams),
             self.losses,
             theta,
             aside=True,
         )
-        network.add_update(program)
 
     def run(self) -> None:
         """Do one iteration; nothing waits for it."""

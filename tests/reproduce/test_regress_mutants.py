@@ -51,8 +51,8 @@ MUTATIONS = {
         "units-fixed",
         (
             "chainer_sno/fast/engine.py",
-            "kind(self._lr), kind(self.bias_decay)",
-            "kind(self._lr), kind(0)",
+            "(self.momentum, self._lr, self.bias_decay))",
+            "(self.momentum, self._lr, 0))",
         ),
     ),
     "biases and BN do not decay, plain": (
@@ -157,7 +157,7 @@ MUTATIONS = {
     "a gradient's first step as with the velocity before it, fast": (
         "units,units-fixed",
         (
-            "chainer_sno/fast/rules.py",
+            "chainer_sno/rules.py",
             "return 1 + momentum + momentum**2 if",
             "return 1 + momentum if",
         ),
