@@ -63,13 +63,8 @@ SGD = Rule("SGD", _optimizers.SGD, _optimizers.sgd.SGDRule, has_momentum=False)
 RULES = (NESTEROV, MOMENTUM, SGD)
 
 
-def rule_of(optimizer: Any) -> Rule | None:
-    """Return the rule of an optimizer; None where there is none."""
-    return next((rule for rule in RULES if isinstance(optimizer, rule.optimizer)), None)
-
-
 def known_rule(optimizer: Any) -> Rule:
-    """Return the rule of an optimizer that must have one.
+    """Return the rule of an optimizer.
 
     Args:
         optimizer (chainer.Optimizer): of an accelerated updater.
@@ -80,11 +75,29 @@ def known_rule(optimizer: Any) -> Rule:
     Raises:
         ValueError: the optimizer is another.
     """
-    found = rule_of(optimizer)
-    if found is None:
-        names = ", ".join(rule.name for rule in RULES)
-        raise ValueError(
-            f"the fast path needs one of the optimizers {names}, not {type(optimizer).__name__}: "
-            "use the plain updater"
-        )
-    return found
+    for rule in RULES:
+        if isinstance(optimizer, rule.optimizer):
+            return rule
+    names = ", ".join(rule.name for rule in RULES)
+    raise ValueError(
+        f"the fast path needs one of the optimizers {names}, not {type(optimizer).__name__}: use "
+        "the plain updater"
+    )
+
+
+def serialize_rule(serializer: Any, rule: Rule) -> None:
+    """Save which optimizer trains, or check that it is the one of a snapshot.
+
+    Args:
+        serializer (chainer.AbstractSerializer): of the updater.
+        rule (Rule): of the optimizer that trains.
+
+    Raises:
+        ValueError: the snapshot is another optimizer's.
+    """
+    try:
+        saved = str(serializer("rule", rule.name))
+    except KeyError:  # older snapshots do not say it: they are NesterovAG's
+        saved = NESTEROV.name
+    if saved != rule.name:
+        raise ValueError(f"the snapshot has the optimizer {saved}, here {rule.name}")

@@ -20,7 +20,7 @@ from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
 from chainer_sno.iterators import choose_converter, convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
-from chainer_sno.rules import RULES, rule_of
+from chainer_sno.rules import known_rule, serialize_rule
 from chainer_sno.updater import StructureUpdater, check_samples, of_this_kind
 from chainer_sno.utility import ranking_utility
 
@@ -145,14 +145,7 @@ class _Binding:
             raise ValueError(
                 "this fast path runs on the CPU only: use the captured updaters on a GPU"
             )
-        rule = rule_of(optimizer)
-        if rule is None:
-            names = ", ".join(each.name for each in RULES)
-            raise ValueError(
-                f"the fast path needs one of the optimizers {names}, not "
-                f"{type(optimizer).__name__}: use the plain updater"
-            )
-        self.rule = rule
+        self.rule = known_rule(optimizer)
         self._find_layers = find_layers
         self.layers = find_layers()
         check_hooks(optimizer.target)
@@ -335,12 +328,7 @@ class _Binding:
             state = {name: serializer(name, value) for name, value in self.engine.state().items()}
         self.optimizer.t = int(serializer("t", self.optimizer.t))
         serializer("optimizer_lr", self.optimizer.lr)
-        rule = self.rule.name
-        # Snapshots that are older do not say it: they are NesterovAG's.
-        with contextlib.suppress(KeyError):
-            rule = str(serializer("rule", rule))
-        if rule != self.rule.name:
-            raise ValueError(f"the snapshot has the optimizer {rule}, here {self.rule.name}")
+        serialize_rule(serializer, self.rule)
         if not loads:
             serializer("epoch", self.optimizer.epoch)
             return

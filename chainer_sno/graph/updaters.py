@@ -18,7 +18,7 @@ from chainer_sno.graph import dense, mlp
 from chainer_sno.graph.iteration import Iteration
 from chainer_sno.graph.optimizer import step_definitions
 from chainer_sno.protocols import DenselyConnected
-from chainer_sno.rules import NESTEROV
+from chainer_sno.rules import serialize_rule
 from chainer_sno.updater import StructureUpdater
 
 
@@ -190,23 +190,9 @@ class _Captured(Accelerated):
             ValueError: the snapshot has another optimizer; nothing is loaded then.
         """
         captured = serializer["captured"]
-        self._serialize_rule(captured)
+        serialize_rule(captured, self.captured.network.rates.rule)
         super().serialize(serializer)  # type: ignore[misc]
         self.captured.serialize(captured)
-
-    def _serialize_rule(self, serializer: Any) -> None:
-        """Save which optimizer trains, or check that it is the one of a snapshot.
-
-        Raises:
-            ValueError: it is another.
-        """
-        name = self.captured.network.rates.rule.name
-        try:
-            found = str(serializer("rule", name))
-        except KeyError:  # an older snapshot
-            found = NESTEROV.name
-        if found != name:
-            raise ValueError(f"the snapshot has the optimizer {found}, here {name}")
 
 
 def _check_device(link: Any, make_kernels: Any) -> None:
