@@ -150,7 +150,7 @@ def suggest(path: StrPath, now: Record, where: Any) -> Path | None:
     found = []
     for each in record.read_all(Path(path).parent)[0]:
         kind = experiments.of(from_dict(each["settings"])).training
-        code = kind.path_of(where, each["versions"]["path"] == "plain")
+        code = kind.path_of(where, kind.is_plain(each["versions"]["path"]))
         here = {**now, "versions": {**now["versions"], "path": code}}
         same_device = ("gpu" in each["machine"]) == ("gpu" in now["machine"])
         moved = len({str(entry["machine"]) for entry in each.get("computers", ())}) > 1
@@ -212,7 +212,8 @@ def rerun(
     if again.exists():  # and judged: this is another call
         again.unlink()
         shutil.rmtree(directory, ignore_errors=True)
-    plain = old["versions"]["path"] == "plain"
+    kind = experiments.of(from_dict(old["settings"])).training
+    plain = kind.is_plain(old["versions"]["path"])
     result: Rows = []
     try:
         options = run.Options(device, data_dir, quiet=quiet, plain=plain, watch=judge)
@@ -265,7 +266,7 @@ def _print_changes(path: StrPath, old: Record, where: Any) -> list[str]:
     kind = experiments.of(from_dict(old["settings"])).training
     code = old["versions"]["path"]
     now = {
-        "versions": {**record.versions(), "path": kind.path_of(where, code == "plain")},
+        "versions": {**record.versions(), "path": kind.path_of(where, kind.is_plain(code))},
         "machine": record.machine(where),
     }
     changed = [row for part in now for row in _differences(old[part], now[part])]

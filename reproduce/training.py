@@ -19,14 +19,12 @@ from reproduce._types import Array, Data, StrPath
 from reproduce.settings import THETA_DTYPES, Settings
 from reproduce.streams import is_live
 
+#: The names of the paths, as records have them: the reference, on a GPU, and on a CPU in unit and in
+#: connection selection.
+PLAIN, CAPTURED, FAST, WINOGRAD = "plain", "captured", "fast", "winograd"
 #: The backend of :func:`chainer_sno.make_updater` for each path.  The engine of ``winograd`` is in
 #: the network itself.
-BACKENDS = {
-    "plain": "reference",
-    "fast": "fast",
-    "winograd": "reference",
-    "captured": "graph",
-}
+BACKENDS = {PLAIN: "reference", FAST: "fast", WINOGRAD: "reference", CAPTURED: "graph"}
 #: Parts of [0, 1] in the histograms of theta in the log.
 THETA_BINS = 20
 
@@ -145,12 +143,17 @@ class Training:
     """
 
     #: The name of the fast path on a CPU; a path with other bits has another name.
-    CPU_PATH = "fast"
+    CPU_PATH = FAST
 
     @classmethod
     def path_of(cls, device: Any, plain: bool = False) -> str:
         """Return which code trains on a device."""
-        return "plain" if plain else cls.CPU_PATH if device.xp is numpy else "captured"
+        return PLAIN if plain else cls.CPU_PATH if device.xp is numpy else CAPTURED
+
+    @staticmethod
+    def is_plain(path: str) -> bool:
+        """Return whether a path of a record is the reference."""
+        return path == PLAIN
 
     @classmethod
     def check_threads(cls, settings: Settings, threads: int, path: str) -> None:
@@ -198,7 +201,7 @@ class Training:
         if settings.method == "sno":
             self.bernoulli = make_bernoulli(settings, self.link)
             self.bernoulli.to_device(device)
-        stock = self.path == "plain"
+        stock = self.is_plain(self.path)
         kind = chainer.optimizers.NesterovAG if stock else chainer_sno.NesterovAG
         # The sum of the gradients is lambda times their mean.
         factor = settings.samples or 1 if settings.gradients == "sum" else 1

@@ -13,7 +13,7 @@ from reproduce import ReproduceError, structures
 from reproduce._types import Array
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.experiments.connection_selection import ConnectionSelection
-from reproduce.training import Training, costs_of
+from reproduce.training import CAPTURED, WINOGRAD, Training, costs_of
 
 #: Test images classified at once: five blocks of 16, which divide 10,000.
 TEST_BATCH = 80
@@ -94,7 +94,7 @@ class _ErrorEvaluator(_Reestimating, extensions.ErrorEvaluator):
 class ConnectionTraining(Training):
     """A training of section 4.2: the proposed method, or a random structure."""
 
-    CPU_PATH = "winograd"
+    CPU_PATH = WINOGRAD
 
     def make_iterators(
         self, train: tuple[Array, Array], test: tuple[Array, Array]
@@ -105,7 +105,7 @@ class ConnectionTraining(Training):
         device = chainer.backend.get_device_from_array(train[0])
         standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
         self._estimation = train, standardise
-        most = TEST_BATCH_CAPTURED if self.path == "captured" else TEST_BATCH
+        most = TEST_BATCH_CAPTURED if self.path == CAPTURED else TEST_BATCH
         test_batch = min(most, len(test[0]))
         return (
             ImageIterator(train, settings.batch_size, standardise, seed=settings.seed),
@@ -117,9 +117,9 @@ class ConnectionTraining(Training):
     def make_link(self, initialW: Any) -> Any:
         """Return the DenseNet, at a random structure for ``random``."""
         settings = self.settings
-        kind = links.PlainDenseNet if self.path == "plain" else links.DenseNet
+        kind = links.PlainDenseNet if self.is_plain(self.path) else links.DenseNet
         network = make_network(settings, kind, initialW)
-        if self.path != "plain":
+        if not self.is_plain(self.path):
             network.threads = self.threads
         if settings.method == "sno":
             return network
