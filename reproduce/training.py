@@ -19,8 +19,8 @@ from reproduce._types import Array, Data, StrPath
 from reproduce.settings import THETA_DTYPES, Settings
 from reproduce.streams import is_live
 
-#: The names of the paths, as records have them: the reference, on a GPU, and on a CPU in unit and in
-#: connection selection.
+#: The names of the paths, as records have them: the reference, that of a GPU, and those of a CPU in
+#: unit selection and in connection selection.
 PLAIN, CAPTURED, FAST, WINOGRAD = "plain", "captured", "fast", "winograd"
 #: The backend of :func:`chainer_sno.make_updater` for each path.  The engine of ``winograd`` is in
 #: the network itself.
