@@ -241,10 +241,10 @@ def _to_train(
     """Return the runs to train and, by name, the reason why each of the others is not repeated."""
     waiting, failures = [], {}
     for run in runs:
-        found = status.state(out, run)
-        if found.kind == "failed" and not found.again and not retry_failed:
-            failures[run.name] = f"{found.reason} (--retry-failed takes it again)"
-        elif found.kind != "finished":
+        state = status.state(out, run)
+        if state.kind == "failed" and not state.again and not retry_failed:
+            failures[run.name] = f"{state.reason} (--retry-failed takes it again)"
+        elif state.kind != "finished":
             waiting.append(run)
     return waiting, failures
 
@@ -317,8 +317,8 @@ def run_all(
     _warn_of_cores(jobs, threads)
     for dataset in {run.dataset for run in waiting}:
         data.load(dataset, data_dir)
-    found = _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads)
-    return {**failures, **found}
+    new_failures = _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads)
+    return {**failures, **new_failures}
 
 
 def _warn(text: str) -> None:
