@@ -279,7 +279,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes else f"{seconds} s"
 
 
-def seconds_left(states: Iterable[State], jobs: int) -> float | None:
+def seconds_left(states: Sequence[State], jobs: int) -> float | None:
     """Return the seconds until all runs are finished, estimated from the rates of the others.
 
     A run that has not begun is assumed to be as fast as those of its method, or else as all.

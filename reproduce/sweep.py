@@ -167,7 +167,7 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _stopping(running: Iterable[_Process]) -> Iterator[None]:
+def _stopping(running: Sequence[_Process]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -444,7 +444,7 @@ def _ask(scheduler: str) -> None:
         raise ValueError(f"a {kind} answers there")
 
 
-def _wait_until_released(out: Path, runs: Iterable[Settings]) -> bool:
+def _wait_until_released(out: Path, runs: Sequence[Settings]) -> bool:
     """Wait until no process trains any of some runs; return whether that came true."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until:
@@ -558,7 +558,7 @@ class _Tasks:
             distributed.wait(list(self.running), timeout=WAIT)
 
 
-def _lost(scheduler: str, out: Path, runs: Iterable[Settings]) -> ReproduceError:
+def _lost(scheduler: str, out: Path, runs: Sequence[Settings]) -> ReproduceError:
     """Return the error that says that a scheduler is lost, and what becomes of the trainings."""
     told = "trainings that go on end with their workers"
     if _wait_until_released(out, runs):
