@@ -51,13 +51,13 @@ def estimates(records: Sequence[Record]) -> tuple[str | None, list[Estimate]]:
     if machine is None:
         return None, []
     rates = _rates(records)
-    found = []
+    estimated = []
     for name, experiment in experiments.all_experiments().items():
         for settings in sweep.grid(experiment, "paper", range(1)):
             rate, source = _rate(rates[name, settings.method, settings.setting], machine)
             hours = rate and rate * settings.iterations() / 3600
-            found.append(Estimate(name, compare.label(settings), hours, source))
-    return machine, found
+            estimated.append(Estimate(name, compare.label(settings), hours, source))
+    return machine, estimated
 
 
 def _machine(records: Iterable[Record]) -> str | None:
@@ -84,37 +84,37 @@ def _same_iteration(settings: Settings) -> bool:
 
 
 def _rate(
-    found: Mapping[tuple[bool, str], list[float]] | None, machine: str | None
+    rates_of: Mapping[tuple[bool, str], list[float]] | None, machine: str | None
 ) -> tuple[float | None, str]:
     """Return seconds an iteration, evaluation included, and where they are from.
 
     Args:
-        found (dict): of a setting, the seconds of its records, by whether they are at the paper's
-            schedule and the machine.
+        rates_of (dict): of a setting, the seconds of its records, by whether they are at the
+            paper's schedule and the machine.
         machine (str): the preferred one.
     """
-    if not found:
+    if not rates_of:
         return None, "no record"
     # A median never mixes the times of two machines, so only the best evidence is used.
-    is_paper, where = max(found, key=lambda kind: (kind[0], kind[1] == machine, kind[1]))
-    rates = found[is_paper, where]
+    is_paper, where = max(rates_of, key=lambda kind: (kind[0], kind[1] == machine, kind[1]))
+    rates = rates_of[is_paper, where]
     runs = f"{len(rates)} run{'s' * (len(rates) > 1)} at the paper's schedule"
     source = runs if is_paper else "extrapolated from shorter runs"
     return statistics.median(rates), source + f", on {where}" * (where != machine)
 
 
-def total(found: Sequence[Estimate], trials: int) -> tuple[float, list[str]]:
+def total(estimates: Sequence[Estimate], trials: int) -> tuple[float, list[str]]:
     """Return the hours of several trials of every setting whose hours are known, on one core.
 
     Args:
-        found (list of Estimate): of one experiment.
+        estimates (list of Estimate): of one experiment.
         trials (int): of each setting.
 
     Returns:
         tuple: the hours, and the labels of the settings without any.
     """
-    known = [each.hours for each in found if each.hours is not None]
-    return trials * sum(known), [each.label for each in found if each.hours is None]
+    known = [each.hours for each in estimates if each.hours is not None]
+    return trials * sum(known), [each.label for each in estimates if each.hours is None]
 
 
 def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
@@ -138,8 +138,8 @@ def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
         if (Path(out) / f"{run.name}.json").exists():
             rows.append([run.name, f"{run.iterations():,}", "0.00", "finished"])
             continue
-        found = rates.get((run.experiment, run.method, run.setting)) if _same_iteration(run) else {}
-        rate, source = _rate(found, machine)
+        own = rates.get((run.experiment, run.method, run.setting)) if _same_iteration(run) else {}
+        rate, source = _rate(own, machine)
         estimated = rate and rate * run.iterations() / 3600
         hours += estimated or 0
         unknown += estimated is None

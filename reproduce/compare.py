@@ -27,11 +27,11 @@ def published() -> dict[str, Any]:
     """
     path = ROOT / "results" / "published.json"
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ReproduceError(f"{str(path)!r} cannot be read ({error}): restore the file") from error
-    schemas.check(found, schemas.PUBLISHED, path.name)
-    return found
+    schemas.check(content, schemas.PUBLISHED, path.name)
+    return content
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -100,8 +100,8 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row, the difference and the verdict as values of JSON."""
-        found = {**dataclasses.asdict(self), "difference": self.difference}
-        return {**found, "verdict": verdict(self)}
+        values = {**dataclasses.asdict(self), "difference": self.difference}
+        return {**values, "verdict": verdict(self)}
 
 
 def label(settings: Settings) -> str:
@@ -132,7 +132,7 @@ def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
     for record in records:
         settings = from_dict(record["settings"])
         trials.setdefault(kind.place_and_label(settings), []).append((settings, record))
-    found = []
+    table_rows = []
     for (_, name_of), members in sorted(trials.items(), key=lambda entry: entry[0]):
         settings = members[0][0]
         results = [record["result"] for _, record in members]
@@ -144,7 +144,7 @@ def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
         def over(key: str, results: list[dict[str, Any]] = results) -> list[float]:
             return statistics.quartiles([result[key] for result in results])
 
-        found.append(
+        table_rows.append(
             Row(
                 experiment,
                 settings.method,
@@ -163,7 +163,7 @@ def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
                 sorted(record["name"] for _, record in members),
             )
         )
-    return found
+    return table_rows
 
 
 def _sides(
@@ -193,21 +193,21 @@ def _sides(
 SIDES = "", "less", "as much", "more", "p"
 
 
-def sides(found: Iterable[Row]) -> dict[str, dict[str, Any]]:
+def sides(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     """Return on which side of the paper's medians the trials lie, over all settings of a table.
 
     A difference too small for a verdict shows here when it is the same at every setting.  Where
     the paper selects everything, no trial can have more: such settings are left out.
 
     Args:
-        found (list of Row): at the paper's schedule.
+        rows (list of Row): at the paper's schedule.
 
     Returns:
         dict: of each layer (block) and of the usage rate the trials with ``less``, ``as much`` and
         ``more``, and ``p`` of :func:`reproduce.statistics.sides_test`; empty without such a row.
     """
     counted: dict[str, list[list[int]]] = {}
-    for row in found:
+    for row in rows:
         for quantity, counts in row.sides.items():
             counted.setdefault(quantity, []).append(counts)
     return {
@@ -223,11 +223,11 @@ def sides(found: Iterable[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def sides_cells(found: Mapping[str, Mapping[str, Any]]) -> Cells:
+def sides_cells(counted: Mapping[str, Mapping[str, Any]]) -> Cells:
     """Return the cells of a table of :func:`sides`, beneath the names of ``SIDES``."""
     return [
         [quantity, *(str(row[side]) for side in SIDES[1:-1]), f"{row['p']:.2g}"]
-        for quantity, row in found.items()
+        for quantity, row in counted.items()
     ]
 
 
@@ -293,13 +293,13 @@ def table(experiment: str, records: Sequence[Record]) -> str:
 
 
 def columns(
-    experiment: str, found: Iterable[Row], spread: bool = True, compared: bool = True
+    experiment: str, rows: Iterable[Row], spread: bool = True, compared: bool = True
 ) -> tuple[list[str], Cells]:
     """Return the header and the cells of a table of rows.
 
     Args:
         experiment (str): its name.
-        found (list of Row): the rows.
+        rows (list of Row): the rows.
         spread (bool): with quartiles, differences, verdicts and times, for the paper's schedule.
         compared (bool): with the columns of the paper.
 
@@ -316,7 +316,7 @@ def columns(
     header += ["weights %", "test error %"]
     header += ["hours"] * spread
     cells = []
-    for row in found:
+    for row in rows:
         paper = row.published
 
         def show(quartiles: list[float], digits: int = 1) -> str:
@@ -394,14 +394,14 @@ def comparison(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     for experiment in experiments.all_experiments():
         compared[experiment] = []
         for schedule in schedules(experiment, records):
-            found = rows(experiment, schedule.records)
+            table_rows = rows(experiment, schedule.records)
             compared[experiment].append(
                 {
                     "paper_schedule": schedule.is_paper,
                     "title": f"{schedule.title}: {schedule.schedule}",
                     "schedules": descriptions(schedule.records),
-                    "rows": [row.as_dict() for row in found],
-                    "sides": sides(found) if schedule.is_paper else {},
+                    "rows": [row.as_dict() for row in table_rows],
+                    "sides": sides(table_rows) if schedule.is_paper else {},
                 }
             )
     return compared
@@ -419,10 +419,10 @@ def text(records: Sequence[Record]) -> str:
     parts = []
     for experiment, kind in experiments.all_experiments().items():
         number = kind.table
-        found = schedules(experiment, records)
-        if number and not any(schedule.is_paper for schedule in found):
+        own = schedules(experiment, records)
+        if number and not any(schedule.is_paper for schedule in own):
             parts.append(f"{kind.heading()}, beside {number}: no record at the paper's schedule")
-        for schedule in found:
+        for schedule in own:
             of_schedule = rows(experiment, schedule.records)
             header, cells = columns(experiment, of_schedule, compared=schedule.is_paper)
             title = f"{schedule.title}, {schedule.schedule}"

@@ -34,12 +34,12 @@ def export(path: StrPath, format: str, out: StrPath | None = None, say: Say = pr
         ReproduceError: there is no such record, no weights of it or damaged ones, nothing that
             remains of the network, no package for the format, or no way to write the file.
     """
-    found = record.read(path)
-    settings = experiments.from_dict(found["settings"])
+    finished = record.read(path)
+    settings = experiments.from_dict(finished["settings"])
     takes = experiments.of(settings).input_words(settings)
-    network = trained_network(found, Path(path).parent)
+    network = trained_network(finished, Path(path).parent)
     ending, save = FORMATS[format]
-    out = Path(out or found["name"] + ending)
+    out = Path(out or finished["name"] + ending)
     try:
         save(out, network)
     except ImportError as error:
@@ -48,17 +48,17 @@ def export(path: StrPath, format: str, out: StrPath | None = None, say: Say = pr
         raise ReproduceError(
             f"cannot write {str(out)!r} ({error.strerror or error}): name another --out"
         ) from error
-    result = found["result"]
-    say(f"{out}: {found['name']}, test error {result['test_error']:.2%}")
+    result = finished["result"]
+    say(f"{out}: {finished['name']}, test error {result['test_error']:.2%}")
     say(f"It takes {takes}; it gives what is before the softmax.\n")
     say("\n".join(_compared(network, settings)))
 
 
-def trained_network(found: Record, directory: Path) -> Any:
+def trained_network(finished: Record, directory: Path) -> Any:
     """Return the trained network of a record, with only the parts that its structure keeps.
 
     Args:
-        found (dict): the record.
+        finished (dict): the record.
         directory (pathlib.Path): where the record lies, and the directory of its run.
 
     Returns:
@@ -69,8 +69,8 @@ def trained_network(found: Record, directory: Path) -> Any:
         ReproduceError: there are no weights, or they are damaged or another run's; or no path
             leads through the network.
     """
-    name, result = found["name"], found["result"]
-    settings = experiments.from_dict(found["settings"])
+    name, result = finished["name"], finished["result"]
+    settings = experiments.from_dict(finished["settings"])
     experiment = experiments.of(settings)
     if result.get("dead", 0 in experiment.sizes(result)):
         raise ReproduceError(

@@ -135,7 +135,7 @@ def by_schedule(records: Iterable[Record]) -> list[Group]:
         families.setdefault(key, []).append((settings, own, record))
     groups = []
     for (_, length, shared_items), family in families.items():
-        found = []
+        candidates = []
         for own_items in sorted({tuple(own.items()) for _, own, _ in family}):
             members = [member for member in family if member[1] == dict(own_items)]
             if own_items and (shared_items or length != (1, 1)):
@@ -143,10 +143,10 @@ def by_schedule(records: Iterable[Record]) -> list[Group]:
                 members += [
                     member for member in family if not member[1] and member[0].method not in methods
                 ]
-            found.append((own_items, members))
-        for own_items, members in found:
+            candidates.append((own_items, members))
+        for own_items, members in candidates:
             # A group without a change of its own may stand beside each of the others already.
-            if not any(members is not other and _within(members, other) for _, other in found):
+            if not any(members is not other and _within(members, other) for _, other in candidates):
                 settings = members[0][0]
                 ordered = by_setting([record for *_, record in members]).values()
                 changes = dict(sorted((*shared_items, *own_items)))
@@ -174,12 +174,12 @@ def by_setting(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]
         dict: from (method, setting) to a list of records in the order of their seeds; sno comes
         first, from the largest penalty down, then the baselines from the smallest up.
     """
-    found: dict[str, list[tuple[Settings, Record]]] = {}
+    by_method: dict[str, list[tuple[Settings, Record]]] = {}
     for record in records:
         settings = from_dict(record["settings"])
-        found.setdefault(settings.method, []).append((settings, record))
+        by_method.setdefault(settings.method, []).append((settings, record))
     groups: dict[tuple[str, str], list[Record]] = {}
-    for method in next(iter(found.values()))[0][0].methods() if found else ():
+    for method in next(iter(by_method.values()))[0][0].methods() if by_method else ():
 
         def order(entry: tuple[Settings, Record]) -> tuple[float, list[Any], int]:
             settings, _ = entry
@@ -191,7 +191,7 @@ def by_setting(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]
                 settings.seed,
             )
 
-        for settings, record in sorted(found.get(method, ()), key=order):
+        for settings, record in sorted(by_method.get(method, ()), key=order):
             groups.setdefault((method, settings.setting), []).append(record)
     return groups
 
@@ -223,13 +223,15 @@ def computer(record: Record) -> str:
         str: such as ``AMD EPYC, SkylakeX kernels (fast path)``; with the number of threads where
         it is not one, and a word where the training went on on other machines.
     """
-    found = record["machine"]
-    where = found.get("gpu")
+    machine = record["machine"]
+    where = machine.get("gpu")
     if where is None:
         # A virtual machine may call processors of any generation by one name; the kernels that BLAS
         # chose say which instructions it has.
-        kernels = sorted({match[1] for blas in found.get("blas", ()) if (match := _KERNELS(blas))})
-        where = ", ".join([found["processor"], *(f"{name} kernels" for name in kernels)])
+        kernels = sorted(
+            {match[1] for blas in machine.get("blas", ()) if (match := _KERNELS(blas))}
+        )
+        where = ", ".join([machine["processor"], *(f"{name} kernels" for name in kernels)])
     others = len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
     threads = record["times"].get("threads", [1])
     with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
@@ -246,7 +248,7 @@ def by_computer(records: Iterable[Record]) -> dict[str, list[Record]]:
     Returns:
         dict: lists of records by what :func:`computer` says, in the order of the alphabet.
     """
-    found: dict[str, list[Record]] = {}
+    by_machine: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(computer(record), []).append(record)
-    return dict(sorted(found.items()))
+        by_machine.setdefault(computer(record), []).append(record)
+    return dict(sorted(by_machine.items()))

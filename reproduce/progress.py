@@ -52,10 +52,10 @@ def state(directory: Path) -> Record | None:
     Returns:
         dict: what a file of ``results/progress`` holds; None where there is no whole snapshot.
     """
-    found = _newest(directory)
-    if found is None:
+    newest = _newest(directory)
+    if newest is None:
         return None
-    settings, path, content = found
+    settings, path, content = newest
     log = json.loads(str(content[_LOG])) if _LOG in content else []
     last = log[-1] if log else {}
     iteration = int(content[_ITERATION])
@@ -108,9 +108,9 @@ def write(out: StrPath, directory: StrPath = PROGRESS) -> list[Path]:
         if (out / f"{run.name}.json").exists():
             target.unlink(missing_ok=True)
             continue
-        found = state(run)
-        if found is not None:
-            lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
+        progress = state(run)
+        if progress is not None:
+            lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in progress.items()]
             write_bytes(target, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
             written.append(target)
     return written
@@ -122,7 +122,7 @@ def read_all(directory: StrPath = PROGRESS) -> list[Record]:
     Raises:
         ReproduceError: a file has another form.
     """
-    found = []
+    contents = []
     for path in sorted(Path(directory).glob("*.json")):
         try:
             content = json.loads(path.read_text())
@@ -133,15 +133,15 @@ def read_all(directory: StrPath = PROGRESS) -> list[Record]:
             ) from error
         schemas.check(content, schemas.PROGRESS, str(path))
         schemas.check_result(content, from_dict(content["settings"]), str(path), partial=True)
-        found.append(content)
-    return found
+        contents.append(content)
+    return contents
 
 
-def rows(found: Iterable[Record]) -> tuple[list[str], Cells]:
+def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
     """Return the table of unfinished runs: a header and a row each.
 
     Args:
-        found (list of dict): of :func:`read_all`.
+        entries (list of dict): of :func:`read_all`.
 
     Returns:
         tuple: a list of texts and a list of lists of texts.
@@ -149,7 +149,7 @@ def rows(found: Iterable[Record]) -> tuple[list[str], Cells]:
     header = ["experiment", "run", "iteration", "of", "usage %", "selected", "depth"]
     header += ["theta near 0 or 1 %", "epoch", "test error %", "re-estimated %"]
     table = []
-    for entry in found:
+    for entry in entries:
         settings = from_dict(entry["settings"])
         setting = f"{settings.method} {settings.setting}, seed {settings.seed}"
         title = f"{experiments.of(settings).title} on {settings.data.title}"

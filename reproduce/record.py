@@ -45,7 +45,7 @@ def _git_commit() -> str | None:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of the software that computes the numbers."""
-    found = {
+    known = {
         "python": platform.python_version(),
         "chainer_sno": chainer_sno.__version__,
         "commit": _git_commit(),
@@ -53,10 +53,10 @@ def versions() -> dict[str, str | None]:
         "numpy": numpy.__version__,
     }
     if "numba" in sys.modules:
-        found["numba"] = sys.modules["numba"].__version__
+        known["numba"] = sys.modules["numba"].__version__
     if chainer.backends.cuda.available:
-        found["cupy"] = chainer.backends.cuda.cupy.__version__
-    return found
+        known["cupy"] = chainer.backends.cuda.cupy.__version__
+    return known
 
 
 def machine(device: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def machine(device: Any) -> dict[str, Any]:
     except OSError:
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    found = {
+    description = {
         "processor": models[0] if models else processor,
         "cores": len(models) or None,
         "system": platform.system(),
@@ -89,8 +89,8 @@ def machine(device: Any) -> dict[str, Any]:
     }
     if device.xp is not numpy:
         properties = device.xp.cuda.runtime.getDeviceProperties(device.device.id)
-        found["gpu"] = properties["name"].decode()
-    return found
+        description["gpu"] = properties["name"].decode()
+    return description
 
 
 def columns(log: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -186,10 +186,10 @@ def read(path: StrPath) -> Record:
         raise ReproduceError(f"{name!r} is not a record of a run ({error}): {wanted}") from error
     if not isinstance(record, dict) or "schema" not in record:
         raise ReproduceError(f"{name!r} is not a record of a run (no schema): {wanted}")
-    found = record["schema"]
-    if found != SCHEMA:
+    schema = record["schema"]
+    if schema != SCHEMA:
         raise ReproduceError(
-            f"{name!r} is a record of schema {found!r}, and this version reads schema {SCHEMA}: "
+            f"{name!r} is a record of schema {schema!r}, and this version reads schema {SCHEMA}: "
             "read it with the version that wrote it"
         )
     schemas.check(record, schemas.RECORD, name)

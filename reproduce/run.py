@@ -131,9 +131,9 @@ class Computers(chainer.training.Extension):
         threads (int): the threads that compute at once.
 
     Attributes:
-        found (list of dict): the machines in their order, as :func:`reproduce.record.machine`
-            returns them, with the first and the last ``iterations`` on each; None for a machine
-            that an older snapshot does not name.
+        machines (list of dict): those that trained, in their order.  Of each ``machine``, as
+            :func:`reproduce.record.machine` returns it, None for one that an older snapshot does
+            not name, and the first and the last of its ``iterations``.
         threads (list of int): the numbers of threads of the sessions.
     """
 
@@ -144,30 +144,30 @@ class Computers(chainer.training.Extension):
         # misses in snapshots that are older.
         self.trigger = lambda trainer: True
         self.own = record.machine(device)
-        self.found: list[dict[str, Any]] = []
+        self.machines: list[dict[str, Any]] = []
         self.threads = [threads]
 
     def initialize(self, trainer: Any) -> None:
         """Begin a new entry if the machine is another one."""
         done = trainer.updater.iteration
-        known = self.found[-1]["iterations"][1] if self.found else 0
+        known = self.machines[-1]["iterations"][1] if self.machines else 0
         if done > known:
-            self.found.append({"machine": None, "iterations": [known + 1, done]})
-        if not self.found or self.found[-1]["machine"] != self.own:
-            self.found.append({"machine": self.own, "iterations": [done + 1, done]})
+            self.machines.append({"machine": None, "iterations": [known + 1, done]})
+        if not self.machines or self.machines[-1]["machine"] != self.own:
+            self.machines.append({"machine": self.own, "iterations": [done + 1, done]})
 
     def __call__(self, trainer: Any) -> None:
         """Count the iteration."""
-        self.found[-1]["iterations"][1] = trainer.updater.iteration
+        self.machines[-1]["iterations"][1] = trainer.updater.iteration
 
     def serialize(self, serializer: Any) -> None:
         """Save or load the list."""
         if isinstance(serializer, chainer.Serializer):
-            serializer("noted", json.dumps([self.found, self.threads]))
+            serializer("noted", json.dumps([self.machines, self.threads]))
             return
         # Snapshots that are older have nothing of it.
         with contextlib.suppress(KeyError):
-            self.found, threads = json.loads(str(serializer("noted", None)))
+            self.machines, threads = json.loads(str(serializer("noted", None)))
             self.threads = sorted({*self.threads, *threads})
 
 
@@ -203,7 +203,7 @@ def _warn(text: str) -> None:
 def _finished(path: Path, directory: Path, say: Say) -> Record:
     """Return the record of a finished run, and delete its snapshots."""
     try:
-        found = record.read(path)
+        finished = record.read(path)
     except ReproduceError as error:
         if isinstance(error.__cause__, PermissionError):
             raise ReproduceError(
@@ -217,8 +217,8 @@ def _finished(path: Path, directory: Path, say: Say) -> Record:
     for old in [*snapshot.snapshots(directory), directory / marks.PROGRESS]:
         with contextlib.suppress(OSError):  # another user's, who shares the directory
             old.unlink(missing_ok=True)
-    say(f"{found['name']} is finished: {path}")
-    return found
+    say(f"{finished['name']} is finished: {path}")
+    return finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,9 +289,9 @@ def run(settings: Settings, out: StrPath, options: Options = Options()) -> Recor
         remove_unfinished(out, path.name)
         (directory / marks.FAILED).unlink(missing_ok=True)
         try:
-            found, training = _train(settings, options, dataset, device, directory)
+            finished, training = _train(settings, options, dataset, device, directory)
             training.save(directory / "model.npz")
-            record.write(path, found)
+            record.write(path, finished)
         except BrokenPipeError:  # of what is printed, and no failure of the training
             raise
         except OSError as error:
@@ -361,5 +361,5 @@ def _train(
         "threads": computers.threads,
     }
     log, result = training.log.log, training.result()
-    found = record.make(settings, log, result, times, device, training.path, computers.found)
-    return found, training
+    finished = record.make(settings, log, result, times, device, training.path, computers.machines)
+    return finished, training

@@ -74,16 +74,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _part(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return an object in a file, an empty dictionary where it is something else."""
-    found = content.get(name)
-    return found if isinstance(found, dict) else {}
+    part = content.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _number(content: Mapping[str, Any], name: str, otherwise: float | None = None) -> Any:
     """Return a number in a file that is finite and not negative; ``otherwise`` without one."""
-    found = content.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    number = content.get(name)
+    if isinstance(number, bool) or not isinstance(number, int | float):
         return otherwise
-    return found if 0 <= found < math.inf else otherwise
+    return number if 0 <= number < math.inf else otherwise
 
 
 def state(out: StrPath, settings: Settings) -> State:
@@ -99,10 +99,10 @@ def state(out: StrPath, settings: Settings) -> State:
     out = Path(out)
     iterations = settings.iterations()
     path = out / f"{settings.name}.json"
-    found = _read(path)
-    if found:
-        seconds = _number(_part(found, "times"), "seconds")
-        done = _number(_part(found, "result"), "iterations") or iterations
+    record = _read(path)
+    if record:
+        seconds = _number(_part(record, "times"), "seconds")
+        done = _number(_part(record, "result"), "iterations") or iterations
         return State(settings, "finished", done, done, seconds and seconds / done)
     directory = out / settings.name
     progress = _read(directory / marks.PROGRESS)
@@ -250,15 +250,15 @@ def known_runs(out: StrPath) -> list[Settings]:
         raise ReproduceError(
             f"there is no directory {str(out)!r}: give the directory of the runs as --out"
         )
-    found = []
+    listed = []
     for path in sorted((out / PLANS).glob("*.json")):
         runs = _read(path).get("runs")
-        found += runs if isinstance(runs, list) else []
-    found += [_read(path).get("settings") for path in sorted(out.glob("*.json"))]
+        listed += runs if isinstance(runs, list) else []
+    listed += [_read(path).get("settings") for path in sorted(out.glob("*.json"))]
     for name in (marks.PROGRESS, marks.FAILED):
-        found += [_read(path).get("settings") for path in sorted(out.glob(f"*/{name}"))]
+        listed += [_read(path).get("settings") for path in sorted(out.glob(f"*/{name}"))]
     runs = {}
-    for settings in found:
+    for settings in listed:
         with contextlib.suppress(ValueError):
             run = _settings(settings)
             runs.setdefault(run.name, run)
@@ -279,7 +279,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes else f"{seconds} s"
 
 
-def seconds_left(states: Iterable[State], jobs: int) -> float | None:
+def seconds_left(states: Sequence[State], jobs: int) -> float | None:
     """Return the seconds until all runs are finished, estimated from the rates of the others.
 
     A run that has not begun is assumed to be as fast as those of its method, or else as all.
@@ -292,21 +292,21 @@ def seconds_left(states: Iterable[State], jobs: int) -> float | None:
         float: seconds; None if unknown.
     """
     rates: dict[str, list[float]] = {}
-    for found in states:
-        if found.rate:
-            rates.setdefault(found.settings.method, []).append(found.rate)
+    for state in states:
+        if state.rate:
+            rates.setdefault(state.settings.method, []).append(state.rate)
     every = [rate for some in rates.values() for rate in some]
     if not every:
         return None
     total = 0.0
     longest = 0.0
-    for found in states:
-        if found.kind == "finished" or (found.kind == "failed" and not found.again):
+    for state in states:
+        if state.kind == "finished" or (state.kind == "failed" and not state.again):
             continue
-        guess = statistics.median(rates.get(found.settings.method, every))
-        seconds = found.seconds_left
+        guess = statistics.median(rates.get(state.settings.method, every))
+        seconds = state.seconds_left
         if seconds is None:
-            seconds = (found.iterations - found.iteration) * (found.rate or guess)
+            seconds = (state.iterations - state.iteration) * (state.rate or guess)
         total += seconds
         longest = max(longest, seconds)
     return max(longest, total / max(1, jobs))
@@ -323,27 +323,27 @@ def lines(states: Sequence[State], jobs: int | None = None) -> list[str]:
         list of str: a line for each running and each failed run, and one for all runs.
     """
     by_kind: dict[str, list[State]] = {}
-    for found in states:
-        by_kind.setdefault(found.kind, []).append(found)
+    for state in states:
+        by_kind.setdefault(state.kind, []).append(state)
     running = by_kind.get("running", [])
     written = []
-    for found in running:
-        fraction = found.iteration / found.iterations
+    for state in running:
+        fraction = state.iteration / state.iterations
         written.append(
-            f"running      {fraction:6.1%}  {duration(found.seconds_left):>10} left  "
-            f"{found.settings.name}"
+            f"running      {fraction:6.1%}  {duration(state.seconds_left):>10} left  "
+            f"{state.settings.name}"
         )
-    for found in by_kind.get("interrupted", []):
-        fraction = found.iteration / found.iterations
-        written.append(f"interrupted  {fraction:6.1%}  {'':>10}       {found.settings.name}")
+    for state in by_kind.get("interrupted", []):
+        fraction = state.iteration / state.iterations
+        written.append(f"interrupted  {fraction:6.1%}  {'':>10}       {state.settings.name}")
     written += [f"failed       {f.settings.name}: {f.reason}" for f in by_kind.get("failed", [])]
     counts = ", ".join(
         f"{len(by_kind[kind])} {kind}"
         for kind in ("finished", "running", "interrupted", "waiting", "failed")
         if kind in by_kind
     )
-    total = sum(found.iterations for found in states)
-    done = sum(found.iteration for found in states)
+    total = sum(state.iterations for state in states)
+    done = sum(state.iteration for state in states)
     whole = f"{len(states)} runs: {counts}; {done / max(1, total):.1%} of all iterations"
     if len(by_kind.get("finished", [])) < len(states):
         left = seconds_left(states, jobs or len(running) or 1)

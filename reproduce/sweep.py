@@ -167,7 +167,7 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _stopping(running: Iterable[_Process]) -> Iterator[None]:
+def _stopping(running: Sequence[_Process]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to the trainings, which then save a snapshot and stop."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -241,10 +241,10 @@ def _to_train(
     """Return the runs to train and, by name, the reason why each of the others is not repeated."""
     waiting, failures = [], {}
     for run in runs:
-        found = status.state(out, run)
-        if found.kind == "failed" and not found.again and not retry_failed:
-            failures[run.name] = f"{found.reason} (--retry-failed takes it again)"
-        elif found.kind != "finished":
+        state = status.state(out, run)
+        if state.kind == "failed" and not state.again and not retry_failed:
+            failures[run.name] = f"{state.reason} (--retry-failed takes it again)"
+        elif state.kind != "finished":
             waiting.append(run)
     return waiting, failures
 
@@ -317,8 +317,8 @@ def run_all(
     _warn_of_cores(jobs, threads)
     for dataset in {run.dataset for run in waiting}:
         data.load(dataset, data_dir)
-    found = _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads)
-    return {**failures, **found}
+    new_failures = _on_this_machine(waiting, runs, out, jobs, data_dir, devices, threads)
+    return {**failures, **new_failures}
 
 
 def _warn(text: str) -> None:
@@ -444,7 +444,7 @@ def _ask(scheduler: str) -> None:
         raise ValueError(f"a {kind} answers there")
 
 
-def _wait_until_released(out: Path, runs: Iterable[Settings]) -> bool:
+def _wait_until_released(out: Path, runs: Sequence[Settings]) -> bool:
     """Wait until no process trains any of some runs; return whether that came true."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until:
@@ -558,7 +558,7 @@ class _Tasks:
             distributed.wait(list(self.running), timeout=WAIT)
 
 
-def _lost(scheduler: str, out: Path, runs: Iterable[Settings]) -> ReproduceError:
+def _lost(scheduler: str, out: Path, runs: Sequence[Settings]) -> ReproduceError:
     """Return the error that says that a scheduler is lost, and what becomes of the trainings."""
     told = "trainings that go on end with their workers"
     if _wait_until_released(out, runs):

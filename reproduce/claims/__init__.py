@@ -62,38 +62,42 @@ def findings(records: Iterable[Record]) -> list[Finding]:
         list of Finding: in the paper's order.
     """
     evidence = Evidence(records)
-    found = []
+    judgements = []
     for claim in compare.published()["claims"]:
         judge, needs, sentence = RULES[claim["id"]]
         judged = judge(evidence, claim)
         told = claim["id"], claim["section"], claim["text"], sentence, needs
-        found.append(Finding(*told, judged.outcome, judged.effect, judged.runs, judged.details))
-    return found
+        judgements.append(
+            Finding(*told, judged.outcome, judged.effect, judged.runs, judged.details)
+        )
+    return judgements
 
 
-def tally(found: Iterable[Finding]) -> str:
+def tally(findings: Iterable[Finding]) -> str:
     """Return how many findings have each verdict, in words: ``7 hold, 1 holds in part, ...``.
 
     Args:
-        found (list of Finding): of :func:`findings`.
+        findings (list of Finding): of :func:`findings`.
     """
-    counts = collections.Counter(finding.outcome for finding in found)
+    counts = collections.Counter(finding.outcome for finding in findings)
     return ", ".join(
         f"{counts[outcome]} {words[counts[outcome] != 1]}" for outcome, words in VERDICTS.items()
     )
 
 
-def text(found: Sequence[Finding]) -> str:
+def text(findings: Sequence[Finding]) -> str:
     """Return findings as text.
 
     Args:
-        found (list of Finding): of :func:`findings`.
+        findings (list of Finding): of :func:`findings`.
 
     Returns:
         str: a paragraph for each claim.
     """
-    parts = [f"The paper's {len(found)} claims, from records at its schedule: {tally(found)}."]
-    for finding in found:
+    parts = [
+        f"The paper's {len(findings)} claims, from records at its schedule: {tally(findings)}."
+    ]
+    for finding in findings:
         effect = f", {finding.effect}" if finding.effect else ""
         lines = [
             f"{finding.id} (section {finding.section}): {finding.outcome.upper()}{effect}, "

@@ -48,13 +48,13 @@ def records_of(evidence: Evidence, method: str, value: object = "") -> list[Reco
 def _connection_pairs(evidence: Evidence, wanted: Callable[[float], bool]) -> Pairs:
     """Return pairs of the penalties whose published usage rate is wanted and random structures."""
     rows = compare.published()["connection-selection"]["rows"]
-    found = {}
+    pairs = {}
     for label in CONNECTION_EPSILON0:
         if label in rows and wanted(rows[label]["usage_rate"]):
             rate = min(CONNECTION_USAGE_RATES, key=lambda r: abs(r - rows[label]["usage_rate"]))
             name = f"epsilon0 = {label} against random at {rate:.1%}"
-            found[name] = records_of(evidence, "sno", label), records_of(evidence, "random", rate)
-    return found
+            pairs[name] = records_of(evidence, "sno", label), records_of(evidence, "random", rate)
+    return pairs
 
 
 @rule(
@@ -67,9 +67,9 @@ def _connection_pairs(evidence: Evidence, wanted: Callable[[float], bool]) -> Pa
 def _conn_beats_random(evidence: Evidence, claim: Record) -> Judged:
     low, high = claim["usage_rate"]
     pairs = _connection_pairs(evidence, lambda rate: low <= rate <= high + 0.025)
-    found = side_by_side(pairs, "less")
-    found.details += _literally(pairs, "less")
-    return found
+    judged = side_by_side(pairs, "less")
+    judged.details += _literally(pairs, "less")
+    return judged
 
 
 def _literally(pairs: Pairs, alternative: str) -> list[str]:
@@ -86,8 +86,8 @@ def _literally(pairs: Pairs, alternative: str) -> list[str]:
                 GUESSING if _dead(record) else error
                 for record, error in zip(theirs, errors_of(theirs))
             ]
-            found = statistics.difference(errors_of(ours), errors, alternative)
-            lines.append(f"  {compared_line(name, found)}")
+            compared = statistics.difference(errors_of(ours), errors, alternative)
+            lines.append(f"  {compared_line(name, compared)}")
     return lines
 
 
@@ -141,14 +141,14 @@ def _conn_few_removed(evidence: Evidence, claim: Record) -> Judged:
 def _conn_random_degrades(evidence: Evidence, claim: Record) -> Judged:
     rates = [rate for rate in CONNECTION_USAGE_RATES if rate < claim["usage_rate"]]
     pairs = _against_whole(evidence, rates)
-    found = side_by_side(pairs, "greater")
+    judged = side_by_side(pairs, "greater")
     for name, (ours, _) in pairs.items():
         dead = sum(map(_dead, ours))
         if dead:
-            found.details.append(
+            judged.details.append(
                 f"{name}: {dead} of {len(ours)} first draws had no path and were drawn again (R19)"
             )
-    return found
+    return judged
 
 
 @rule(
@@ -177,15 +177,15 @@ def _conn_epsilon_no_effect(evidence: Evidence, claim: Record) -> Judged:
 def _conn_within_1_at_40(evidence: Evidence, claim: Record) -> Judged:
     ours, theirs = records_of(evidence, "sno", "2^-4"), records_of(evidence, "random", 1.0)
     pairs = {"epsilon0 = 2^-4 against random at 100.0%": (ours, theirs)}
-    found, details = differences_of(pairs, "two-sided")
+    differences, details = differences_of(pairs, "two-sided")
     if ours:
         details.append(f"usage rate {usage_of(ours):.1f}%")
     runs, missing = count_runs(groups_of(pairs)), missing_from(groups_of(pairs), TRIALS)
     if missing:
         return Judged(UNKNOWN, details + missing, runs=runs)
-    (one,) = found.values()
+    (one,) = differences.values()
     outcome = HOLDS if one["difference"] <= claim["points"] else FAILS
-    return Judged(outcome, details, effect_of(found), runs)
+    return Judged(outcome, details, effect_of(differences), runs)
 
 
 @rule(
@@ -229,7 +229,7 @@ def _conn_second_block(evidence: Evidence, claim: Record) -> Judged:
 )
 def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
     records = records_of(evidence, "sno", "2^-4")
-    found, details = [], []
+    wide, details = [], []
     for record in records:
         settings: Any = from_dict(record["settings"])
         result = record["result"]
@@ -237,7 +237,7 @@ def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
         matrices = structures.block_matrices(bits, settings.BLOCKS, settings.block_layers)
         widths = [structures.width(matrix) for matrix in matrices]
         sparse = sizes_of(record)[1] < min(sizes_of(record)[0], sizes_of(record)[2])
-        found.append(sparse and widths[1] > max(widths[0], widths[2]))
+        wide.append(sparse and widths[1] > max(widths[0], widths[2]))
         details.append(
             f"{told_of('epsilon0 = 2^-4', record)} connections, {'/'.join(map(str, widths))} "
             f"layers side by side, depth {result['depth']} (published {claim['depth']})"
@@ -245,8 +245,8 @@ def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
     missing = missing_from({"epsilon0 = 2^-4": records}, TRIALS)
     if missing:
         return Judged(UNKNOWN, details + missing, runs=len(records))
-    outcome = HOLDS if numpy.mean(found) > 0.5 else FAILS
-    return Judged(outcome, details, f"{sum(found)} of {len(found)} runs", len(records))
+    outcome = HOLDS if numpy.mean(wide) > 0.5 else FAILS
+    return Judged(outcome, details, f"{sum(wide)} of {len(wide)} runs", len(records))
 
 
 @rule(

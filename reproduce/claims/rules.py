@@ -135,16 +135,16 @@ def missing_from(groups: Mapping[str, Sequence[Record]], trials: int) -> list[st
     ]
 
 
-def compared_line(name: str, found: Mapping[str, Any]) -> str:
+def compared_line(name: str, compared: Mapping[str, Any]) -> str:
     """Return a line on a difference of medians."""
-    ours, theirs = found["medians"]
+    ours, theirs = compared["medians"]
     text = f"{name}: median {ours:.2f}% against {theirs:.2f}%"
-    text += f", difference {found['difference']:+.2f} points"
-    if found["interval"]:
-        low, high = found["interval"]
+    text += f", difference {compared['difference']:+.2f} points"
+    if compared["interval"]:
+        low, high = compared["interval"]
         text += f" (95% interval {low:+.2f} to {high:+.2f})"
-    p = "" if found["p"] is None else f", p = {found['p']:.3g}"
-    return f"{text}{p}, {found['trials'][0]} and {found['trials'][1]} trials"
+    p = "" if compared["p"] is None else f", p = {compared['p']:.3g}"
+    return f"{text}{p}, {compared['trials'][0]} and {compared['trials'][1]} trials"
 
 
 def count_runs(groups: Mapping[str, Sequence[Record]]) -> int:
@@ -152,9 +152,9 @@ def count_runs(groups: Mapping[str, Sequence[Record]]) -> int:
     return len({record["name"] for records in groups.values() for record in records})
 
 
-def effect_of(found: Mapping[str, Mapping[str, Any]]) -> str:
+def effect_of(differences: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the differences of medians in words."""
-    points = [one["difference"] for one in found.values()]
+    points = [one["difference"] for one in differences.values()]
     if not points:
         return ""
     return f"{_range(points, '+.2f')} points"
@@ -176,12 +176,12 @@ def groups_of(pairs: Pairs) -> dict[str, list[Record]]:
 
 def differences_of(pairs: Pairs, alternative: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return the differences of test errors of the pairs that have records, and lines on them."""
-    found = {
+    differences = {
         name: statistics.difference(errors_of(ours), errors_of(theirs), alternative)
         for name, (ours, theirs) in pairs.items()
         if ours and theirs
     }
-    return found, [compared_line(name, one) for name, one in found.items()]
+    return differences, [compared_line(name, one) for name, one in differences.items()]
 
 
 def side_by_side(pairs: Pairs, alternative: str) -> Judged:
@@ -194,28 +194,28 @@ def side_by_side(pairs: Pairs, alternative: str) -> Judged:
     Returns:
         Judged: of all comparisons together.
     """
-    found, details = differences_of(pairs, alternative)
+    differences, details = differences_of(pairs, alternative)
     runs = count_runs(groups_of(pairs))
     missing = missing_from(groups_of(pairs), TRIALS)
     if missing:
         return Judged(UNKNOWN, details + missing, runs=runs)
     sign = -1 if alternative == "less" else 1
-    directed = all(sign * one["difference"] > 0 for one in found.values())
-    p = statistics.combined([one["p"] for one in found.values()])
-    if len(found) > 1:
+    directed = all(sign * one["difference"] > 0 for one in differences.values())
+    p = statistics.combined([one["p"] for one in differences.values()])
+    if len(differences) > 1:
         details.append(f"all comparisons together: p = {p:.3g}; {DEPENDENT}")
     outcome = HOLDS if directed and p <= LEVEL else FAILS
-    return Judged(outcome, details, effect_of(found), runs)
+    return Judged(outcome, details, effect_of(differences), runs)
 
 
 def no_difference(pairs: Pairs) -> Judged:
     """Judge that no two-sided rank test of pairs of groups is significant."""
-    found, details = differences_of(pairs, "two-sided")
+    differences, details = differences_of(pairs, "two-sided")
     runs, missing = count_runs(groups_of(pairs)), missing_from(groups_of(pairs), TWO_SIDED_TRIALS)
     if missing:
         return Judged(UNKNOWN, details + missing, runs=runs)
-    outcome = HOLDS if all(one["p"] > LEVEL for one in found.values()) else FAILS
-    return Judged(outcome, details, effect_of(found), runs)
+    outcome = HOLDS if all(one["p"] > LEVEL for one in differences.values()) else FAILS
+    return Judged(outcome, details, effect_of(differences), runs)
 
 
 def sizes_of(record: Record) -> list[int]:
@@ -248,21 +248,21 @@ def by_chance(
         Judged: over all runs.
     """
     groups = {f"epsilon0 = {label}": find("sno", label) for label in labels}
-    found = [
+    trials = [
         (told_of(name, record), good(*sizes_of(record)))
         for name, records in groups.items()
         for record in records
     ]
     missing = missing_from(groups, 1)
     if missing:
-        return Judged(UNKNOWN, [name for name, _ in found] + missing, runs=len(found))
-    count = sum(ok for _, ok in found)
-    p = statistics.sign_test(count, len(found), 1 / 3)
-    details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in found]
-    told = f"{count} of {len(found)} runs"
+        return Judged(UNKNOWN, [name for name, _ in trials] + missing, runs=len(trials))
+    count = sum(ok for _, ok in trials)
+    p = statistics.sign_test(count, len(trials), 1 / 3)
+    details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in trials]
+    told = f"{count} of {len(trials)} runs"
     details.append(f"{words} in {told}, by chance p = {p:.3g}; {DEPENDENT}")
-    outcome = HOLDS if p <= LEVEL and count > len(found) / 2 else FAILS
-    return Judged(outcome, details, told, len(found))
+    outcome = HOLDS if p <= LEVEL and count > len(trials) / 2 else FAILS
+    return Judged(outcome, details, told, len(trials))
 
 
 def seconds_of(records: Iterable[Record]) -> float:
@@ -272,15 +272,15 @@ def seconds_of(records: Iterable[Record]) -> float:
 
 def last_seconds_of(records: Iterable[Record]) -> float:
     """Return the median seconds of an iteration in the last tenth of each training."""
-    found = []
+    seconds = []
     for record in records:
         settings = from_dict(record["settings"])
         # Seconds from the beginning to the end of each epoch.
         ends = [0.0, *record["times"]["epoch_seconds"]]
         first = settings.epochs * 9 // 10
         epochs = (settings.epochs - first) / settings.epochs
-        found.append((ends[-1] - ends[first]) / (epochs * settings.iterations()))
-    return statistics.median(found)
+        seconds.append((ends[-1] - ends[first]) / (epochs * settings.iterations()))
+    return statistics.median(seconds)
 
 
 def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:

@@ -172,21 +172,22 @@ def closest(losses: Any, structures: Any) -> float:
     return float((numpy.diff(losses) / losses[1:])[differ].min(initial=math.inf))
 
 
-def hold(found: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[float, list[list[str]]]:
+def hold(numbers: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[float, list[list[str]]]:
     """Compare the numbers of a trace with a baseline.
 
     Args:
-        found (dict): numbers by name.
-        expected (dict): arrays by name, float64.  Names that only ``found`` has are ignored: the
+        numbers (dict): numbers by name.
+        expected (dict): arrays by name, float64.  Names that only ``numbers`` has are ignored: the
             effect of a new parameter shows in the others.
 
     Returns:
         tuple: the largest deviation in units of :data:`TOLERANCE`, and a row of a table for every
-        name with a number beyond it: where the first is, found, expected and tolerance.
+        name with a number beyond it: where the first is, its value, the expected one and the
+        tolerance.
     """
     largest, rows = 0.0, []
     for name, old in expected.items():
-        new = numpy.asarray(found.get(name, []), dtype="d")
+        new = numpy.asarray(numbers.get(name, []), dtype="d")
         if new.shape != old.shape:
             largest = math.inf
             rows.append([name, f"shape {new.shape}", f"shape {old.shape}", "equal"])

@@ -68,12 +68,12 @@ def _sections(
     published = compare.published()
     sections: list[dict[str, Any]] = []
     for experiment, kind in experiments.all_experiments().items():
-        found = compare.schedules(experiment, records)
+        schedules = compare.schedules(experiment, records)
         table = published[experiment]["table"] if kind.table else ""
-        if table and not any(schedule.is_paper for schedule in found):
+        if table and not any(schedule.is_paper for schedule in schedules):
             title = f"{_heading(kind)}: the paper's schedule"
             sections.append({"title": title, "published": table, "rows": []})
-        for schedule in found:
+        for schedule in schedules:
             rows = compare.rows(experiment, schedule.records)
             header, cells = compare.columns(experiment, rows, compared=schedule.is_paper)
             section = f" (section {kind.section})" if schedule.is_paper and table else ""
@@ -149,11 +149,11 @@ def content(
 
 def _hours(estimated: Iterable[budget.Estimate], trials: int) -> list[dict[str, Any]]:
     """Return the lines on what the experiments take."""
-    found = []
+    sections = []
     for experiment, kind in experiments.all_experiments().items():
         own = [each for each in estimated if each.experiment == experiment]
         hours, missing = budget.total(own, trials)
-        found.append(
+        sections.append(
             {
                 "title": _heading(kind),
                 "rows": [
@@ -165,16 +165,16 @@ def _hours(estimated: Iterable[budget.Estimate], trials: int) -> list[dict[str, 
                 "missing": missing,
             }
         )
-    return found
+    return sections
 
 
-def _cells(found: Record) -> list[tuple[str, Any]]:
+def _cells(record: Record) -> list[tuple[str, Any]]:
     """Return the row of a record: pairs of a text and what the column is sorted by."""
-    settings, result, times = from_dict(found["settings"]), found["result"], found["times"]
+    settings, result, times = from_dict(record["settings"]), record["result"], record["times"]
     selected = experiments.of(settings).sizes(result)
     seconds = times["seconds"] / result["iterations"]
-    commit = found["versions"].get("commit") or "-"
-    where = computer(found)
+    commit = record["versions"].get("commit") or "-"
+    where = computer(record)
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
     title = f"{experiments.of(settings).title} on {settings.data.title}"
@@ -200,16 +200,16 @@ def _cells(found: Record) -> list[tuple[str, Any]]:
 
 
 def _machine(each: Record) -> str:
-    found = each["machine"]
-    parts = [found["processor"], f"{found['cores']} cores" if found.get("cores") else ""]
-    parts += [found.get("system", ""), found.get("gpu", ""), *found.get("blas", ())]
+    machine = each["machine"]
+    parts = [machine["processor"], f"{machine['cores']} cores" if machine.get("cores") else ""]
+    parts += [machine.get("system", ""), machine.get("gpu", ""), *machine.get("blas", ())]
     return ", ".join(part for part in parts if part)
 
 
 def _versions(each: Record) -> str:
     names = ("python", "chainer_sno", "chainer", "numpy", "numba", "cupy")
-    found = each["versions"]
-    return ", ".join(f"{name} {found[name]}" for name in names if name in found)
+    versions = each["versions"]
+    return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
 
 
 def slug(heading: str) -> str:
@@ -248,11 +248,11 @@ def _data_uri(path: StrPath) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(Path(path).read_bytes()).decode()
 
 
-def pages(found: Mapping[str, Any], form: Markup) -> dict[str, str]:
+def pages(said: Mapping[str, Any], form: Markup) -> dict[str, str]:
     """Return the results page and the findings.
 
     Args:
-        found (dict): of :func:`content`.
+        said (dict): of :func:`content`.
         form (Markdown or ReStructuredText): see :mod:`reproduce.report.markup`.
 
     Returns:
@@ -261,7 +261,7 @@ def pages(found: Mapping[str, Any], form: Markup) -> dict[str, str]:
     environment = _environment(form)
     names = {"README": "results.jinja", "FINDINGS": "findings.jinja"}
     return {
-        page: _tidy(environment.get_template(template).render(found))
+        page: _tidy(environment.get_template(template).render(said))
         for page, template in names.items()
     }
 
@@ -323,11 +323,11 @@ def write(
         drawn.append({**figure._asdict(), "png": name, "svg": svg})
     others = progress.read_all(unfinished) if unfinished else []
     short = record.read_all(pilot)[0] if pilot else []
-    found = content(records, refused, drawn, others, short)
-    texts = {f"{name}.md": f"{MARK}\n\n{text}" for name, text in pages(found, Markdown()).items()}
-    text = _environment(Markdown()).get_template("report.md.jinja").render(found)
+    said = content(records, refused, drawn, others, short)
+    texts = {f"{name}.md": f"{MARK}\n\n{text}" for name, text in pages(said, Markdown()).items()}
+    text = _environment(Markdown()).get_template("report.md.jinja").render(said)
     texts["REPORT.md"] = _tidy(text.replace(_CONTENTS, _contents(text)))
-    texts["report.html"] = _environment().get_template("report.html.jinja").render(found)
+    texts["report.html"] = _environment().get_template("report.html.jinja").render(said)
     for name, text in texts.items():
         write_bytes(directory / name, text.encode())
     return [directory / name for name in texts]

@@ -58,9 +58,11 @@ def split(rows: Iterable[compare.Row]) -> list[dict[str, Any]]:
     Returns:
         list of dict: ``quantity``, ``less``, ``as much``, ``more`` and ``p``, those significant.
     """
-    found = compare.sides(rows)
+    counted = compare.sides(rows)
     return [
-        {"quantity": quantity, **sides} for quantity, sides in found.items() if sides["p"] <= LEVEL
+        {"quantity": quantity, **sides}
+        for quantity, sides in counted.items()
+        if sides["p"] <= LEVEL
     ]
 
 
@@ -85,7 +87,7 @@ def drift(name: str, records: Iterable[Record]) -> list[dict[str, Any]]:
         after the last drop of the learning rate.
     """
     kind = experiments.get(name)
-    found = []
+    drifts = []
     for (method, _), trials in by_setting(records).items():
         if method != "sno" or all(r["result"]["usage_rate"] == 1 for r in trials):
             continue
@@ -97,7 +99,7 @@ def drift(name: str, records: Iterable[Record]) -> list[dict[str, Any]]:
         sizes = numpy.array([[[c[e - 1] for e in epochs] for c in each] for each in columns])
         medians = numpy.median(sizes, axis=0)
         before, after = medians[:, -2], medians[:, -1]
-        found.append(
+        drifts.append(
             {
                 "label": compare.label(from_dict(trials[0]["settings"])),
                 "epochs": epochs,
@@ -105,18 +107,18 @@ def drift(name: str, records: Iterable[Record]) -> list[dict[str, Any]]:
                 "moving": bool((abs(after - before) > MOVING * before).any()),
             }
         )
-    return found
+    return drifts
 
 
 def disputed(name: str, records: Iterable[Record]) -> list[str]:
     """Return the penalties whose trials disagree on which of the last two parts keeps more."""
     kind = experiments.get(name)
-    found = []
+    labels = []
     for trials in by_setting(records).values():
         sizes = [kind.sizes(record["result"])[-2:] for record in trials]
         if {-1, 1} <= {(second > third) - (second < third) for second, third in sizes}:
-            found.append(compare.label(from_dict(trials[0]["settings"])))
-    return found
+            labels.append(compare.label(from_dict(trials[0]["settings"])))
+    return labels
 
 
 def guessing(name: str, records: Iterable[Record]) -> dict[str, Any] | None:
@@ -169,7 +171,7 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
         usage rate, the sizes and the test error; then the range of the trials at the paper's
         schedule in brackets.
     """
-    found: dict[str, Cells] = {}
+    tables: dict[str, Cells] = {}
     for group in by_schedule(records):
         if group.is_paper or group.fraction != 1:
             continue
@@ -190,7 +192,7 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
                     f" [{_span([result[key] for result in beside], digits)}]" if beside else ""
                 )
 
-            found.setdefault(group.title, []).append(
+            tables.setdefault(group.title, []).append(
                 [
                     change,
                     row.label,
@@ -200,7 +202,7 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
                     cell("test_error", 2),
                 ]
             )
-    return found
+    return tables
 
 
 def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, Any]]:
@@ -216,7 +218,7 @@ def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, A
         a table, and ``factors``: in runs that differ in eta_theta only, which part of theta is
         decided at the end.
     """
-    found = []
+    sections = []
     for name, kind in results.published_experiments().items():
         groups = compare.schedules(name, records)
         if not groups or name in known:
@@ -232,7 +234,7 @@ def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, A
             for row in compare.rows(name, largest.records)
             if row.method == "sno"
         ]
-        found.append(
+        sections.append(
             {
                 "subject": results.subject(kind),
                 "selected": f"{kind.selected} by {kind.part}",
@@ -242,7 +244,7 @@ def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, A
                 "factors": _factors(records, name),
             }
         )
-    return found
+    return sections
 
 
 def _factors(records: Iterable[Record], name: str) -> list[tuple[str, str]]:

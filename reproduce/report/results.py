@@ -38,17 +38,17 @@ def figure_names(records: Sequence[Record]) -> dict[str, str]:
         dict: from the name of a figure's files to its number in the paper, such as ``Figure
         1(a)``; an experiment without a record at the paper's schedule has none.
     """
-    found = {}
+    names = {}
     for name, kind in published_experiments().items():
         own = at_paper(records, name)
         if own and kind.figure:
-            found[f"{name}-paper-figure-1{kind.figure}"] = f"Figure 1({kind.figure})"
+            names[f"{name}-paper-figure-1{kind.figure}"] = f"Figure 1({kind.figure})"
         for number, penalty in kind.networks.items():
             drawn = [r for r in own if from_dict(r["settings"]).setting == f"epsilon0={penalty}"]
             if drawn:
                 first = min(drawn, key=lambda record: record["settings"]["seed"])
-                found[f"{safe_name(first['name'])}-figure-{number}"] = f"Figure {number}"
-    return found
+                names[f"{safe_name(first['name'])}-figure-{number}"] = f"Figure {number}"
+    return names
 
 
 def span(numbers: Sequence[int]) -> str:
@@ -208,13 +208,13 @@ def content(
     captions = {figure["name"]: figure["caption"] for figure in drawn}
     sections = []
     for name, kind in published_experiments().items():
-        found = section(name, kind, records, findings, unfinished, trials)
-        found["figures"] = [
+        part = section(name, kind, records, findings, unfinished, trials)
+        part["figures"] = [
             (number, file, captions[file])
             for file, number in numbers.items()
             if file in captions and re.match(rf"{name}[-_]", file)
         ]
-        sections.append(found)
+        sections.append(part)
     data = [kind.settings().data.title for kind in published_experiments().values()]
     return {
         "sections": sections,
