@@ -48,6 +48,7 @@ setup(
             "pillow",
             "rich",
             "scipy",
+            "tabulate",
             "threadpoolctl",
         ],
         "test": [

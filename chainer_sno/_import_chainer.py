@@ -74,7 +74,12 @@ def _old_numpy() -> Iterator[None]:
 
 
 class _Later(types.ModuleType):
-    """A module that stands for the one of its name, which it imports when it is first used."""
+    """A module that stands for the one of its name, which it imports when it is first used.
+
+    ``importlib.util.LazyLoader`` does not fit.  Every further import of its module reads
+    ``__spec__``, which loads the module.  It also fills a module of its own, so the program would
+    hold SciPy twice once the stand-in has left ``sys.modules``.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:  # used while Chainer is imported

@@ -5,10 +5,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import tabulate
+
 from reproduce import ROOT, ReproduceError, experiments, groups, schemas, statistics
 from reproduce._types import Cells, Record
 from reproduce.experiments import from_dict
 from reproduce.settings import Settings, format_epsilon0, fraction_of_paper
+
+# A header is no wider than its text.
+tabulate.MIN_PADDING = 0
 
 #: A usage rate agrees with the published one when it is off by at most this part of it.
 TOLERANCE = 1 / 5
@@ -44,16 +49,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Returns:
         str: lines, one for the header, a rule, and one a row.
     """
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = (
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths))
-        )
-        return "  ".join([first, *others]).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+    table = tabulate.tabulate(
+        rows,
+        header,
+        "simple",
+        colalign=["left", *["right"] * (len(header) - 1)],
+        # The cells are texts already, such as 1.50 or two spaces and a name.
+        disable_numparse=True,
+        preserve_whitespace=True,
+    )
+    return "\n".join(line.rstrip() for line in table.split("\n"))
 
 
 @dataclasses.dataclass(frozen=True)

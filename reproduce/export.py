@@ -12,6 +12,7 @@ from chainer_sno.files import DAMAGE, read_npz
 from chainer_sno.saving import load_arrays, load_compact
 from reproduce import ROOT, ReproduceError, experiments, record
 from reproduce._types import Array, Record, Say, StrPath
+from reproduce.compare import format_table
 from reproduce.settings import Settings
 from reproduce.training import make_bernoulli
 
@@ -121,7 +122,7 @@ def _compared(network: Any, settings: Settings) -> list[str]:
     full = experiments.of(settings).training.full(settings)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         described = [chainer_sno.describe(each, settings.data.shape) for each in (network, full)]
-    rows = [("", "this network", "full network", "")]
+    rows = []
     counted = {"weights": "weights", "parameters": "parameters", "flops": "operations a sample"}
     for name, label in counted.items():
         mine, full = (each[name] for each in described)
@@ -132,10 +133,7 @@ def _compared(network: Any, settings: Settings) -> list[str]:
         rows.append((label, _short(mine), _short(full), f"{mine / full:.1%}"))
     processor = record.machine(chainer.get_device("@numpy"))["processor"]
     return [
-        *(
-            f"{label:<20}{mine:>14}{full:>14}{ratio:>8}".rstrip()
-            for label, mine, full, ratio in rows
-        ),
+        *format_table(("", "this network", "full network", ""), rows).split("\n"),
         "",
         "Weights and operations are counted.  Milliseconds are the median forward pass in Chainer,",
         f"one thread of BLAS, on this machine ({processor})",

@@ -3,6 +3,10 @@
 Every training is a process of ``python -m reproduce run``, so a kill of one leaves the others, and
 the directory of a run has everything that it needs to continue.  The lock of the run, not the
 sweep, ensures that no two processes train the same run.
+
+A pool of workers would not do for the processes of this machine.  When one worker of loky's dies,
+the pool kills the others.  A local cluster of dask leaves them, but a task is no process that a
+signal asks for a snapshot.
 """
 
 import asyncio

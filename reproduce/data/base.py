@@ -175,6 +175,8 @@ def download(url: str) -> bytes:
         SourceError: it does not answer, breaks the rules of HTTP or ends early; or the address of
             a proxy in the environment is not valid.
     """
+    # Not by pooch, which verifies and keeps the file.  The checksums here are of the arrays, since
+    # other sources have them in other files, and the cache keeps the arrays.
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             return response.read()

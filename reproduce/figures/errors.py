@@ -152,6 +152,9 @@ def _draw_method(
 def _note_points(figure: Figure, axes: Any, notes: Sequence[Note]) -> None:
     """Write a note beside each point, where it hides the least.
 
+    The best of all places is taken, so a figure is the same whenever it is drawn.  adjustText
+    pushes the notes apart step by step, and leaves some on points and bars.
+
     Args:
         figure (matplotlib.figure.Figure): the figure, complete but for the notes.
         axes (matplotlib.axes.Axes): of the points.
