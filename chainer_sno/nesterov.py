@@ -198,7 +198,7 @@ def parameter_decay(parameter: Any, optimizer: Any, kind: Any) -> float:
             f"the fast path uses the optimizer's rates, and {name} has rates of its own: use the "
             "plain updater"
         )
-    found = 0.0
+    decay = 0.0
     hookable = rule._hookable
     for hooks in (hookable._pre_update_hooks, hookable._post_update_hooks):
         for hook in (hooks or {}).values():
@@ -207,8 +207,8 @@ def parameter_decay(parameter: Any, optimizer: Any, kind: Any) -> float:
                     f"the fast path supports the hook WeightDecay only, and {name} has {hook!r}: "
                     "use the plain updater"
                 )
-            found += hook.rate
-    return found
+            decay += hook.rate
+    return decay
 
 
 def velocity(parameter: Any) -> Array:

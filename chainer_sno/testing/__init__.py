@@ -132,11 +132,11 @@ def _check(link: Any, x: Array, skip: set[str], bits: int, seed: int) -> Report:
             subject.notes.append("bits are left out, for they are found out by gradients")
             continue
         try:
-            found = [Finding(check, message) for message in function(subject)]
+            new = [Finding(check, message) for message in function(subject)]
         except CallFailed as error:
-            found = [Finding(check, f"the link raises {error}")]
-        findings += found
-        passed += [] if found else [check]
+            new = [Finding(check, f"the link raises {error}")]
+        findings += new
+        passed += [] if new else [check]
         if check == "costs" and not subject.d:
             break
     return Report(name, tuple(findings), tuple(passed), tuple(subject.notes))

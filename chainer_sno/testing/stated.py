@@ -45,14 +45,14 @@ def costs_of(subject: Subject) -> Iterator[str]:
     """The coefficients by other criteria, where the link offers them."""
     for criterion in complexity.CRITERIA[1:]:  # units need no word of the link
         try:
-            found = subject.plain.costs_of(criterion, subject.x.shape[1:])
+            answer = subject.plain.costs_of(criterion, subject.x.shape[1:])
         except ValueError:
             continue  # it may decline
         except Exception as error:
             yield f"costs_of({criterion!r}, x_shape) raises {type(error).__name__}: {error}"
             continue
         try:
-            values = complexity.check_costs(found)
+            values = complexity.check_costs(answer)
         except (TypeError, ValueError) as error:
             yield f"costs_of({criterion!r}, x_shape): {error}"
             continue

@@ -155,11 +155,11 @@ class Subject:
 
         Where there are few bits, some may be equal all the same.
         """
-        found = self.rng.random((count, self.d)) < 0.5
+        structures = self.rng.random((count, self.d)) < 0.5
         for i in range(1, count):
-            if (found[i] == found[:i]).all(axis=1).any():
-                found[i] = ~found[i]
-        return found
+            if (structures[i] == structures[:i]).all(axis=1).any():
+                structures[i] = ~structures[i]
+        return structures
 
     def sampled_bits(self) -> Array:
         """Return the bits that are looked at one by one: the ends of the groups, others at random.
