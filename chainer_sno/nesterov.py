@@ -72,7 +72,7 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         self.t += 1
         rest = []
         for parameter in self.target.params():
-            if _is_plain(parameter):
+            if _is_supported(parameter):
                 _update(step, parameter, *decay)
             else:
                 rest.append(parameter)
@@ -108,7 +108,7 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         return (True, hook.rate) if type(hook.rate) is float else None
 
 
-def _is_plain(parameter: Any) -> bool:
+def _is_supported(parameter: Any) -> bool:
     """Return whether the compiled pass does what Chainer's rule does for a parameter."""
     rule, array = parameter.update_rule, parameter.array
     if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule or not rule.enabled:

@@ -8,7 +8,7 @@ import numpy
 from chainer_sno.tracing import Step, Trace, example_batch, name_of, on_cpu
 
 #: Functions of one or more inputs whose operator has another name, but no attributes.
-PLAIN = {
+RENAMED = {
     "Absolute": "Abs",
     "Add": "Add",
     "Div": "Div",
@@ -333,8 +333,8 @@ def add_network(graph: Any, network: Any, x_shape: Any, examples: int) -> list[A
         inputs = [names.get(id(node), array) for node, array in zip(step.inputs, arrays)]
         call = Call(graph, step, inputs, arrays, examples)
         name = name_of(step.node)
-        if name in PLAIN:
-            output = call.add(PLAIN[name], *map(call.narrow, inputs))
+        if name in RENAMED:
+            output = call.add(RENAMED[name], *map(call.narrow, inputs))
         elif name in WITH_NUMBER:
             operator, first = WITH_NUMBER[name]
             both = [call.number(step.node.value), inputs[0]]

@@ -44,19 +44,19 @@ STRUCTURAL = frozenset(
 REDUCING = frozenset("Max Mean Min Sum".split())
 
 
-def plain(link: Any, *kinds: Any) -> bool:
+def computes_as(link: Any, *kinds: Any) -> bool:
     """Return whether a link is of a kind, or of a subclass without a forward pass of its own."""
     return any(isinstance(link, kind) and type(link).forward is kind.forward for kind in kinds)
 
 
 def is_layer(link: Any) -> bool:
     """Return whether a link is one whose parameters can be cut: see :class:`Layer`."""
-    return plain(link, L.Linear, L.Convolution2D) or is_channelwise(link)
+    return computes_as(link, L.Linear, L.Convolution2D) or is_channelwise(link)
 
 
 def is_channelwise(link: Any) -> bool:
     """Return whether a link with parameters computes each channel by itself."""
-    return plain(link, L.DepthwiseConvolution2D, L.BatchNormalization, L.PReLU)
+    return computes_as(link, L.DepthwiseConvolution2D, L.BatchNormalization, L.PReLU)
 
 
 @dataclasses.dataclass
@@ -87,13 +87,13 @@ class Layer:
     @property
     def depthwise(self) -> bool:
         """Whether it is a convolution, each of whose outputs comes from one input."""
-        own = plain(self.link, L.DepthwiseConvolution2D)
+        own = computes_as(self.link, L.DepthwiseConvolution2D)
         return own or (self.groups > 1 and self.groups == len(self.inputs))
 
     @property
     def mixes(self) -> bool:
         """Whether an output comes from several inputs, so that absent ones have to be masked."""
-        return plain(self.link, L.Linear, L.Convolution2D) and not self.depthwise
+        return computes_as(self.link, L.Linear, L.Convolution2D) and not self.depthwise
 
     @property
     def columns(self) -> Array:
@@ -225,9 +225,9 @@ class Channels:
             return layer
         link = step.node
         count = 0
-        if plain(link, L.Linear, L.Convolution2D):
+        if computes_as(link, L.Linear, L.Convolution2D):
             count = len(link.W)
-        elif plain(link, L.DepthwiseConvolution2D):
+        elif computes_as(link, L.DepthwiseConvolution2D):
             count = link.W.shape[0] * link.W.shape[1]
         first = len(self.owner)
         self.owner += [step.path] * count
@@ -252,7 +252,7 @@ class Channels:
         link, (output,) = step.node, step.outputs
         given = self._of(step.inputs[0], numbers, step)
         shape = tuple(output.shape[1:])
-        if plain(link, L.Linear):
+        if computes_as(link, L.Linear):
             units = link.W.shape[1]
             if step.inputs[0] is None:
                 given = numpy.full(units, ALWAYS)
@@ -265,9 +265,9 @@ class Channels:
             if count:
                 layer.uses += int(numpy.prod(shape)) // len(link.W)
             return numpy.broadcast_to(layer.outputs, shape)
-        if plain(link, L.Convolution2D, L.DepthwiseConvolution2D):
+        if computes_as(link, L.Convolution2D, L.DepthwiseConvolution2D):
             width = link.W.shape[1]
-            if plain(link, L.Convolution2D):
+            if computes_as(link, L.Convolution2D):
                 width *= int(link.groups)
             inputs = self._per_channel(given, width, step)
             layer = self._layer(step, inputs)

@@ -10,7 +10,7 @@ import numpy
 from chainer_sno import batch_statistics, complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.links.channels import ALWAYS, Channels, Layer, is_layer, plain
+from chainer_sno.links.channels import ALWAYS, Channels, Layer, computes_as, is_layer
 from chainer_sno.tracing import Trace, detached, example_batch, on_cpu
 
 L = chainer.links
@@ -536,7 +536,7 @@ class _Cut:
         rows = xp.asarray(numpy.flatnonzero(_on(self.rows, kept)))
         if not self.has_weights:
             places = xp.asarray(numpy.flatnonzero(inputs))
-            if plain(link, L.BatchNormalization):
+            if computes_as(link, L.BatchNormalization):
                 for name in ("avg_mean", "avg_var"):
                     setattr(link, name, getattr(link, name)[places])
                 for parameter in (link.gamma, link.beta):
@@ -545,7 +545,7 @@ class _Cut:
             else:
                 _replace(link.W, link.W.array[places])
             return
-        if plain(link, L.DepthwiseConvolution2D):
+        if computes_as(link, L.DepthwiseConvolution2D):
             _replace(link.W, link.W.array[:, xp.asarray(numpy.flatnonzero(inputs))])
         else:
             W = link.W.array
@@ -558,7 +558,7 @@ class _Cut:
                 columns = numpy.flatnonzero(_on(self.columns, kept))
                 W = W[:, xp.asarray(columns)]
             _replace(link.W, W[rows])
-            if plain(link, L.Linear):
+            if computes_as(link, L.Linear):
                 link.in_size, link.out_size = W.shape[1], len(rows)
             else:
                 if self.depthwise:
@@ -624,7 +624,7 @@ def _replace(parameter: Any, array: Array) -> None:
 def _masked_forward(link: Any, mask: Array, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Call a layer with the channels of its input masked."""
     axes = 1
-    if plain(link, L.Linear):
+    if computes_as(link, L.Linear):
         axes = kwargs.get("n_batch_axes", args[0] if args else 1)
         shape = x.shape[axes:]
     else:

@@ -108,7 +108,7 @@ def _check(link: Any, x: Array, skip: set[str], bits: int, seed: int) -> Report:
         message = f"{name} is not a chainer.Link: derive it from chainer.Chain"
         return Report(name, (Finding("link", message),))
     subject = Subject(link, x, bits, seed)
-    if norms_of(subject.plain):
+    if norms_of(subject.unchanged):
         subject.notes.append(
             "running statistics of batch normalisation average over the sampled structures, which "
             "the most probable one is not: evaluate and compact with reestimate=..."

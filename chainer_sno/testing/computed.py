@@ -32,7 +32,7 @@ def outputs(subject: Subject) -> Iterator[str]:
     for count in (1, 2, 3):
         structures = subject.structures(count)
         try:
-            outputs = subject.call(subject.plain, subject.x, structures, backprop=True)
+            outputs = subject.call(subject.unchanged, subject.x, structures, backprop=True)
         except CallFailed as error:
             yield _why_it_fails(subject, error)
             return
@@ -58,7 +58,7 @@ def outputs(subject: Subject) -> Iterator[str]:
     extremes = numpy.concatenate((subject.full(), ~subject.full(), subject.structures(4)))
     for train, words in ((False, "evaluation"), (True, "training")):
         given = extremes.copy()
-        outputs = subject.call(subject.plain, subject.x, given, train)
+        outputs = subject.call(subject.unchanged, subject.x, given, train)
         if (given != extremes).any():
             yield "the link writes to the structures, which theta's update needs: copy them first"
             return
@@ -73,7 +73,7 @@ def outputs(subject: Subject) -> Iterator[str]:
 
 def _why_it_fails(subject: Subject, error: CallFailed) -> str:
     """Return the advice for a link that cannot be called with bool structures."""
-    d, link = subject.d, subject.plain
+    d, link = subject.d, subject.unchanged
     lengths = sorted(range(max(1, d - NEAR), d + NEAR + 1), key=lambda n: abs(n - d))
     for length in lengths:
         as_numbers = numpy.ones((2, length), dtype=subject.x.dtype)
