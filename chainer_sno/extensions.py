@@ -334,7 +334,7 @@ class Synchronise(chainer.training.Extension):
 
     Extend the trainer with it at the trigger of the evaluation.  On a CPU the engine's parameters
     are written into the network; on a GPU the mean loss since the last time is reported.  With the
-    plain updaters there is nothing to do.
+    backend ``reference`` there is nothing to do.
     """
 
     trigger = 1, "epoch"

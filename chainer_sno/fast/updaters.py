@@ -101,11 +101,11 @@ class _HeldState(dict[str, Any]):
         return super().values()
 
     def copy(self) -> dict[str, Any]:
-        """Return a plain dictionary."""
+        """Return an ordinary dictionary."""
         return dict(self.items())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copy and pickle it as a plain dictionary."""
+        """Copy and pickle it as an ordinary dictionary."""
         return dict, (self.copy(),)
 
     __copy__ = copy
@@ -202,7 +202,7 @@ class _Binding:
             if len(decays) > 1:
                 raise ValueError(
                     "the fast path has one weight decay for all weights and one for all biases, "
-                    f"not several: {sorted(decays)}; use the plain updater"
+                    f"not several: {sorted(decays)}; use the backend 'reference'"
                 )
             own += decays
         momentum = optimizer.momentum if self.rule.has_momentum else 0.0

@@ -1,4 +1,4 @@
-"""The network of section 4.2, DenseNet with connections under selection: the plain reference."""
+"""The network of section 4.2, DenseNet with connections under selection: the reference."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -264,7 +264,7 @@ class PlainDenseNet(chainer.Chain):
     def _refuse(link: Any, why: str = "") -> None:
         raise ValueError(
             f"DenseNet has compiled code for its own links only, and not for {link!r}{why}: "
-            "use PlainDenseNet with the plain updater"
+            "use PlainDenseNet with the backend 'reference'"
         )
 
     def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
