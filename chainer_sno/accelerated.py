@@ -1,6 +1,6 @@
-"""The checks that all accelerated updaters make, and Chainer's plain updaters do not need.
+"""The checks that all accelerated updaters make, and the reference does not need.
 
-An accelerated updater computes what the plain one would, from what it knows of the network, the
+An accelerated updater computes what the reference would, from what it knows of the network, the
 optimizer and the trainer.  It refuses by name everything that it cannot take into account.
 """
 
@@ -36,7 +36,7 @@ def check_loss(loss_func: Any) -> None:
     """
     if loss_func is not chainer.functions.softmax_cross_entropy:
         raise ValueError(
-            "the fast path computes the softmax cross entropy only: use the plain updater"
+            "the fast path computes the softmax cross entropy only: use the backend 'reference'"
         )
 
 
@@ -58,7 +58,8 @@ def layers_of(link: Any) -> Sequence[Any]:
     for layer in layers:
         if type(layer) is not chainer.links.Linear or layer.b is None:
             raise ValueError(
-                f"the fast path supports Linear with a bias, not {layer!r}: use the plain updater"
+                f"the fast path supports Linear with a bias, not {layer!r}: use the backend "
+                "'reference'"
             )
     widths = [layer.W.shape for layer in layers]
     if any(outputs != inputs for (outputs, _), (_, inputs) in zip(widths, widths[1:])):
@@ -70,7 +71,7 @@ def layers_of(link: Any) -> Sequence[Any]:
     if hasattr(link, "costs") and len(link.costs) != hidden:
         raise ValueError(
             f"the fast path needs a bit for each of the {hidden} hidden units, and "
-            f"{type(link).__name__} has {len(link.costs)} costs: use the plain updater"
+            f"{type(link).__name__} has {len(link.costs)} costs: use the backend 'reference'"
         )
     return layers
 
@@ -90,7 +91,7 @@ def check_fully_connected(link: Any, structured: bool) -> None:
     kind = "a MaskedMLP" if structured else "an MLP"
     raise ValueError(
         f"the fast path trains {kind}, or a link like it that has fast_layers, not "
-        f"{type(link).__name__}: use the plain updater"
+        f"{type(link).__name__}: use the backend 'reference'"
     )
 
 
@@ -107,7 +108,7 @@ def check_hooks(link: Any) -> None:
         if child._n_local_link_hooks:
             raise ValueError(
                 f"the fast path calls no link hooks, and {child.name or type(child).__name__} has "
-                f"{', '.join(child.local_link_hooks)}: use the plain updater"
+                f"{', '.join(child.local_link_hooks)}: use the backend 'reference'"
             )
 
 
@@ -142,7 +143,8 @@ class Accelerated:
         """
         if not chainer.config.train:
             raise ValueError(
-                "the fast path trains, and chainer.config.train is False: use the plain updater"
+                "the fast path trains, and chainer.config.train is False: use the backend "
+                "'reference'"
             )
         if self._trainer is None:
             return
@@ -152,5 +154,5 @@ class Accelerated:
             if need:
                 raise ValueError(
                     f"the extension {name} needs {need}, which the fast path does not keep: use "
-                    "the plain updater"
+                    "the backend 'reference'"
                 )

@@ -39,10 +39,10 @@ def _kind(backend: str, structured: bool) -> Callable[..., Any]:
     if backend == "reference":
         return _reference(structured)
     module, of_structures, of_fixed = _UPDATERS[backend]
-    found: Callable[..., Any] = getattr(
+    updater: Callable[..., Any] = getattr(
         importlib.import_module(module), of_structures if structured else of_fixed
     )
-    return found
+    return updater
 
 
 def make_updater(

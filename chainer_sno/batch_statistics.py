@@ -123,15 +123,17 @@ def training_batches(
         shared = {id(array): array for array in iterator.arrays}
         again = copy.deepcopy(iterator, {**shared, id(iterator.arrays): iterator.arrays})
         again.reset()
-        found: Any = itertools.islice(again, min(batches, max(1, again.size // again.batch_size)))
+        mini_batches: Any = itertools.islice(
+            again, min(batches, max(1, again.size // again.batch_size))
+        )
     elif hasattr(iterator, "dataset") and hasattr(iterator, "batch_size"):
-        found = _examples(iterator.dataset, iterator.batch_size, batches)
+        mini_batches = _examples(iterator.dataset, iterator.batch_size, batches)
     else:
         raise TypeError(
             f"a {type(iterator).__name__} does not say what its data are (dataset, batch_size): "
             "give an ArrayIterator or a SerialIterator"
         )
-    for batch in found:
+    for batch in mini_batches:
         yield convert(converter, batch, device)[0]
 
 
@@ -179,7 +181,7 @@ def kept(link: Any) -> Iterator[None]:
             norm.avg_mean[...], norm.avg_var[...] = mean, var
 
 
-def at_structure(link: Any, network: Any, structure: Any, found: Any) -> Callable[[Array], Any]:
+def at_structure(link: Any, network: Any, structure: Any, source: Any) -> Callable[[Array], Any]:
     """Return what computes a structure's outputs, with statistics that are estimated there.
 
     Args:
@@ -187,12 +189,12 @@ def at_structure(link: Any, network: Any, structure: Any, found: Any) -> Callabl
         network (callable): what :func:`chainer_sno.prediction.deterministic` returns: the compact
             network, whose statistics are set, or another callable.
         structure (array): bits, shape (d,); not needed beside a compact network.
-        found (tuple): what :func:`source` returns.
+        source (tuple): what :func:`source` returns.
 
     Returns:
         callable: from x to the outputs.
     """
-    iterator, converter, batches = found
+    iterator, converter, batches = source
     if isinstance(network, chainer.Link) and network is not link:
         subject, forward = network, network
     else:

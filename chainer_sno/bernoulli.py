@@ -226,8 +226,8 @@ class Bernoulli(chainer.Link):
         def saved(name: str) -> Any:
             # Older snapshots lack some of the entries.
             with contextlib.suppress(KeyError):
-                found = serializer(name, None)
-                return None if found is None else numpy.asarray(found)
+                value = serializer(name, None)
+                return None if value is None else numpy.asarray(value)
             return None
 
         to_cpu = chainer.backends.cuda.to_cpu

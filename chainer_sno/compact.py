@@ -52,8 +52,8 @@ def compact(link: Any, structure: Array | None = None, reestimate: Any = None) -
     """
     if not hasattr(link, "compact"):
         raise TypeError(f"{type(link).__name__} cannot be compacted: give it a method compact()")
-    found = batch_statistics.source(link, reestimate)
+    source = batch_statistics.source(link, reestimate)
     network = link.compact() if structure is None else link.compact(structure)
-    if found is not None:
-        batch_statistics.at_structure(link, network, structure, found)
+    if source is not None:
+        batch_statistics.at_structure(link, network, structure, source)
     return network

@@ -71,13 +71,13 @@ def costs(link: Any, criterion: str = "units", x: Array | None = None) -> Array:
             f"{type(link).__name__} does not say what its bits cost in {criterion}: give it a "
             "method costs_of(criterion, x_shape), or give costs of your own to Bernoulli"
         )
-    found = check_costs(link.costs_of(criterion, None if x is None else x.shape[1:]))
-    if len(found) != d:
+    costs = check_costs(link.costs_of(criterion, None if x is None else x.shape[1:]))
+    if len(costs) != d:
         raise ValueError(
-            f"costs_of returned {len(found)} costs, and the link has {d} bits: return one cost a "
+            f"costs_of returned {len(costs)} costs, and the link has {d} bits: return one cost a "
             "bit"
         )
-    return found
+    return costs
 
 
 def per_weight(criterion: str, pixels: int = 1) -> float:
@@ -132,14 +132,14 @@ def check_costs(costs: ArrayLike) -> Array:
         ValueError: not one-dimensional, empty, negative, not finite, or all zero.
     """
     on_cpu = chainer.backends.cuda.to_cpu(costs) if hasattr(costs, "get") else costs
-    found = numpy.array(on_cpu, dtype=numpy.float64)
-    if found.ndim != 1 or found.size == 0:
-        raise ValueError(f"costs must have the shape (d,), d >= 1, not {found.shape}")
-    if not (numpy.isfinite(found).all() and (found >= 0).all() and found.max() > 0):
+    values = numpy.array(on_cpu, dtype=numpy.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"costs must have the shape (d,), d >= 1, not {values.shape}")
+    if not (numpy.isfinite(values).all() and (values >= 0).all() and values.max() > 0):
         raise ValueError(
             "costs must be finite numbers that are not negative, and at least one must be positive"
         )
-    return found
+    return values
 
 
 def check_structure(structure: Any, bits: int) -> Array:
@@ -162,13 +162,13 @@ def check_structure(structure: Any, bits: int) -> Array:
             f"the structure must have the shape ({bits},), one entry for each bit of the link, not "
             f"{structure.shape}"
         )
-    found = structure.astype(bool)
-    if structure.dtype != bool and not (structure == found).all():
+    booleans = structure.astype(bool)
+    if structure.dtype != bool and not (structure == booleans).all():
         raise ValueError(
             "the structure must consist of 0 and 1, and this one has other numbers: use mode() "
             "of the distribution instead of theta"
         )
-    return found
+    return booleans
 
 
 def usage_rate(structure: Array, costs: Array) -> float:

@@ -133,7 +133,7 @@ class StructureEvaluator(ErrorEvaluator):
         """Return the deterministic and, with samples, the stochastic prediction."""
         link = self.get_target("main")
         outputs = prediction.deterministic(link, self.bernoulli, self.reestimate)
-        found: dict[str, Callable[[Array], Array]] = {
+        predictors: dict[str, Callable[[Array], Array]] = {
             "": lambda x: chainer.functions.log_softmax(outputs(x)).array
         }
         if self.samples:
@@ -143,8 +143,8 @@ class StructureEvaluator(ErrorEvaluator):
                 ((_, mean),) = prediction.mean_probabilities(link, x, structures)
                 return prediction.log(mean)
 
-            found["stochastic_"] = stochastic
-        return found
+            predictors["stochastic_"] = stochastic
+        return predictors
 
     def serialize(self, serializer: Any) -> None:
         """Save or load the state of the random numbers."""
@@ -334,7 +334,7 @@ class Synchronise(chainer.training.Extension):
 
     Extend the trainer with it at the trigger of the evaluation.  On a CPU the engine's parameters
     are written into the network; on a GPU the mean loss since the last time is reported.  With the
-    plain updaters there is nothing to do.
+    backend ``reference`` there is nothing to do.
     """
 
     trigger = 1, "epoch"

@@ -44,7 +44,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Any]:
         file: open for writing.
     """
     name = unfinished(path)
-    # A plain open, and no chmod: the mode follows the umask, or the directory's own rules, and some
+    # Only open, and no chmod: the mode follows the umask, or the directory's own rules, and some
     # network file systems refuse chmod.
     file = open(name, "xb")
     try:

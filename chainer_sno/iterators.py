@@ -221,11 +221,11 @@ class ArrayIterator(chainer.dataset.Iterator):
             ValueError: the snapshot belongs to another seed or other arrays.
         """
         identity = numpy.array([self.seed, self.size, self.batch_size, self.shuffle])
-        found = numpy.array(serializer("identity", identity.copy()))
-        if not numpy.array_equal(found, identity):
+        saved = numpy.array(serializer("identity", identity.copy()))
+        if not numpy.array_equal(saved, identity):
             raise ValueError(
                 "the saved iterator has the seed, length, batch size and shuffle "
-                f"{found.tolist()}, and this one has {identity.tolist()}: use the same"
+                f"{saved.tolist()}, and this one has {identity.tolist()}: use the same"
             )
         self.position = int(serializer("position", self.position))
         self._previous = int(serializer("previous", self._previous))
@@ -263,8 +263,8 @@ def choose_converter(iterator: Any) -> Callable[..., Any]:
     """
     if isinstance(iterator, ArrayIterator):
         return pass_arrays
-    found: Callable[..., Any] = chainer.dataset.concat_examples
-    return found
+    converter: Callable[..., Any] = chainer.dataset.concat_examples
+    return converter
 
 
 def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:
@@ -282,14 +282,14 @@ def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:
         ValueError: the converter does not make a pair of arrays of the mini-batch.
     """
     try:
-        found = chainer.dataset.convert._call_converter(converter, batch, device)
-        if not isinstance(found, (tuple, list)) or len(found) != 2:
-            raise TypeError(f"it returned {_what(found)}")
-        if not all(hasattr(each, "shape") for each in found):
-            raise TypeError(f"it returned a pair of {_what(found[0])}")
+        converted = chainer.dataset.convert._call_converter(converter, batch, device)
+        if not isinstance(converted, (tuple, list)) or len(converted) != 2:
+            raise TypeError(f"it returned {_what(converted)}")
+        if not all(hasattr(each, "shape") for each in converted):
+            raise TypeError(f"it returned a pair of {_what(converted[0])}")
     except Exception as error:
         raise _not_a_pair(converter, batch, error) from error
-    return found
+    return converted
 
 
 def _not_a_pair(converter: Callable[..., Any], batch: Any, error: Exception) -> ValueError:

@@ -72,7 +72,7 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         self.t += 1
         rest = []
         for parameter in self.target.params():
-            if _is_plain(parameter):
+            if _is_supported(parameter):
                 _update(step, parameter, *decay)
             else:
                 rest.append(parameter)
@@ -108,7 +108,7 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         return (True, hook.rate) if type(hook.rate) is float else None
 
 
-def _is_plain(parameter: Any) -> bool:
+def _is_supported(parameter: Any) -> bool:
     """Return whether the compiled pass does what Chainer's rule does for a parameter."""
     rule, array = parameter.update_rule, parameter.array
     if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule or not rule.enabled:
@@ -161,8 +161,8 @@ def weight_decay(optimizer: Any, kinds: tuple[Any, ...]) -> float:
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(
             f"the fast path needs the optimizer {names} with no hook other than WeightDecay, not "
-            f"{type(optimizer).__name__} with {len(hooks) - len(decays)} others: use the plain "
-            "updater"
+            f"{type(optimizer).__name__} with {len(hooks) - len(decays)} others: use the backend "
+            "'reference'"
         )
     return sum(hook.rate for hook in decays)
 
@@ -185,30 +185,30 @@ def parameter_decay(parameter: Any, optimizer: Any, kind: Any) -> float:
     if type(rule) is not kind:
         raise ValueError(
             f"the fast path needs {kind.__name__}, and {name} has the update rule {rule!r}: use "
-            "the plain updater"
+            "the backend 'reference'"
         )
     if not rule.enabled:
         raise ValueError(
             f"the fast path trains every parameter, and {name} is frozen (disable_update): use the "
-            "plain updater"
+            "backend 'reference'"
         )
     own = vars(rule.hyperparam)
     if own.keys() & {"lr", "momentum"} or rule.hyperparam.parent is not optimizer.hyperparam:
         raise ValueError(
             f"the fast path uses the optimizer's rates, and {name} has rates of its own: use the "
-            "plain updater"
+            "backend 'reference'"
         )
-    found = 0.0
+    decay = 0.0
     hookable = rule._hookable
     for hooks in (hookable._pre_update_hooks, hookable._post_update_hooks):
         for hook in (hooks or {}).values():
             if type(hook) is not chainer.optimizer_hooks.WeightDecay:
                 raise ValueError(
                     f"the fast path supports the hook WeightDecay only, and {name} has {hook!r}: "
-                    "use the plain updater"
+                    "use the backend 'reference'"
                 )
-            found += hook.rate
-    return found
+            decay += hook.rate
+    return decay
 
 
 def velocity(parameter: Any) -> Array:

@@ -8,7 +8,7 @@ import numpy
 from chainer_sno.tracing import Step, Trace, example_batch, name_of, on_cpu
 
 #: Functions of one or more inputs whose operator has another name, but no attributes.
-PLAIN = {
+RENAMED = {
     "Absolute": "Abs",
     "Add": "Add",
     "Div": "Div",
@@ -238,10 +238,10 @@ def _concat(call: Call) -> Any:
 
 
 def _axis(operator: str) -> Callable[[Call], Any]:
-    def found(call: Call) -> Any:
+    def add(call: Call) -> Any:
         return call.add(operator, call.inputs[0], axis=call.function.axis % len(call.shape))
 
-    return found
+    return add
 
 
 def _lrn(call: Call) -> Any:
@@ -333,17 +333,17 @@ def add_network(graph: Any, network: Any, x_shape: Any, examples: int) -> list[A
         inputs = [names.get(id(node), array) for node, array in zip(step.inputs, arrays)]
         call = Call(graph, step, inputs, arrays, examples)
         name = name_of(step.node)
-        if name in PLAIN:
-            found = call.add(PLAIN[name], *map(call.narrow, inputs))
+        if name in RENAMED:
+            output = call.add(RENAMED[name], *map(call.narrow, inputs))
         elif name in WITH_NUMBER:
             operator, first = WITH_NUMBER[name]
             both = [call.number(step.node.value), inputs[0]]
-            found = call.add(operator, *(both if first else both[::-1]))
+            output = call.add(operator, *(both if first else both[::-1]))
         elif name in FUNCTIONS:
-            found = FUNCTIONS[name](call)
+            output = FUNCTIONS[name](call)
         else:
             raise call.unknown()
-        names[id(step.outputs[0])] = found
+        names[id(step.outputs[0])] = output
     y = trace.y
     if id(y.node) not in names or not y.ndim or y.shape[0] != examples:
         raise ValueError(f"the outputs of {type(network).__name__} are not one for each example")

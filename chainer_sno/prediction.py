@@ -67,9 +67,9 @@ def deterministic(
         ValueError: there are no mini-batches to estimate with.
     """
     mode = bernoulli.mode()
-    found = batch_statistics.source(link, reestimate)
+    source = batch_statistics.source(link, reestimate)
     outputs = _at(link, mode)
-    return outputs if found is None else batch_statistics.at_structure(link, outputs, mode, found)
+    return outputs if source is None else batch_statistics.at_structure(link, outputs, mode, source)
 
 
 def _at(link: Any, mode: Array) -> Callable[[Array], Any]:
@@ -132,8 +132,8 @@ def predict(
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         if not samples:
             outputs = deterministic(link, bernoulli, reestimate)
-            found: Array = chainer.functions.softmax(outputs(x)).array
-            return found
+            probabilities: Array = chainer.functions.softmax(outputs(x)).array
+            return probabilities
         ((_, mean),) = mean_probabilities(link, x, structures_of(bernoulli, samples))
         return mean
 
@@ -251,10 +251,10 @@ def error_against_samples(
 
     def predict_logs(x: Array) -> dict[int, Array]:
         # 0 for the mode; the log of a probability that underflowed is -inf, and so is its loss.
-        found = {0: chainer.functions.log_softmax(mode(x)).array}
+        logs = {0: chainer.functions.log_softmax(mode(x)).array}
         for k, mean in mean_probabilities(link, x, structures, wanted, chunk):
-            found[k] = log(mean)
-        return found
+            logs[k] = log(mean)
+        return logs
 
     measured = measure(predict_logs, iterator, converter, device)
     loss, error = measured.pop(0)
@@ -271,5 +271,5 @@ def log(p: Array) -> Array:
     """Return the logarithm of probabilities."""
     xp = chainer.backend.get_array_module(p)
     with numpy.errstate(divide="ignore"):
-        found: Array = xp.log(p)
-        return found
+        logs: Array = xp.log(p)
+        return logs

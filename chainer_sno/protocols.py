@@ -158,5 +158,5 @@ def check_forward(link: Any, kind: Any) -> None:
         if getattr(type(link), name) is not getattr(kind, name) or name in vars(link):
             raise ValueError(
                 f"the fast path computes what {kind.__name__} does, and {type(link).__name__} has "
-                f"its own {name}: use the plain updater"
+                f"its own {name}: use the backend 'reference'"
             )

@@ -81,7 +81,7 @@ def known_rule(optimizer: Any) -> Rule:
     names = ", ".join(rule.name for rule in RULES)
     raise ValueError(
         f"the fast path needs one of the optimizers {names}, not {type(optimizer).__name__}: use "
-        "the plain updater"
+        "the backend 'reference'"
     )
 
 

@@ -102,13 +102,13 @@ def load_compact(path: str | Path, network: Any = None) -> Any:
             return saving_networks.restore(network, description, arrays)
         what = str(description["class" if own else "kind"])
         if own == (network is None):
-            found = None  # one is needed and missing, or given and not needed
+            loaded = None  # one is needed and missing, or given and not needed
         else:
             with chainer.using_config("dtype", numpy.dtype(description["dtype"])):
-                found = KINDS[description["kind"]](
+                loaded = KINDS[description["kind"]](
                     **description["geometry"], initialW=chainer.initializers.Zero()
                 )
-            load_arrays(found, arrays)
+            load_arrays(loaded, arrays)
     except OSError:
         raise
     except (*DAMAGE, AttributeError, IndexError, TypeError) as error:
@@ -116,12 +116,12 @@ def load_compact(path: str | Path, network: Any = None) -> Any:
         raise ValueError(
             f"{str(path)!r} is not the file of a compact network ({reason})"
         ) from error
-    if found is None:
+    if loaded is None:
         raise TypeError(
             f"{str(path)!r} holds a {what}, "
             + (f"whose class no file holds: give a {what} too" if own else "which needs no network")
         )
-    return found
+    return loaded
 
 
 def load_arrays(link: Any, arrays: Any) -> None:

@@ -44,14 +44,14 @@ def arrays_of(network: Any) -> dict[str, Array]:
     Raises:
         ValueError: a parameter waits for a first call.
     """
-    found = {}
+    arrays = {}
     for path, link, name in entries(network):
         value = getattr(link, name)
         value = value.array if isinstance(value, chainer.Variable) else value
         if value is None:
             raise ValueError(f"{path} has no values yet: call the network once")
-        found[path] = numpy.asarray(chainer.backends.cuda.to_cpu(value))
-    return found
+        arrays[path] = numpy.asarray(chainer.backends.cuda.to_cpu(value))
+    return arrays
 
 
 def restore(network: Any, description: dict[str, Any], arrays: dict[str, Array]) -> Any:
@@ -74,8 +74,8 @@ def restore(network: Any, description: dict[str, Any], arrays: dict[str, Array])
             f"it is of the class {description['class']}, and the network given is a "
             f"{type(network).__name__}"
         )
-    found = on_cpu(network)
-    own = {path: (link, name) for path, link, name in entries(found)}
+    copy = on_cpu(network)
+    own = {path: (link, name) for path, link, name in entries(copy)}
     for path in sorted(own.keys() ^ arrays.keys())[:1]:
         raise ValueError(f"{path} is {'missing' if path in own else 'one too many'}")
     for path, (link, name) in own.items():
@@ -94,7 +94,7 @@ def restore(network: Any, description: dict[str, Any], arrays: dict[str, Array])
             setattr(link, name, type(value)(array))
         else:
             setattr(link, name, array)
-    for path, link in found.namedlinks():
+    for path, link in copy.namedlinks():
         if isinstance(link, L.Linear):
             link.out_size, link.in_size = link.W.shape
         elif isinstance(link, L.Convolution2D):
@@ -102,5 +102,5 @@ def restore(network: Any, description: dict[str, Any], arrays: dict[str, Array])
             link.out_channels = len(link.W)
             link.in_channels = link.W.shape[1] * link.groups
     if description["x_shape"] is not None:
-        found.x_shape = tuple(description["x_shape"])
-    return found
+        copy.x_shape = tuple(description["x_shape"])
+    return copy

@@ -59,7 +59,7 @@ class _Calls(chainer.LinkHook):
         super().__init__()
         self.whole = whole
         self.stack: list[Any] = []
-        self.found: list[tuple[Any, Any, Any, int]] = []
+        self.calls: list[tuple[Any, Any, Any, int]] = []
 
     def forward_preprocess(self, args: Any) -> None:
         self.stack.append(args.link)
@@ -69,7 +69,7 @@ class _Calls(chainer.LinkHook):
         if self.whole(args.link) and isinstance(args.out, chainer.Variable):
             given = [*args.args, *args.kwargs.values()]
             axes = args.kwargs.get("n_batch_axes", args.args[1] if len(args.args) > 1 else 1)
-            self.found.append((args.link, given[0], args.out, axes if type(axes) is int else 1))
+            self.calls.append((args.link, given[0], args.out, axes if type(axes) is int else 1))
 
 
 class _Owners(chainer.FunctionHook):
@@ -97,10 +97,10 @@ class _Owners(chainer.FunctionHook):
 
 def paths_of(network: Any) -> dict[int, str]:
     """Return the path of each link below a network, by its id, such as ``"block/conv1"``."""
-    found: dict[int, str] = {}
+    paths: dict[int, str] = {}
     for path, link in network.namedlinks():
-        found.setdefault(id(link), path.strip("/"))
-    return found
+        paths.setdefault(id(link), path.strip("/"))
+    return paths
 
 
 class Trace:
@@ -162,8 +162,8 @@ class Trace:
         self.x = given.node
         self.paths = paths_of(network)
         # Held, for the graph holds outputs by weak references alone.
-        self._calls = calls.found
-        whole_calls = {id(y.node): (link, x, y, axes) for link, x, y, axes in calls.found}
+        self._calls = calls.calls
+        whole_calls = {id(y.node): (link, x, y, axes) for link, x, y, axes in calls.calls}
         self.values = owners.values
         self.steps = self._collect(whole_calls, owners)
 
@@ -212,18 +212,18 @@ def on_cpu(network: Any) -> Any:
     ``Link.copy`` copies the links below alone: a list that names layers once more would still name
     those of the original.
     """
-    found = detached(network)
-    found.to_device("@numpy")
-    return found
+    copied = detached(network)
+    copied.to_device("@numpy")
+    return copied
 
 
 def detached(network: Any) -> Any:
     """Return a deep copy of a network that no optimizer knows, without gradients."""
-    found = copy.deepcopy(network)
-    for parameter in found.params():
+    copied = copy.deepcopy(network)
+    for parameter in copied.params():
         parameter.update_rule = None
-    found.cleargrads()
-    return found
+    copied.cleargrads()
+    return copied
 
 
 def example_batch(network: Any, x_shape: Any, examples: int = EXAMPLES) -> Any:

@@ -210,10 +210,10 @@ class Uniforms(chainer.DeviceResident):
             ValueError: the snapshot belongs to another seed, stream or size.
         """
         identity = numpy.array([self.seed, self.stream, self.size], dtype=numpy.int64)
-        found = numpy.array(serializer("identity", identity.copy()))
-        if not numpy.array_equal(found, identity):
+        saved = numpy.array(serializer("identity", identity.copy()))
+        if not numpy.array_equal(saved, identity):
             raise ValueError(
                 "the saved random numbers have the seed, stream and size "
-                f"{found.tolist()}, and these have {identity.tolist()}: use the same"
+                f"{saved.tolist()}, and these have {identity.tolist()}: use the same"
             )
         self.position = int(serializer("position", self.position))

@@ -54,13 +54,13 @@ def check_samples(serializer: Any, samples: int) -> None:
     Raises:
         ValueError: the saved number is another one.
     """
-    found = samples
+    saved = samples
     # Older snapshots do not have it.
     with contextlib.suppress(KeyError):
-        found = int(serializer("samples", samples))
-    if found != samples:
+        saved = int(serializer("samples", samples))
+    if saved != samples:
         raise ValueError(
-            f"the snapshot was taken with samples={found}, and this updater has "
+            f"the snapshot was taken with samples={saved}, and this updater has "
             f"samples={samples}: use the same"
         )
 

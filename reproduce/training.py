@@ -211,7 +211,9 @@ class Training:
         try:
             updater = self.make_updater(iterator, optimizer)
         except ValueError as error:
-            raise ReproduceError(f"{error} (--plain trains with the plain updater)") from error
+            raise ReproduceError(
+                f"{error} (--plain trains with the backend 'reference')"
+            ) from error
         self.stop_trigger = StopTrigger(self.iterations)
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
         self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)

@@ -1,8 +1,8 @@
-"""The fast path on a CPU: the numbers of the plain links and optimizer, in less time.
+"""The fast path on a CPU: the numbers of the reference, in less time.
 
 It needs numba, which the rest of the library does not; so nothing here is imported by
-``import chainer_sno``.  The plain :class:`chainer_sno.StructureUpdater` and Chainer's NesterovAG
-are the reference with which the tests compare it.
+``import chainer_sno``.  The tests compare it with the reference,
+:class:`chainer_sno.StructureUpdater` with Chainer's links and optimizers.
 """
 
 from chainer_sno.accelerated import warn_of_former_name

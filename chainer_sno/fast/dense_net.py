@@ -30,8 +30,8 @@ def aligned(size: int, dtype: Any) -> Array:
     itemsize = numpy.dtype(dtype).itemsize
     memory = numpy.zeros((size + SLACK) * itemsize + 64, numpy.uint8)
     start = -memory.ctypes.data % 64
-    found: Array = memory[start : start + (size + SLACK) * itemsize].view(dtype)
-    return found
+    zeros: Array = memory[start : start + (size + SLACK) * itemsize].view(dtype)
+    return zeros
 
 
 @compiled
@@ -248,8 +248,8 @@ def take_workspace(key: Any, make: Any) -> Workspace:
             if item[0] == key and item in _kept:
                 _kept.remove(item)
                 return item[1]
-    found: Workspace = make()
-    return found
+    workspace: Workspace = make()
+    return workspace
 
 
 def give_workspace(key: Any, workspace: Workspace) -> None:
@@ -534,10 +534,10 @@ class Passes:
         return gx, gW, gradients
 
     def _zeros(self) -> Any:
-        found = []
+        zeros = []
         for plan in self.plans:
             size = int(plan.starts[-1])
-            found.append(
+            zeros.append(
                 (
                     numpy.zeros(size, self.dtype),
                     numpy.zeros(size, self.dtype),
@@ -545,7 +545,7 @@ class Passes:
                     numpy.zeros((max(plan.outputs, 1), plan.channels), self.dtype),
                 )
             )
-        return found
+        return zeros
 
     def _backward_member(self, number: int, team: _Team, member: Member) -> None:
         space, plans = self.workspace, self.plans

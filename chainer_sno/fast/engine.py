@@ -77,7 +77,7 @@ class _Basis:
         if gap <= 0 or fast_loss >= 1:
             raise ValueError(
                 f"the fast path cannot train with lr={lr}, {momentum=} and {decay=}: lower the "
-                "learning rate or the weight decay, or use the plain updater"
+                "learning rate or the weight decay, or use the backend 'reference'"
             )
         slow_loss = pull / fast_loss
         self.log_slow, self.log_fast = math.log1p(-slow_loss), math.log1p(-fast_loss)
@@ -93,7 +93,7 @@ class _Basis:
         if pull >= 1:
             raise ValueError(
                 f"the fast path cannot train with {lr=} and lr * decay = {pull}: lower the "
-                "learning rate or the weight decay, or use the plain updater"
+                "learning rate or the weight decay, or use the backend 'reference'"
             )
         self.log_slow, self.log_fast = math.log1p(-pull), 0.0
         self.slow_v, self.fast_v = 0.0, 1.0
@@ -177,7 +177,7 @@ class Engine:
         if rule.has_momentum and not 0 < momentum < 1:
             raise ValueError(
                 f"the fast path needs a momentum between 0 and 1, both excluded, not {momentum}: "
-                "use the plain updater"
+                "use the backend 'reference'"
             )
         self.dtype = numpy.asarray(weights[0]).dtype
         if self.dtype not in (numpy.float32, numpy.float64):
@@ -212,7 +212,7 @@ class Engine:
         lr: float,
         velocities: Velocities | None = None,
     ) -> None:
-        """Start over from plain arrays; the arguments are those of the constructor."""
+        """Start over from given arrays; the arguments are those of the constructor."""
         self._lr = float(lr)
         self._basis = _Basis(self._lr, self.momentum, self.decay, self.rule)
         self._age = 0  # iterations since the powers of the eigenvalues were 1
@@ -229,7 +229,7 @@ class Engine:
             self._bv[k][...] = 0 if velocities is None else velocities[1][k]
 
     def parameters(self) -> dict[str, list[Array]]:
-        """Return plain copies of the parameters and of their velocities.
+        """Return copies of the parameters and of their velocities.
 
         Returns:
             dict: lists of arrays under ``weights``, ``biases``, ``weight_velocities`` and

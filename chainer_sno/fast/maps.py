@@ -17,11 +17,11 @@ def _each_pixel(e, height, width, row, carried, body):
         start = e.mul(y, row)
 
         def quad(i, acc):
-            found = []
+            sums = []
             for k in range(four):
                 place = e.add(start, e.mul(i, four * LANES), k * LANES)
-                found += body(place, acc[k * len(carried) : (k + 1) * len(carried)])
-            return found
+                sums += body(place, acc[k * len(carried) : (k + 1) * len(carried)])
+            return sums
 
         acc = e.loop(e.builder.sdiv(width, e.index(four)), acc, quad)
         done = e.mul(e.builder.sdiv(width, e.index(four)), four)

@@ -63,9 +63,9 @@ class _Held:
 
     def __copy__(self) -> Any:
         """Return a parameter that shares the array, and so the holder."""
-        found = super().__copy__()  # type: ignore[misc]
-        found.__class__ = type(self)
-        return found
+        copied = super().__copy__()  # type: ignore[misc]
+        copied.__class__ = type(self)
+        return copied
 
 
 class _HeldState(dict[str, Any]):
@@ -101,11 +101,11 @@ class _HeldState(dict[str, Any]):
         return super().values()
 
     def copy(self) -> dict[str, Any]:
-        """Return a plain dictionary."""
+        """Return an ordinary dictionary."""
         return dict(self.items())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copy and pickle it as a plain dictionary."""
+        """Copy and pickle it as an ordinary dictionary."""
         return dict, (self.copy(),)
 
     __copy__ = copy
@@ -119,8 +119,8 @@ def _held(kind: Any) -> Any:
 
 def stored(parameter: Any) -> Array:
     """Return the array of a parameter as it is, even if an engine holds newer values."""
-    found: Array = vars(parameter)["_data"][0]
-    return found
+    array: Array = vars(parameter)["_data"][0]
+    return array
 
 
 class _Binding:
@@ -195,16 +195,16 @@ class _Binding:
         optimizer, both = self.optimizer, weight_decay(self.optimizer, (self.rule.optimizer,))
         own: list[float] = []
         for parameters in (self._weights, self._biases):
-            found = {
+            decays = {
                 parameter_decay(parameter, optimizer, self.rule.update_rule)
                 for parameter in parameters
             }
-            if len(found) > 1:
+            if len(decays) > 1:
                 raise ValueError(
                     "the fast path has one weight decay for all weights and one for all biases, "
-                    f"not several: {sorted(found)}; use the plain updater"
+                    f"not several: {sorted(decays)}; use the backend 'reference'"
                 )
-            own += found
+            own += decays
         momentum = optimizer.momentum if self.rule.has_momentum else 0.0
         return momentum, both + own[0], both + own[1]
 
@@ -301,13 +301,13 @@ class _Binding:
                 "them anew (parameter.array) before changing them, or what was changed is lost"
             )
         self._hold(None)
-        found = self.engine.parameters()
+        arrays = self.engine.parameters()
         for k, layer in enumerate(self.layers):
             for parameter, kind in ((layer.W, "weight"), (layer.b, "bias")):
-                values = found["weights" if kind == "weight" else "biases"]
+                values = arrays["weights" if kind == "weight" else "biases"]
                 stored(parameter)[...] = values[k]
                 if self.rule.has_momentum:
-                    velocity(parameter)[...] = found[f"{kind}_velocities"][k]
+                    velocity(parameter)[...] = arrays[f"{kind}_velocities"][k]
         self._remember()
 
     def serialize(self, serializer: Any, epoch: int) -> None:
@@ -332,10 +332,10 @@ class _Binding:
         if not loads:
             serializer("epoch", self.optimizer.epoch)
             return
-        found = None
+        saved = None
         with contextlib.suppress(KeyError):
-            found = serializer("epoch", None)
-        self.optimizer.epoch = epoch if found is None else int(found)
+            saved = serializer("epoch", None)
+        self.optimizer.epoch = epoch if saved is None else int(saved)
         self.engine.set_state(state)
         self._remember()
         self._hold(self)

@@ -43,12 +43,12 @@ def registers_of(triple: str, name: str, features: str) -> tuple[int, int]:
     Returns:
         tuple of int: the bytes of a register, and how many there are.
     """
-    found = set(features.split(","))
+    supported = set(features.split(","))
     if not triple.startswith(("x86_64", "i686", "amd64")):
         return 16, 32
-    if "+avx512f" in found and name not in _AVX2_NAMES:
+    if "+avx512f" in supported and name not in _AVX2_NAMES:
         return 64, 32
-    if "+avx2" in found or name in _AVX2_NAMES:
+    if "+avx2" in supported or name in _AVX2_NAMES:
         return 32, 16
     return 16, 16
 
@@ -347,10 +347,10 @@ def _stamp() -> str:
     numba compiles a function anew when its own file has changed; the kernels that it calls are in
     others.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class _Cache(caching.FunctionCache):

@@ -262,11 +262,11 @@ def _multiply_block(e, outputs, V, iv, U, iu, rows, ir, step, channels, M, im, m
                 u = e.add(iu, e.mul(e.scalar_at(rows, ir, k), step), first)
                 v0 = e.add(iv, e.mul(k, PAIR), start * e.lanes)
                 x = [e.load(V, v0, v * e.lanes) for v in range(vectors)]
-                found = []
+                sums = []
                 for o in range(at_once):
                     w = e.splat(e.scalar_at(U, u, o))
-                    found += [e.fma(w, x[v], acc[o * vectors + v]) for v in range(vectors)]
-                return found
+                    sums += [e.fma(w, x[v], acc[o * vectors + v]) for v in range(vectors)]
+                return sums
 
             for value, place in zip(e.loop(channels, init, channel), places):
                 e.store(value, M, *place)
@@ -330,11 +330,11 @@ def multiply_back(
 
             def output(o, acc, start=start, vectors=vectors):
                 x = [e.load(E, e0, e.mul(o, PAIR), (start + v) * e.lanes) for v in range(vectors)]
-                found = []
+                sums = []
                 for m, source in enumerate(sources):
                     w = e.splat(e.scalar_at(source, place, o))
-                    found += [e.fma(w, x[v], acc[m * vectors + v]) for v in range(vectors)]
-                return found
+                    sums += [e.fma(w, x[v], acc[m * vectors + v]) for v in range(vectors)]
+                return sums
 
             acc = e.loop(outputs, [e.zero] * (BACK * vectors), output)
             for i, value in enumerate(acc):
@@ -357,7 +357,7 @@ def multiply_transposed(
     fours = e.builder.sdiv(outputs, e.index(4))
 
     def block(d0, v0, g0):
-        found = []
+        products = []
         for first in range(0, 4, at_once):
 
             def pair(r, acc, first=first):
@@ -372,9 +372,9 @@ def multiply_transposed(
                             acc[4 * o + c] = e.fma(d, x[c], acc[4 * o + c])
                 return acc
 
-            found += e.loop(pairs, [e.zero] * (4 * at_once), pair)
+            products += e.loop(pairs, [e.zero] * (4 * at_once), pair)
         for start in range(0, 16, e.lanes):
-            sums = e.sum_each(found[start : start + e.lanes])
+            sums = e.sum_each(products[start : start + e.lanes])
             e.store(e.plus(e.load(G, g0, start), sums), G, g0, start)
 
     def position(p, _):
@@ -463,10 +463,10 @@ def transform_back(
                         e.store(e.fma(s, g, e.load(gx, ix, pixel)), gx, ix, pixel)
                 totals.append(total)
                 products.append(product)
-            found = [e.plus(acc[0], _tree(e, totals)), acc[1]]
+            added = [e.plus(acc[0], _tree(e, totals)), acc[1]]
             if direct:
-                found[1] = e.plus(acc[1], _tree(e, products))
-            return found
+                added[1] = e.plus(acc[1], _tree(e, products))
+            return added
 
         return lambda: with_sums(e, sums, isum, vector)
 

@@ -1,7 +1,7 @@
 """Searchable links, the contract that they keep, and the plain networks that they become.
 
-**A plain network** becomes searchable by naming its layers: :func:`select`.  The contract is for
-what that cannot follow, and for other kinds of bits.
+**A plain network** has no structures.  It becomes searchable by naming its layers: :func:`select`.
+The contract is for what that cannot follow, and for other kinds of bits.
 
 **What is needed.**  A link is searchable when it is a :class:`chainer.Link` with two things:
 

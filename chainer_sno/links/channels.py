@@ -44,19 +44,19 @@ STRUCTURAL = frozenset(
 REDUCING = frozenset("Max Mean Min Sum".split())
 
 
-def plain(link: Any, *kinds: Any) -> bool:
+def computes_as(link: Any, *kinds: Any) -> bool:
     """Return whether a link is of a kind, or of a subclass without a forward pass of its own."""
     return any(isinstance(link, kind) and type(link).forward is kind.forward for kind in kinds)
 
 
 def is_layer(link: Any) -> bool:
     """Return whether a link is one whose parameters can be cut: see :class:`Layer`."""
-    return plain(link, L.Linear, L.Convolution2D) or is_channelwise(link)
+    return computes_as(link, L.Linear, L.Convolution2D) or is_channelwise(link)
 
 
 def is_channelwise(link: Any) -> bool:
     """Return whether a link with parameters computes each channel by itself."""
-    return plain(link, L.DepthwiseConvolution2D, L.BatchNormalization, L.PReLU)
+    return computes_as(link, L.DepthwiseConvolution2D, L.BatchNormalization, L.PReLU)
 
 
 @dataclasses.dataclass
@@ -87,13 +87,13 @@ class Layer:
     @property
     def depthwise(self) -> bool:
         """Whether it is a convolution, each of whose outputs comes from one input."""
-        own = plain(self.link, L.DepthwiseConvolution2D)
+        own = computes_as(self.link, L.DepthwiseConvolution2D)
         return own or (self.groups > 1 and self.groups == len(self.inputs))
 
     @property
     def mixes(self) -> bool:
         """Whether an output comes from several inputs, so that absent ones have to be masked."""
-        return plain(self.link, L.Linear, L.Convolution2D) and not self.depthwise
+        return computes_as(self.link, L.Linear, L.Convolution2D) and not self.depthwise
 
     @property
     def columns(self) -> Array:
@@ -137,12 +137,12 @@ class Channels:
         numbers: dict[int, Array] = {}
         for step in trace.steps:
             if step.is_link and id(step.node) not in trace.paths:
-                found = [self._stray(step, numbers)]
+                arrays = [self._stray(step, numbers)]
             elif step.is_link:
-                found = [self._call(step, numbers, count)]
+                arrays = [self._call(step, numbers, count)]
             else:
-                found = self._function(step, numbers)
-            for node, array in zip(step.outputs, found):
+                arrays = self._function(step, numbers)
+            for node, array in zip(step.outputs, arrays):
                 if node is not None:
                     numbers[id(node)] = array
         outputs = numbers.get(id(trace.y.node))
@@ -161,10 +161,10 @@ class Channels:
 
     def pinned(self) -> dict[int, str]:
         """Return why channels cannot be selected, by the number that stands for them."""
-        found: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for number, reason in self._pins:
-            found.setdefault(self.root(number), reason)
-        return found
+            reasons.setdefault(self.root(number), reason)
+        return reasons
 
     def counted(self) -> dict[int, str]:
         """Return which channels go where their number matters, by the number of :meth:`root`.
@@ -176,7 +176,7 @@ class Channels:
         Returns:
             dict: the reason, by the number that stands for channels that are united.
         """
-        found: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         roots = numpy.array([*map(self.root, range(len(self.owner))), ALWAYS])
         for numbers, axes, reason in self._fixed:
             array = roots[numbers]  # ALWAYS, -1, is the last
@@ -187,8 +187,8 @@ class Channels:
             if wrong:
                 for root in numpy.unique(array).tolist():
                     if root != ALWAYS:
-                        found.setdefault(root, reason)
-        return found
+                        reasons.setdefault(root, reason)
+        return reasons
 
     def unite(self, a: Array, b: Array, reason: str) -> None:
         """Unite channels pair by pair; one whose partner is always there can never be absent."""
@@ -209,9 +209,9 @@ class Channels:
         """Return the numbers of an input; those of what no layer computes are ``ALWAYS``."""
         if node is None:
             return numpy.full((), ALWAYS)
-        found = numbers.get(id(node))
-        if found is not None:
-            return found
+        array = numbers.get(id(node))
+        if array is not None:
+            return array
         shape = node.shape if _is_parameter(node) else node.shape[1:]
         return numpy.broadcast_to(numpy.int32(ALWAYS), shape)
 
@@ -225,9 +225,9 @@ class Channels:
             return layer
         link = step.node
         count = 0
-        if plain(link, L.Linear, L.Convolution2D):
+        if computes_as(link, L.Linear, L.Convolution2D):
             count = len(link.W)
-        elif plain(link, L.DepthwiseConvolution2D):
+        elif computes_as(link, L.DepthwiseConvolution2D):
             count = link.W.shape[0] * link.W.shape[1]
         first = len(self.owner)
         self.owner += [step.path] * count
@@ -252,7 +252,7 @@ class Channels:
         link, (output,) = step.node, step.outputs
         given = self._of(step.inputs[0], numbers, step)
         shape = tuple(output.shape[1:])
-        if plain(link, L.Linear):
+        if computes_as(link, L.Linear):
             units = link.W.shape[1]
             if step.inputs[0] is None:
                 given = numpy.full(units, ALWAYS)
@@ -265,9 +265,9 @@ class Channels:
             if count:
                 layer.uses += int(numpy.prod(shape)) // len(link.W)
             return numpy.broadcast_to(layer.outputs, shape)
-        if plain(link, L.Convolution2D, L.DepthwiseConvolution2D):
+        if computes_as(link, L.Convolution2D, L.DepthwiseConvolution2D):
             width = link.W.shape[1]
-            if plain(link, L.Convolution2D):
+            if computes_as(link, L.Convolution2D):
                 width *= int(link.groups)
             inputs = self._per_channel(given, width, step)
             layer = self._layer(step, inputs)
@@ -297,11 +297,11 @@ class Channels:
         """Return the number of each channel of an input."""
         if not given.shape:
             return numpy.full(width, ALWAYS, dtype=numpy.int32)
-        found = channels(given)
-        if found is None:
+        per_channel = channels(given)
+        if per_channel is None:
             self.pin(given, f"{step.path} takes them at places that differ")
             return numpy.full(width, ALWAYS, dtype=numpy.int32)
-        return found.astype(numpy.int32)
+        return per_channel.astype(numpy.int32)
 
     # Functions.
 
@@ -321,11 +321,11 @@ class Channels:
             frozenset(["Pad"]): self._pad,
         }
         parameters = [node for node in step.inputs if _is_parameter(node)]
-        found = None
+        outputs = None
         for names, rule in rules.items():
             if name in names and not parameters:
-                found = rule(step, given, shapes)
-        if found is None:
+                outputs = rule(step, given, shapes)
+        if outputs is None:
             where = f" in {step.path}" if step.path else ""
             reason = f"they go into the function {name}{where}, which "
             if parameters:
@@ -335,36 +335,36 @@ class Channels:
             for array in given:
                 self.pin(array, reason)
             return unknown
-        return found
+        return outputs
 
     def _elementwise(self, step: Step, given: list[Array], shapes: Any) -> list[Array] | None:
         (shape,) = shapes
         reason = f"they meet what is always there, and cannot be cut with them,{_at(step)}".rstrip(
             ","
         )
-        found: Array | None = None
+        united: Array | None = None
         for array in given:
             if (array == ALWAYS).all():
                 continue
             if array.ndim != len(shape):
                 return None
             array = numpy.broadcast_to(array, shape)
-            if found is None:
-                found = array
+            if united is None:
+                united = array
                 continue
-            a, b = _reduced(found, array)
+            a, b = _reduced(united, array)
             self.unite(a, b, reason)
-            found = numpy.broadcast_to(numpy.where(a == ALWAYS, b, a), shape)
-        assert found is not None, "some input comes from a layer"
+            united = numpy.broadcast_to(numpy.where(a == ALWAYS, b, a), shape)
+        assert united is not None, "some input comes from a layer"
         for node, array in zip(step.inputs, given):
             # What does not tell channels apart, such as one number, may stay as it is.
-            if (array == ALWAYS).all() and _tells_apart(node, found):
-                self.pin(found, reason)
-        return [found]
+            if (array == ALWAYS).all() and _tells_apart(node, united):
+                self.pin(united, reason)
+        return [united]
 
     def _spatial(self, step: Step, given: list[Array], shapes: Any) -> list[Array] | None:
-        found = channels(given[0])
-        return None if found is None else [_over_space(found, shapes[0])]
+        per_channel = channels(given[0])
+        return None if per_channel is None else [_over_space(per_channel, shapes[0])]
 
     def _pad(self, step: Step, given: list[Array], shapes: Any) -> list[Array] | None:
         width = numpy.asarray(step.node.pad_bw)
@@ -504,8 +504,8 @@ def channels(numbers: Array) -> Array | None:
     rows = small.reshape(len(small), -1)
     if not rows.shape[1] or not (rows == rows[:, :1]).all():
         return None
-    found: Array = rows[:, 0]
-    return found
+    per_channel: Array = rows[:, 0]
+    return per_channel
 
 
 def _size_of(link: Any) -> tuple[int, ...]:

@@ -54,7 +54,7 @@ class FixedStructure(chainer.Chain):
         if not isinstance(self.link, DenselyConnected):
             raise ValueError(
                 "the GPU's fast path trains an MLP or a fixed DenseNet, not a fixed "
-                f"{type(self.link).__name__}: use the plain updater"
+                f"{type(self.link).__name__}: use the backend 'reference'"
             )
         return self.link.dense_parts()
 

@@ -125,11 +125,12 @@ class MaskedMLP(chainer.Chain):
             check_forward(layer, MaskedLinear)
         if self.select_inputs:
             raise ValueError(
-                "the fast path does not support the selection of inputs: use the plain updater"
+                "the fast path does not support the selection of inputs: use the backend "
+                "'reference'"
             )
         if any(layer.activation is not chainer.functions.relu for layer in self.hidden):
             raise ValueError(
-                "the fast path supports the activation ReLU only: use the plain updater"
+                "the fast path supports the activation ReLU only: use the backend 'reference'"
             )
         return [*(layer.linear for layer in self.hidden), self.output]
 

@@ -167,11 +167,11 @@ class MLP(chainer.Chain):
         check_forward(self, MLP)
         if self.inputs is not None:
             raise ValueError(
-                "the fast path needs an MLP that takes all inputs: use the plain updater"
+                "the fast path needs an MLP that takes all inputs: use the backend 'reference'"
             )
         if self.activation is not chainer.functions.relu:
             raise ValueError(
-                "the fast path supports the activation ReLU only: use the plain updater"
+                "the fast path supports the activation ReLU only: use the backend 'reference'"
             )
         return [*self.layers]
 

@@ -1,4 +1,4 @@
-"""The network of section 4.2, DenseNet with connections under selection: the plain reference."""
+"""The network of section 4.2, DenseNet with connections under selection: the reference."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -91,7 +91,7 @@ class DenseBlock(chainer.Chain):
         Raises:
             ValueError: no path leads from the block's input to its exit.
         """
-        reached, numbers, found = [True], {0: 0}, {}
+        reached, numbers, remaining = [True], {0: 0}, {}
         live = self.live(bits)
         for i, (own, widths) in enumerate(self.consumers()):
             taken = bits[own]
@@ -100,18 +100,18 @@ class DenseBlock(chainer.Chain):
                 kept = taken & [source in numbers for source in range(len(taken))]
                 zero = taken & ~kept
                 inputs = [numbers[source] for source in numpy.flatnonzero(kept).tolist()]
-                found[i] = (
+                remaining[i] = (
                     inputs + [ONES] * bool(zero.any()),
                     kept.repeat(widths),
                     zero.repeat(widths),
                 )
-                numbers[i + 1] = len(found)
+                numbers[i + 1] = len(remaining)
         if not reached[-1]:
             raise ValueError(
                 "this structure cannot be compacted: no path leads through every block, so the "
                 "outputs do not depend on the images"
             )
-        return found
+        return remaining
 
 
 class PlainDenseNet(chainer.Chain):
@@ -264,7 +264,7 @@ class PlainDenseNet(chainer.Chain):
     def _refuse(link: Any, why: str = "") -> None:
         raise ValueError(
             f"DenseNet has compiled code for its own links only, and not for {link!r}{why}: "
-            "use PlainDenseNet with the plain updater"
+            "use PlainDenseNet with the backend 'reference'"
         )
 
     def costs_of(self, criterion: str, x_shape: tuple[int, ...] | None = None) -> Array:
@@ -286,14 +286,14 @@ class PlainDenseNet(chainer.Chain):
             if criterion == "flops":
                 raise ValueError("the FLOPs depend on the size of the images: give examples as x")
             x_shape = self.in_channels, 1, 1
-        found = numpy.empty(len(self.costs))
+        per_weight = numpy.empty(len(self.costs))
         for i, (block, group) in enumerate(zip(self.blocks, self.groups.values())):
             pixels = x_shape[1] * x_shape[2] // 4**i  # a transition halves both sides
-            found[group] = complexity.per_weight(criterion, pixels)
+            per_weight[group] = complexity.per_weight(criterion, pixels)
             if not hasattr(block, "transition"):
                 classifier = slice(group.stop - len(block.widths), group.stop)
-                found[classifier] = complexity.per_weight(criterion)
-        return found * self.costs
+                per_weight[classifier] = complexity.per_weight(criterion)
+        return per_weight * self.costs
 
     def weight_ratio(self, structure: Array) -> float:
         """Return the fraction of the weights that a structure keeps.
@@ -335,7 +335,7 @@ class PlainDenseNet(chainer.Chain):
         ]
         with chainer.using_config("dtype", self.stem.W.dtype):
             network = CompactDenseNet(
-                [[inputs for inputs, _, _ in found.values()] for found in remaining],
+                [[inputs for inputs, _, _ in consumers.values()] for consumers in remaining],
                 [block.widths[0] for block in self.blocks],
                 self.growth_rate,
                 self.classes,
@@ -343,8 +343,8 @@ class PlainDenseNet(chainer.Chain):
                 initialW=chainer.initializers.Zero(),
             )
         network.stem.W.array[...] = chainer.backends.cuda.to_cpu(self.stem.W.array)
-        for block, small, found in zip(self.blocks, network.blocks, remaining):
-            for (i, (_, kept, zero)), consumer in zip(found.items(), small):
+        for block, small, consumers in zip(self.blocks, network.blocks, remaining):
+            for (i, (_, kept, zero)), consumer in zip(consumers.items(), small):
                 layers = [*block.convs, getattr(block, "transition", self.classifier)]
                 consumer.take(block.norms[i], layers[i], kept, zero)
         network.to_device(self.device)

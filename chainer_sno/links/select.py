@@ -10,7 +10,7 @@ import numpy
 from chainer_sno import batch_statistics, complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.links.channels import ALWAYS, Channels, Layer, is_layer, plain
+from chainer_sno.links.channels import ALWAYS, Channels, Layer, computes_as, is_layer
 from chainer_sno.tracing import Trace, detached, example_batch, on_cpu
 
 L = chainer.links
@@ -112,8 +112,8 @@ class SelectedNetwork(chainer.Chain):
         _initialise(network, self.x_shape)
         with self.init_scope():
             self.network = network
-        found = _follow(network, self.x_shape)
-        self._take(found)
+        channels = _follow(network, self.x_shape)
+        self._take(channels)
         self._resolved: tuple[Any, dict[str, Any]] = (None, {})
         self._on_device: dict[Any, dict[str, Array]] = {}
         norms = any(isinstance(link, L.BatchNormalization) for link in network.links())
@@ -209,13 +209,13 @@ class SelectedNetwork(chainer.Chain):
 
         What the attributes of the network hold besides its links is copied as well.
         """
-        found: SelectedNetwork = super().copy(mode)
+        copy: SelectedNetwork = super().copy(mode)
         if mode == "copy":
-            found.network = detached(self.network)
-            found.network.name = "network"
-        found._resolved = (None, {})
-        found._on_device = {}
-        return found
+            copy.network = detached(self.network)
+            copy.network.name = "network"
+        copy._resolved = (None, {})
+        copy._on_device = {}
+        return copy
 
     def forward(self, x: Any, structures: Array) -> list[Any]:
         """Return the outputs of every structure.
@@ -331,7 +331,7 @@ class SelectedNetwork(chainer.Chain):
         structure = chainer.backends.cuda.to_cpu(structure)
         structure = complexity.check_structure(structure, self.d)
         full = numpy.ones(self.d, dtype=bool)
-        found = {}
+        counts = {}
         for criterion in ("weights", "flops"):
             uses = self._uses(criterion, x_shape)
             kept, whole = (
@@ -339,8 +339,8 @@ class SelectedNetwork(chainer.Chain):
                 for bits in (structure, full)
             )
             other = self._other_weights() if criterion == "weights" else 0
-            found[criterion] = round(kept) + other, round(whole) + other
-        return found
+            counts[criterion] = round(kept) + other, round(whole) + other
+        return counts
 
     def _other_weights(self) -> int:
         """Return the number of weights that belong to no layer that can be cut."""
@@ -461,7 +461,7 @@ class SelectedNetwork(chainer.Chain):
         one; the others keep numbers of channels that are drawn for each group.
         """
         rng = numpy.random.default_rng(0)
-        found: dict[bytes, Array] = {}
+        structures: dict[bytes, Array] = {}
         for number in range(CHECKED):
             structure = numpy.zeros(self.d, dtype=bool)
             for group in self.groups.values():
@@ -478,8 +478,8 @@ class SelectedNetwork(chainer.Chain):
                     counts = {3: max(1, n - 1), 4: 1}
                     count = counts.get(number) or int(rng.integers(1, n + 1))
                     bits[rng.permutation(n)[:count]] = True
-            found.setdefault(structure.tobytes(), structure)
-        return [*found.values()]
+            structures.setdefault(structure.tobytes(), structure)
+        return [*structures.values()]
 
 
 class _Cut:
@@ -536,7 +536,7 @@ class _Cut:
         rows = xp.asarray(numpy.flatnonzero(_on(self.rows, kept)))
         if not self.has_weights:
             places = xp.asarray(numpy.flatnonzero(inputs))
-            if plain(link, L.BatchNormalization):
+            if computes_as(link, L.BatchNormalization):
                 for name in ("avg_mean", "avg_var"):
                     setattr(link, name, getattr(link, name)[places])
                 for parameter in (link.gamma, link.beta):
@@ -545,7 +545,7 @@ class _Cut:
             else:
                 _replace(link.W, link.W.array[places])
             return
-        if plain(link, L.DepthwiseConvolution2D):
+        if computes_as(link, L.DepthwiseConvolution2D):
             _replace(link.W, link.W.array[:, xp.asarray(numpy.flatnonzero(inputs))])
         else:
             W = link.W.array
@@ -558,7 +558,7 @@ class _Cut:
                 columns = numpy.flatnonzero(_on(self.columns, kept))
                 W = W[:, xp.asarray(columns)]
             _replace(link.W, W[rows])
-            if plain(link, L.Linear):
+            if computes_as(link, L.Linear):
                 link.in_size, link.out_size = W.shape[1], len(rows)
             else:
                 if self.depthwise:
@@ -611,8 +611,8 @@ class _Reach:
 def _on(bits: Array, structure: Array) -> Array:
     """Return which channels a structure keeps, given the bit of each."""
     # ALWAYS, -1, is the last.
-    found: Array = numpy.append(structure, True)[bits]
-    return found
+    on: Array = numpy.append(structure, True)[bits]
+    return on
 
 
 def _replace(parameter: Any, array: Array) -> None:
@@ -624,7 +624,7 @@ def _replace(parameter: Any, array: Array) -> None:
 def _masked_forward(link: Any, mask: Array, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Call a layer with the channels of its input masked."""
     axes = 1
-    if plain(link, L.Linear):
+    if computes_as(link, L.Linear):
         axes = kwargs.get("n_batch_axes", args[0] if args else 1)
         shape = x.shape[axes:]
     else:
@@ -706,13 +706,13 @@ def _normalised(layers: Sequence[str]) -> list[str]:
             "layers must be a list of the paths of layers, such as ['conv1', 'block/conv2'], and "
             f"there is a {type(wrong[0]).__name__} in it"
         )
-    found = [name.strip("/").replace(".", "/") for name in names]
-    if not found:
+    paths = [name.strip("/").replace(".", "/") for name in names]
+    if not paths:
         raise ValueError("name one layer at least")
-    twice = [path for path in found if found.count(path) > 1]
+    twice = [path for path in paths if paths.count(path) > 1]
     if twice:
         raise ValueError(f"layer {twice[0]!r} is named twice")
-    return found
+    return paths
 
 
 def _initialise(network: Any, x_shape: tuple[int, ...]) -> None:
@@ -750,13 +750,13 @@ def _follow(network: Any, x_shape: tuple[int, ...]) -> Channels:
 def _shared_parameters(channels: Channels) -> list[tuple[str, str]]:
     """Return the layers that share parameters with another one."""
     owners: dict[int, str] = {}
-    found = []
+    pairs = []
     for path, layer in channels.layers.items():
         for parameter in layer.link.params():
             other = owners.setdefault(id(parameter), path)
             if other != path:
-                found += [(path, other), (other, path)]
-    return found
+                pairs += [(path, other), (other, path)]
+    return pairs
 
 
 def _name_of(tied: tuple[str, ...], taken: dict[str, slice]) -> str:
@@ -764,11 +764,11 @@ def _name_of(tied: tuple[str, ...], taken: dict[str, slice]) -> str:
     name = "+".join(tied[:NAMED])
     if len(tied) > NAMED:
         name += f"+{len(tied) - NAMED}"
-    number, found = 1, name
-    while found in taken:
+    number, candidate = 1, name
+    while candidate in taken:
         number += 1
-        found = f"{name} ({number})"
-    return found
+        candidate = f"{name} ({number})"
+    return candidate
 
 
 def _refused_roots(channels: Channels) -> Callable[[list[int]], list[dict[int, str]]]:

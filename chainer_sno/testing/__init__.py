@@ -108,7 +108,7 @@ def _check(link: Any, x: Array, skip: set[str], bits: int, seed: int) -> Report:
         message = f"{name} is not a chainer.Link: derive it from chainer.Chain"
         return Report(name, (Finding("link", message),))
     subject = Subject(link, x, bits, seed)
-    if norms_of(subject.plain):
+    if norms_of(subject.unchanged):
         subject.notes.append(
             "running statistics of batch normalisation average over the sampled structures, which "
             "the most probable one is not: evaluate and compact with reestimate=..."
@@ -132,11 +132,11 @@ def _check(link: Any, x: Array, skip: set[str], bits: int, seed: int) -> Report:
             subject.notes.append("bits are left out, for they are found out by gradients")
             continue
         try:
-            found = [Finding(check, message) for message in function(subject)]
+            new = [Finding(check, message) for message in function(subject)]
         except CallFailed as error:
-            found = [Finding(check, f"the link raises {error}")]
-        findings += found
-        passed += [] if found else [check]
+            new = [Finding(check, f"the link raises {error}")]
+        findings += new
+        passed += [] if new else [check]
         if check == "costs" and not subject.d:
             break
     return Report(name, tuple(findings), tuple(passed), tuple(subject.notes))

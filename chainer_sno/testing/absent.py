@@ -112,7 +112,7 @@ class Switch:
             list: the name of the parameter and the row, and the name of the parameter whose row
             is switched off, for each.
         """
-        found = []
+        left = []
         lengths = {name: len(own) for name, own in self.own.items() if own.ndim}
         for name, length in lengths.items():
             rows = self.rows(name)
@@ -122,8 +122,8 @@ class Switch:
                 same_link = other.rsplit("/", 1)[0] == name.rsplit("/", 1)[0]
                 if other != name and same_link and lengths[other] == length:
                     acting = self.acts[other].reshape(length, -1).any(axis=1)
-                    found += [(other, int(row), name) for row in numpy.flatnonzero(rows & acting)]
-        return found
+                    left += [(other, int(row), name) for row in numpy.flatnonzero(rows & acting)]
+        return left
 
 
 def bits(subject: Subject) -> Iterator[str]:

@@ -32,23 +32,23 @@ def outputs(subject: Subject) -> Iterator[str]:
     for count in (1, 2, 3):
         structures = subject.structures(count)
         try:
-            found = subject.call(subject.plain, subject.x, structures, backprop=True)
+            outputs = subject.call(subject.unchanged, subject.x, structures, backprop=True)
         except CallFailed as error:
             yield _why_it_fails(subject, error)
             return
-        if len(found) != count:
+        if len(outputs) != count:
             yield (
-                f"{len(found)} outputs for {count} structures: return one variable whose first "
+                f"{len(outputs)} outputs for {count} structures: return one variable whose first "
                 "axis is lambda, or a sequence of lambda variables"
             )
             return
-        if not all(isinstance(y, chainer.Variable) for y in found):
+        if not all(isinstance(y, chainer.Variable) for y in outputs):
             yield (
-                f"an output is a {type(found[0]).__name__}: return variables of Chainer, without "
+                f"an output is a {type(outputs[0]).__name__}: return variables of Chainer, without "
                 "which no gradient flows"
             )
             return
-        shapes = {y.shape for y in found}
+        shapes = {y.shape for y in outputs}
         if len(shapes) > 1 or min(shapes)[:1] != (n,):
             yield (
                 f"the outputs of {count} structures have the shapes {sorted(shapes)}: give all the "
@@ -58,11 +58,11 @@ def outputs(subject: Subject) -> Iterator[str]:
     extremes = numpy.concatenate((subject.full(), ~subject.full(), subject.structures(4)))
     for train, words in ((False, "evaluation"), (True, "training")):
         given = extremes.copy()
-        found = subject.call(subject.plain, subject.x, given, train)
+        outputs = subject.call(subject.unchanged, subject.x, given, train)
         if (given != extremes).any():
             yield "the link writes to the structures, which theta's update needs: copy them first"
             return
-        for structure, y in zip(extremes, found):
+        for structure, y in zip(extremes, outputs):
             if not numpy.isfinite(y.array).all():
                 yield (
                     f"the outputs are not finite with {int(structure.sum())} of {subject.d} bits "
@@ -73,7 +73,7 @@ def outputs(subject: Subject) -> Iterator[str]:
 
 def _why_it_fails(subject: Subject, error: CallFailed) -> str:
     """Return the advice for a link that cannot be called with bool structures."""
-    d, link = subject.d, subject.plain
+    d, link = subject.d, subject.unchanged
     lengths = sorted(range(max(1, d - NEAR), d + NEAR + 1), key=lambda n: abs(n - d))
     for length in lengths:
         as_numbers = numpy.ones((2, length), dtype=subject.x.dtype)
@@ -162,18 +162,18 @@ def _wrong_gradients(subject: Subject) -> list[str]:
     half = subject.structures(1)
     structures = numpy.concatenate((subject.full(), half, ~half))  # each bit on, and off
     weights = subject.weights_of(subject.arrays(structures, subject.mode))
-    _, found = subject.gradients(structures, weights, subject.mode)
+    _, gradient = subject.gradients(structures, weights, subject.mode)
     directions = {
         name: subject.rng.standard_normal(p.shape) * (numpy.abs(p.array).mean() if p.size else 0)
         for name, p in parameters_of(subject.double).items()
     }
-    if _agrees(subject, structures, weights, found, directions):
+    if _agrees(subject, structures, weights, gradient, directions):
         return []
     # The gradient is wrong somewhere: check one parameter at a time to name it.
     return [
         name
         for name, direction in directions.items()
-        if not _agrees(subject, structures, weights, found, {name: direction})
+        if not _agrees(subject, structures, weights, gradient, {name: direction})
     ]
 
 
@@ -181,12 +181,12 @@ def _agrees(
     subject: Subject,
     structures: Array,
     weights: Array,
-    found: dict[str, Array],
+    gradient: dict[str, Array],
     directions: dict[str, Array],
 ) -> bool:
     """Return whether the gradient along some directions at once is the numerical one."""
     parameters = parameters_of(subject.double)
-    terms = [(found[name] * direction).ravel() for name, direction in directions.items()]
+    terms = [(gradient[name] * direction).ravel() for name, direction in directions.items()]
     analytic = float(sum(term.sum() for term in terms))
     spread = float(numpy.sqrt(sum((term**2).sum() for term in terms)))
     kept = {name: parameters[name].array.copy() for name in directions}
@@ -249,15 +249,17 @@ def device(subject: Subject) -> Iterator[str]:
     link.to_device(gpu)
     with chainer.using_device(gpu):
         try:
-            found = subject.call(link, gpu.send(subject.x), gpu.send(structures))
+            on_gpu = subject.call(link, gpu.send(subject.x), gpu.send(structures))
         except CallFailed as error:
             yield f"on a GPU with CuPy's arrays the link raises {error}: use link.xp, not numpy"
             return
-    if not all(isinstance(y.array, gpu.xp.ndarray) for y in found):
+    if not all(isinstance(y.array, gpu.xp.ndarray) for y in on_gpu):
         yield "on a GPU the outputs are not there: keep arrays on the device of the link"
         return
     # Products in TF32 would be less exact, but Chainer does not ask for them.
     limit = max(tolerance_of(link), TOLERANCE["float32"]) * 10
-    gap = max(difference(chainer.backends.cuda.to_cpu(y.array), e) for y, e in zip(found, expected))
+    gap = max(
+        difference(chainer.backends.cuda.to_cpu(y.array), e) for y, e in zip(on_gpu, expected)
+    )
     if not gap <= limit:
         yield f"the outputs on a GPU differ by {gap:.2g} of the largest from those on the CPU"

@@ -18,7 +18,7 @@ from chainer_sno.testing.subject import (
 def costs(subject: Subject) -> Iterator[str]:
     """The coefficients c: an array of shape (d,), finite, none negative, not all zero."""
     try:
-        values = numpy.asarray(chainer.backends.cuda.to_cpu(subject.plain.costs), dtype="d")
+        values = numpy.asarray(chainer.backends.cuda.to_cpu(subject.unchanged.costs), dtype="d")
     except AttributeError:
         yield "the link has no costs: set self.costs to the complexity coefficients, shape (d,)"
         return
@@ -45,14 +45,14 @@ def costs_of(subject: Subject) -> Iterator[str]:
     """The coefficients by other criteria, where the link offers them."""
     for criterion in complexity.CRITERIA[1:]:  # units need no word of the link
         try:
-            found = subject.plain.costs_of(criterion, subject.x.shape[1:])
+            answer = subject.unchanged.costs_of(criterion, subject.x.shape[1:])
         except ValueError:
             continue  # it may decline
         except Exception as error:
             yield f"costs_of({criterion!r}, x_shape) raises {type(error).__name__}: {error}"
             continue
         try:
-            values = complexity.check_costs(found)
+            values = complexity.check_costs(answer)
         except (TypeError, ValueError) as error:
             yield f"costs_of({criterion!r}, x_shape): {error}"
             continue
@@ -65,7 +65,7 @@ def costs_of(subject: Subject) -> Iterator[str]:
 
 def groups(subject: Subject) -> Iterator[str]:
     """The names of the bits: slices that do not overlap and leave no bit out."""
-    stated = getattr(subject.plain, "groups", {})
+    stated = getattr(subject.unchanged, "groups", {})
     if not isinstance(stated, dict) or not all(isinstance(s, slice) for s in stated.values()):
         yield "groups are no dictionary from names to slices: {'layer_1': slice(0, 16), ...}"
         return
@@ -90,7 +90,7 @@ def groups(subject: Subject) -> Iterator[str]:
 
 def weight_ratio(subject: Subject) -> Iterator[str]:
     """The fraction of the weights: in [0, 1], 1 for all bits, never less with more of them."""
-    ratio = subject.plain.weight_ratio
+    ratio = subject.unchanged.weight_ratio
     # A chain of structures from nothing to everything, one more part of the bits on in each.
     order = subject.rng.permutation(subject.d)
     chain = [numpy.isin(numpy.arange(subject.d), order[:n]) for n in _counts(subject.d)]
@@ -131,7 +131,7 @@ def _weights_that_act(subject: Subject) -> Iterator[str]:
         matrices = [g for g in gradients.values() if g.ndim >= 2]
         zero = subject.tolerance * max((numpy.abs(g).max(initial=0) for g in matrices), default=0)
         acting = sum(int((numpy.abs(g) > zero).sum()) for g in matrices) / max(total, 1)
-        stated = float(subject.plain.weight_ratio(structure))
+        stated = float(subject.unchanged.weight_ratio(structure))
         if acting > stated + 1e-6:
             yield (
                 f"weight_ratio says that {stated:.1%} of the weights remain, but {acting:.1%} get "

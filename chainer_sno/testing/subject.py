@@ -102,7 +102,7 @@ class Subject:
         seed (int): of the structures and of the noise on the parameters.
 
     Attributes:
-        plain (chainer.Link): a copy as it is, on the CPU.
+        unchanged (chainer.Link): a copy as it is, on the CPU.
         x (numpy.ndarray): the mini-batch on the CPU.
         d (int): the number of bits; 0 where the costs do not say.
         double (chainer.Link): a copy to differentiate, in float64 where the link bears that; its
@@ -115,14 +115,14 @@ class Subject:
     """
 
     def __init__(self, link: Any, x: Array, bits: int, seed: int) -> None:
-        self.plain = link.copy("copy")
-        self.plain.to_device("@numpy")
+        self.unchanged = link.copy("copy")
+        self.unchanged.to_device("@numpy")
         self.x = chainer.backends.cuda.to_cpu(x)
         self.bits = bits
         self.rng = numpy.random.default_rng(seed)
         self.notes: list[str] = []
         self.d = 0
-        self.double = self.plain
+        self.double = self.unchanged
         self.double_x = self.x
         self.differentiable = False
         self.random = {False: False, True: False}
@@ -132,7 +132,7 @@ class Subject:
     @property
     def groups(self) -> dict[str, slice]:
         """The link's groups, those that are slices."""
-        stated = getattr(self.plain, "groups", {})
+        stated = getattr(self.unchanged, "groups", {})
         named = stated if isinstance(stated, dict) else {}
         return {name: group for name, group in named.items() if isinstance(group, slice)}
 
@@ -155,11 +155,11 @@ class Subject:
 
         Where there are few bits, some may be equal all the same.
         """
-        found = self.rng.random((count, self.d)) < 0.5
+        structures = self.rng.random((count, self.d)) < 0.5
         for i in range(1, count):
-            if (found[i] == found[:i]).all(axis=1).any():
-                found[i] = ~found[i]
-        return found
+            if (structures[i] == structures[:i]).all(axis=1).any():
+                structures[i] = ~structures[i]
+        return structures
 
     def sampled_bits(self) -> Array:
         """Return the bits that are looked at one by one: the ends of the groups, others at random.
@@ -242,7 +242,7 @@ class Subject:
     def prepare_double(self) -> None:
         """Make the copy that is differentiated, once the link is known to be callable."""
         x = self.x.astype("d") if self.x.dtype.kind == "f" else self.x
-        double = in_double(self.plain)
+        double = in_double(self.unchanged)
         try:
             outputs = self.call(double, x, self.full())
             if any(y.dtype != numpy.float64 for y in outputs):
@@ -252,7 +252,7 @@ class Subject:
                 "numerical gradients are left out, for the link cannot compute in float64 "
                 f"({error}): cast structures and constants to the dtype of x"
             )
-            self.double = self.plain.copy("copy")
+            self.double = self.unchanged.copy("copy")
         else:
             self.double, self.double_x, self.differentiable = double, x, True
         self._original = {name: p.array.copy() for name, p in parameters_of(self.double).items()}
@@ -276,7 +276,7 @@ class Subject:
         Returns:
             chainer.Link: the copy, on the CPU; running statistics have moved as well.
         """
-        link = self.plain.copy("copy")
+        link = self.unchanged.copy("copy")
         values = {name: p.array.copy() for name, p in parameters_of(link).items()}
         add_noise(link, values, self.rng)
         with chainer.using_config("train", True), chainer.no_backprop_mode(), failures():

@@ -345,7 +345,10 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
 def test_a_learning_rate_that_the_fast_path_cannot_take_is_named(tmp_path):
     result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30")
     assert result.returncode == 2
-    assert "lower the learning rate or the weight decay, or use the plain updater" in result.stderr
+    assert (
+        "lower the learning rate or the weight decay, or use the backend 'reference'"
+        in result.stderr
+    )
     assert result.stderr.count("\n") == 1
 
 
