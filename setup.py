@@ -31,7 +31,7 @@ setup(
         # Sweeps on many machines.
         "dask": ["distributed"],
         # The pages under docs/; every module is imported for them.
-        "docs": ["furo", "numba", "sphinx"],
+        "docs": ["furo", "numba", "sphinx", "sphinx-argparse"],
         # What examples/ needs beside the library.
         "examples": ["matplotlib", "threadpoolctl"],
         # The fast path on a CPU.

@@ -1,4 +1,4 @@
-"""Two things that Sphinx lacks: pages for whatever a package makes public, and help of commands.
+"""Pages for whatever a package makes public.
 
 Before every build a page is written for each module of ``reference_package`` (a setting of
 conf.py) into ``reference/api/`` or ``reference/internals/``.  A module with ``__all__`` belongs to
@@ -7,20 +7,13 @@ for what it defines and no interface lists, where there is such.  So a new modul
 no word here.
 """
 
-import argparse
-import functools
 import importlib
 import inspect
 import pkgutil
 from pathlib import Path
 
-from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
-from sphinx.util.docutils import SphinxDirective
-
-#: Characters in a line of a command's help.
-WIDTH = 90
 
 
 def public_modules(package):
@@ -124,40 +117,8 @@ def write_pages(app):
                 path.write_text(text)
 
 
-def commands(parser):
-    """Yield a parser and, under it, those of its commands."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from commands(command)
-
-
-class CommandLine(SphinxDirective):
-    """``.. command-line:: MODULE:FUNCTION``: a section with the help of each command.
-
-    The function returns an :class:`argparse.ArgumentParser`.
-    """
-
-    required_arguments = 1
-
-    def run(self):
-        """Return the sections."""
-        module, _, function = self.arguments[0].partition(":")
-        sections = []
-        for parser in commands(getattr(importlib.import_module(module), function)()):
-            parser.formatter_class = functools.partial(argparse.HelpFormatter, width=WIDTH)
-            text = parser.format_help()
-            section = nodes.section(ids=[nodes.make_id(parser.prog)], names=[parser.prog])
-            section += nodes.title("", "", nodes.literal("", parser.prog))
-            section += nodes.literal_block(text, text, language="text")
-            sections.append(section)
-        return sections
-
-
 def setup(app: Sphinx):
-    """Add the setting, the pages and the directive."""
+    """Add the setting and the pages."""
     app.add_config_value("reference_package", None, "env", [str])
     app.connect("builder-inited", write_pages)
-    app.add_directive("command-line", CommandLine)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,7 +22,7 @@ from reproduce.datasets import DATASETS
 from reproduce.settings import Settings, flag, parse_epsilon0
 
 #: What a schedule is, for the help.
-SCHEDULE = "paper, short (1/10 of the epochs), quick (1/125), or another fraction: 1/60"
+SCHEDULE = "paper (the default), short (1/10 of the epochs), quick (1/125), or a fraction: 1/60"
 #: Matches a value that begins as a negative number does.
 _NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 #: The most processes at a time, threads of each, and seeds of a sweep.

@@ -128,13 +128,23 @@ def test_formulas_are_drawn(pages):
     assert "https://cdn" not in text
 
 
-def test_the_help_of_every_command_is_there(pages):
+def commands(parser):
+    """Yield the parsers of the commands under a parser, and of those that take an experiment."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield command
+                yield from commands(command)
+
+
+def test_every_option_of_every_command_is_there(pages):
     text = (pages / "reference" / "command-line.html").read_text()
-    (action,) = (
-        action
-        for action in cli.make_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    assert "regress" in action.choices
-    for command in action.choices:
-        assert f"usage: python -m reproduce {command} " in text
+    found = list(commands(cli.make_parser()))
+    assert {"regress", "unit-selection"} <= {command.prog.split()[-1] for command in found}
+    for command in found:
+        name = command.prog.replace(" -", "-").replace(" ", "-")
+        assert f'id="{name}"' in text
+        options = {option for action in command._actions for option in action.option_strings}
+        _, _, section = text.partition(f'id="{name}-named-arguments"')
+        shown = set(re.findall(r"<kbd>(--[^<]+)</kbd>", section.partition("</section>")[0]))
+        assert shown == options - {"-h", "--help"}, command.prog
