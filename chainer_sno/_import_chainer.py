@@ -91,10 +91,10 @@ def _stand_ins() -> dict[str, types.ModuleType]:
     """Return a check that reports nothing, and stand-ins for parts of SciPy if it is installed."""
     check = types.ModuleType(_CHECK)
     check.check = lambda: None  # type: ignore[attr-defined]
-    found = {_CHECK: check}
+    modules = {_CHECK: check}
     if sys.modules.get("scipy", True) and importlib.util.find_spec("scipy"):
-        found.update((name, _Later(name)) for name in _SCIPY if name not in sys.modules)
-    return found
+        modules.update((name, _Later(name)) for name in _SCIPY if name not in sys.modules)
+    return modules
 
 
 @contextlib.contextmanager

@@ -65,13 +65,13 @@ def signatures(text: str) -> dict[str, list[tuple[str, bool]]]:
         dict: from a kernel's name to a list of pairs, the C type of a parameter and whether it is
         a pointer.
     """
-    found: dict[str, list[tuple[str, bool]]] = {}
+    kernels: dict[str, list[tuple[str, bool]]] = {}
     for name, parameters in _KERNEL.findall(text):
-        found[name] = []
+        kernels[name] = []
         for parameter in parameters.split(","):
             kind = " ".join(parameter.split()).removeprefix("const ").rpartition(" ")
-            found[name].append((kind[0], kind[2].startswith("*")))
-    return found
+            kernels[name].append((kind[0], kind[2].startswith("*")))
+    return kernels
 
 
 class Kernels:
@@ -132,22 +132,22 @@ class Kernels:
         expected = self.signatures[name]
         if len(arguments) != len(expected):
             raise TypeError(f"{name} takes {len(expected)} arguments, not {len(arguments)}")
-        found = []
+        converted = []
         for place, ((kind, pointer), argument) in enumerate(zip(expected, arguments)):
             dtype: Any = self.dtype.type if kind == "real" else _TYPES.get(kind)
             if not pointer:
-                found.append(dtype(argument))
+                converted.append(dtype(argument))
             elif argument is None:
                 # CuPy makes no null pointer of None.
-                found.append(numpy.uint64(0))
+                converted.append(numpy.uint64(0))
             elif (dtype and argument.dtype != dtype) or not argument.flags.c_contiguous:
                 raise TypeError(
                     f"argument {place} of {name} must be a contiguous array of {kind}, not "
                     f"{argument.dtype} of shape {argument.shape}"
                 )
             else:
-                found.append(argument)
-        return tuple(found)
+                converted.append(argument)
+        return tuple(converted)
 
     def launch(
         self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]

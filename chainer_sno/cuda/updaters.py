@@ -17,5 +17,5 @@ def __getattr__(name: str) -> object:
     from chainer_sno.graph import updaters
 
     warn_of_former_name(f"{__name__}.{name}", f"{updaters.__name__}.{_FORMER[name]}")
-    found: object = getattr(updaters, _FORMER[name])
-    return found
+    updater: object = getattr(updaters, _FORMER[name])
+    return updater

@@ -46,7 +46,7 @@ def definitions(link: Any, image_shape: tuple[int, int], dtype: Any) -> dict[str
     if widths[0] > _STRIPS * _STRIP:
         raise ValueError(
             f"the GPU's kernels support images of at most {_STRIPS * _STRIP} pixels in width: "
-            "use the plain updater"
+            "use the backend 'reference'"
         )
     tile = max(_tile(width)[1] for width in widths)
     size = numpy.dtype(dtype).itemsize
@@ -59,7 +59,7 @@ def definitions(link: Any, image_shape: tuple[int, int], dtype: Any) -> dict[str
     if needed > _SHARED:
         raise ValueError(
             f"the GPU's kernels would need {needed} bytes of shared memory for this growth rate, "
-            f"first convolution and image width, and have {_SHARED}: use the plain updater"
+            f"first convolution and image width, and have {_SHARED}: use the backend 'reference'"
         )
     return {
         "GROWTH": link.growth_rate,
@@ -179,7 +179,8 @@ class DenseNetwork:
         xp, dtype = kernels.xp, kernels.dtype
         if link.classes > MAX_CLASSES:
             raise ValueError(
-                f"the GPU's kernels support at most {MAX_CLASSES} classes: use the plain updater"
+                f"the GPU's kernels support at most {MAX_CLASSES} classes: use the "
+                "backend 'reference'"
             )
         self.link, self.samples, self.images = link, samples, batch_size
         self.classes = link.classes

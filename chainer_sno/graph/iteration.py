@@ -49,12 +49,12 @@ def _check_sizes(network: Any, bernoulli: Any) -> None:
     if network.samples > MAX_SAMPLES:
         raise ValueError(
             f"the GPU's kernels support at most {MAX_SAMPLES} structures, not "
-            f"{network.samples}: use the plain updater"
+            f"{network.samples}: use the backend 'reference'"
         )
     if bernoulli is not None and bernoulli.theta.dtype != numpy.float64:
         raise ValueError(
             f"the GPU's kernels support theta in float64, not {bernoulli.theta.dtype}: use the "
-            "plain updater"
+            "backend 'reference'"
         )
 
 

@@ -66,7 +66,8 @@ class MLPNetwork:
         self.shapes = [layer.W.shape for layer in layers]
         if self.shapes[-1][0] > MAX_CLASSES:
             raise ValueError(
-                f"the GPU's kernels support at most {MAX_CLASSES} classes: use the plain updater"
+                f"the GPU's kernels support at most {MAX_CLASSES} classes: use the "
+                "backend 'reference'"
             )
         self.classes = self.shapes[-1][0]
         self.rows = samples * batch_size

@@ -63,7 +63,7 @@ class DeviceRates:
             if parameter_decay(parameter, optimizer, rule.update_rule):
                 raise ValueError(
                     f"a captured iteration has one weight decay for all parameters, and "
-                    f"{parameter.name} has a hook of its own: use the plain updater"
+                    f"{parameter.name} has a hook of its own: use the backend 'reference'"
                 )
         return (optimizer.momentum if rule.has_momentum else 0.0), decay
 

@@ -56,7 +56,7 @@ def _is_dense(link: Any, structured: bool) -> bool:
     except ValueError as error:
         raise ValueError(
             f"the GPU's fast path trains {kinds}, or a link like one of them that has fast_layers "
-            f"or dense_parts, not {type(link).__name__}: use the plain updater"
+            f"or dense_parts, not {type(link).__name__}: use the backend 'reference'"
         ) from error
     return False
 
@@ -204,7 +204,7 @@ def _check_device(link: Any, make_kernels: Any) -> None:
     if link.xp is numpy and getattr(make_kernels, "xp", None) is not numpy:
         raise ValueError(
             "the GPU's fast path needs the network and the data on a GPU: move them with "
-            "to_device, or use the plain updater"
+            "to_device, or use the backend 'reference'"
         )
 
 

@@ -116,7 +116,7 @@ def test_a_resumed_training_ends_with_the_same_bits(case, on_the_host, tmp_path)
 def test_theta_in_float32_is_for_the_plain_path(on_the_host, tmp_path):
     settings = dataclasses.replace(UNITS, theta_dtype="float32")
     with pytest.raises(
-        ReproduceError, match="theta in float64, not float32: use the plain updater"
+        ReproduceError, match="theta in float64, not float32: use the backend 'reference'"
     ):
         make(settings, tmp_path)
     assert make(settings, tmp_path, plain=True).bernoulli.theta.dtype == numpy.float32
