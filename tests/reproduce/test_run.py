@@ -413,7 +413,7 @@ def test_the_record_lists_the_machines(tmp_path):
         while trainer.updater.iteration < until:
             trainer.updater.iteration += 1
             computers[-1](trainer)
-    here, there = computers[-1].found
+    here, there = computers[-1].machines
     assert here == {"machine": record.machine(get_device(-1)), "iterations": [1, 70]}
     assert there == {"machine": {"processor": "another"}, "iterations": [71, 100]}
     assert computers[-1].threads == [1, 2]
@@ -427,8 +427,8 @@ def test_a_snapshot_that_is_older_than_the_list_of_machines():
     file.seek(0)
     chainer.serializers.load_npz(file, computers)
     computers.initialize(trainer)
-    assert computers.found[0] == {"machine": None, "iterations": [1, 30]}
-    assert computers.found[1]["iterations"] == [31, 30]
+    assert computers.machines[0] == {"machine": None, "iterations": [1, 30]}
+    assert computers.machines[1]["iterations"] == [31, 30]
 
 
 def test_a_long_record_is_small(undisturbed, tmp_path):
