@@ -131,8 +131,8 @@ class _Binding:
     network or the optimizer between two steps is either respected or refused.
 
     Args:
-        find_layers (callable): returns the layers of the network as they are, a list of
-            chainer.links.Linear, inputs first.
+        find_layers (callable): returns the layers of the network as they are; it raises ValueError
+            where they do not compute its outputs.
         optimizer (chainer.Optimizer): NesterovAG, MomentumSGD or SGD, set up, with no hook but
             WeightDecay.
 
@@ -147,7 +147,8 @@ class _Binding:
             )
         self.rule = known_rule(optimizer)
         self._find_layers = find_layers
-        self.layers = find_layers()
+        find_layers()
+        self.layers = layers_of(optimizer.target)
         check_hooks(optimizer.target)
         self.optimizer = optimizer
         self.target = optimizer.target
@@ -377,7 +378,8 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
 
         def find_layers() -> Sequence[Any]:
             check_loss(self.loss_func)
-            return layers_of(link)
+            layers: Sequence[Any] = link.fast_layers()
+            return layers
 
         self._binding = _Binding(find_layers, optimizer)
 
@@ -437,7 +439,7 @@ class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer, converter or choose_converter(iterator))
         link = optimizer.target
         check_fully_connected(link, structured=False)
-        self._binding = _Binding(lambda: layers_of(link), optimizer)
+        self._binding = _Binding(link.fast_layers, optimizer)
 
     def update_core(self) -> None:
         """Do one iteration."""

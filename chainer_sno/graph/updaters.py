@@ -61,18 +61,6 @@ def _is_dense(link: Any, structured: bool) -> bool:
     return False
 
 
-def _check_parts(link: Any, structured: bool) -> None:
-    """Check that a network is one that the kernels know, as it is now.
-
-    Raises:
-        ValueError: it is another, or it computes something else.
-    """
-    if _is_dense(link, structured):
-        link.dense_parts()
-    else:
-        layers_of(link)
-
-
 class _Watched:
     """Something that is part of a captured iteration, and that somebody could replace or change.
 
@@ -135,10 +123,18 @@ class _Captured(Accelerated):
     get_iterator: Callable[[str], Any]
     _watched: list[_Watched]
     _parameters: list[Any]
+    _find_parts: Callable[[], Any]
 
-    def _check_link(self, link: Any) -> None:
-        """Check that the kernels compute what a link does, as it is now."""
-        raise NotImplementedError
+    def _find(self, link: Any, structured: bool) -> bool:
+        """Keep how a network states its parts; return whether it is a DenseNet.
+
+        Raises:
+            ValueError: the kernels do not know it, or it computes something else.
+        """
+        is_dense = _is_dense(link, structured)
+        self._find_parts = link.dense_parts if is_dense else link.fast_layers
+        self._find_parts()
+        return is_dense
 
     def _watch(self) -> None:
         """Keep what the iteration was captured with."""
@@ -159,8 +155,9 @@ class _Captured(Accelerated):
         self.check_trainer()
         for watched in self._watched:
             watched.check()
+        # This raises where the network computes something else now.
+        self._find_parts()
         target = self.get_optimizer("main").target
-        self._check_link(target)
         check_hooks(target)
         parameters = [*target.params()]
         if len(parameters) != len(self._parameters) or any(
@@ -246,9 +243,10 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
         super().__init__(iterator, optimizer, bernoulli, samples)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels, samples
-        self._check_link(link)
+        is_dense = self._find(link, structured=True)
+        check_loss(self.loss_func)
         _check_device(link, arguments[2])
-        if _is_dense(link, structured=True):
+        if is_dense:
             kernels, network = _dense(link.dense_parts(), *arguments)
         else:
             kernels, network = _mlp(layers_of(link), *arguments)
@@ -259,8 +257,8 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
             *_watched(self, "the updater's ", "samples", "bernoulli"),
         ]
 
-    def _check_link(self, link: Any) -> None:
-        _check_parts(link, structured=True)
+    def _check(self) -> None:
+        super()._check()
         check_loss(self.loss_func)
 
 
@@ -286,9 +284,9 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
-        self._check_link(link)
+        is_dense = self._find(link, structured=False)
         _check_device(link, arguments[2])
-        if _is_dense(link, structured=False):
+        if is_dense:
             kernels, network = _dense(link.dense_parts(), *arguments)
         else:
             drops = getattr(link, "dropout_ratio", 0)
@@ -296,9 +294,6 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
             kernels, network = _mlp(layers_of(link), *arguments, selected=False, dropout=dropout)
         self.captured = Iteration(kernels, iterator, network)
         self._watch()
-
-    def _check_link(self, link: Any) -> None:
-        _check_parts(link, structured=False)
 
     def update_core(self) -> None:
         """Do one iteration; nothing waits for it."""
