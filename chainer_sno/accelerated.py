@@ -56,9 +56,11 @@ def layers_of(link: Any) -> Sequence[Any]:
     """
     layers = link.fast_layers()
     for layer in layers:
-        if type(layer) is not chainer.links.Linear or layer.b is None:
+        linear = type(layer) is chainer.links.Linear
+        if not linear or layer.b is None:
+            given = "one without" if linear else type(layer).__name__
             raise ValueError(
-                f"the fast path supports Linear with a bias, not {layer!r}: use the backend "
+                f"the fast path supports Linear with a bias, not {given}: use the backend "
                 "'reference'"
             )
     widths = [layer.W.shape for layer in layers]

@@ -143,7 +143,7 @@ class _Binding:
     def __init__(self, find_layers: Callable[[], Sequence[Any]], optimizer: Any) -> None:
         if optimizer.target.xp is not numpy:
             raise ValueError(
-                "this fast path runs on the CPU only: use the captured updaters on a GPU"
+                "this fast path runs on the CPU only: use the backend 'graph' on a GPU"
             )
         self.rule = known_rule(optimizer)
         self._find_layers = find_layers

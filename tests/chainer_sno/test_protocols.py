@@ -172,6 +172,11 @@ class NoFit(Own):
         return [self.a, self.c]
 
 
+class NoBias(Own):
+    def fast_layers(self):
+        return [self.a, L.Linear(5, 4, nobias=True), self.c]
+
+
 class Refuses(Own):
     def fast_layers(self):
         raise ValueError("there is no fast path today")
@@ -183,6 +188,7 @@ class Refuses(Own):
     [
         (TooFewBits, "a bit for each of the 9 hidden units, and TooFewBits has 8"),
         (NoFit, "the layers of NoFit do not fit together"),
+        (NoBias, "supports Linear with a bias, not one without"),
         (Refuses, "no fast path today"),
     ],
 )
