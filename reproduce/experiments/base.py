@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from reproduce import ReproduceError
 from reproduce._types import Array, Cells, Record
 from reproduce.settings import Settings, format_epsilon0, parse_epsilon0
 
@@ -165,5 +166,12 @@ class Experiment:
         return (), []
 
     def input_words(self, settings: Any) -> str:
-        """Return what an exported network takes, in words."""
-        raise NotImplementedError
+        """Return what an exported network takes, in words.
+
+        Raises:
+            ReproduceError: the network cannot be exported.
+        """
+        raise ReproduceError(
+            f"{settings.name!r} cannot be exported: the experiment {self.name} does not say what "
+            "its network takes; define input_words in its class"
+        )

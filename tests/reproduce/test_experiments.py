@@ -64,6 +64,9 @@ def test_a_third_experiment_goes_through_every_command(toy, tmp_path, capsys, mo
     drawn = call("figures", f"--runs={runs}", f"--out={tmp_path / 'figures'}")
     assert "Kept of each layer" in drawn
     call("quick", "toy-selection", *where, f"--figures={tmp_path / 'quick'}")
+    path = runs / f"{found[0]['name']}.json"
+    assert cli.main(["export", str(path), "--format=onnx"]) == 2  # it does not define what it needs
+    assert "define input_words in its class" in capsys.readouterr().err
 
 
 def test_without_its_module_a_record_of_it_is_refused(toy, monkeypatch):
