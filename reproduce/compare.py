@@ -353,7 +353,7 @@ def describe_schedule(record: Record) -> str:
     """
     settings = from_dict(record["settings"])
     fraction = fraction_of_paper(settings)
-    text = f"{settings.method}: {settings.epochs} epochs"
+    text = f"{settings.method}: {settings.epochs} epoch{'s' * (settings.epochs != 1)}"
     if settings.examples:
         text += f" of {settings.examples} examples"
     if fraction != 1:
