@@ -11,6 +11,7 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.accelerated import (
     Accelerated,
+    check_dropout,
     check_fully_connected,
     check_hooks,
     check_loss,
@@ -218,7 +219,7 @@ class _Binding:
         """
         if self.optimizer.target is not self.target:
             raise ValueError("the optimizer has another target now: make a new updater")
-        layers = self._find_layers()
+        layers = [*self._find_layers()]
         parameters = [layer.W for layer in layers], [layer.b for layer in layers]
         same = [
             len(a) == len(b) and all(x is y for x, y in zip(a, b))
@@ -378,6 +379,7 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
 
         def find_layers() -> Sequence[Any]:
             check_loss(self.loss_func)
+            check_dropout(link)
             layers: Sequence[Any] = link.fast_layers()
             return layers
 

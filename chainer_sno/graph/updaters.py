@@ -8,6 +8,7 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno.accelerated import (
     Accelerated,
+    check_complete,
     check_fully_connected,
     check_hooks,
     check_loss,
@@ -33,6 +34,14 @@ def _mlp(
 
 
 def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1) -> Any:
+    target = optimizer.target
+    check_complete(target, link.params())
+    costs = getattr(target, "costs", link.costs)
+    if len(costs) != len(link.costs):
+        raise ValueError(
+            f"the GPU's fast path needs a bit for each of the {len(link.costs)} connections, and "
+            f"{type(target).__name__} has {len(costs)} costs: use the backend 'reference'"
+        )
     shape = iterator.arrays[0].shape[2:]
     link.check(iterator.arrays[0], link.costs[None])
     dtype = link.stem.W.dtype
@@ -284,20 +293,26 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
-        is_dense = self._find(link, structured=False)
+        is_dense = self._is_dense = self._find(link, structured=False)
         _check_device(link, arguments[2])
         if is_dense:
-            kernels, network = _dense(link.dense_parts(), *arguments)
+            parts = link.dense_parts()
+            bits = numpy.shape(getattr(link, "structure", ()))
+            if bits != (len(parts.costs),):
+                raise ValueError(
+                    f"a fixed DenseNet has {len(parts.costs)} connections, and the structure of "
+                    f"{type(link).__name__} has the shape {bits}: use the backend 'reference'"
+                )
+            kernels, network = _dense(parts, *arguments)
         else:
-            drops = getattr(link, "dropout_ratio", 0)
+            layers, drops = layers_of(link), getattr(link, "dropout_ratio", 0)
             dropout = (drops, link.uniforms) if drops else None
-            kernels, network = _mlp(layers_of(link), *arguments, selected=False, dropout=dropout)
+            kernels, network = _mlp(layers, *arguments, selected=False, dropout=dropout)
         self.captured = Iteration(kernels, iterator, network)
         self._watch()
 
     def update_core(self) -> None:
         """Do one iteration; nothing waits for it."""
-        structure = getattr(self.get_optimizer("main").target, "structure", None)
-        if structure is not None:
-            self.captured.network.structures[...] = structure
+        if self._is_dense:
+            self.captured.network.structures[...] = self.get_optimizer("main").target.structure
         super().update_core()
