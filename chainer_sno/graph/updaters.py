@@ -70,6 +70,23 @@ def _is_dense(link: Any, structured: bool) -> bool:
     return False
 
 
+def _check_iterator(iterator: Any) -> None:
+    """Check that kernels can cut the mini-batches of an iterator, one of which is never shorter.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not hasattr(iterator, "add_batch"):
+        raise ValueError(
+            f"the GPU's fast path needs an ArrayIterator, not a {type(iterator).__name__}: use the "
+            "backend 'reference'"
+        )
+    if not iterator.repeat:
+        raise ValueError(
+            "the GPU's fast path needs an iterator that repeats: use the backend 'reference'"
+        )
+
+
 class _Watched:
     """Something that is part of a captured iteration, and that somebody could replace or change.
 
@@ -138,17 +155,19 @@ class _Captured(Accelerated):
         """Keep how a network states its parts; return whether it is a DenseNet.
 
         Raises:
-            ValueError: the kernels do not know it, or it computes something else.
+            ValueError: the kernels do not know it, it computes something else, or the iterator's
+                mini-batches are not theirs to cut.
         """
         is_dense = _is_dense(link, structured)
         self._find_parts = link.dense_parts if is_dense else link.fast_layers
         self._find_parts()
+        _check_iterator(self.get_iterator("main"))
         return is_dense
 
     def _watch(self) -> None:
         """Keep what the iteration was captured with."""
         optimizer, iterator = self.get_optimizer("main"), self.get_iterator("main")
-        names = "arrays", "batch_size", "divisor", "seed", "shuffle"
+        names = "arrays", "batch_size", "divisor", "repeat", "seed", "shuffle"
         self._watched = [
             *_watched_network(optimizer),
             *_watched(iterator, "the iterator's ", *names),
