@@ -6,11 +6,11 @@ optimizer and the trainer.  It refuses by name everything that it cannot take in
 
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chainer_sno._import_chainer import chainer
-from chainer_sno.protocols import FullyConnected
+from chainer_sno.protocols import FullyConnected, check_forward
 
 _extensions = chainer.training.extensions
 
@@ -50,11 +50,14 @@ def layers_of(link: Any) -> Sequence[Any]:
         sequence of chainer.links.Linear: the layer of the inputs first.
 
     Raises:
-        ValueError: the network has not the method ``fast_layers``, or that raises it; a layer is
-            not Chainer's Linear with a bias; the layers do not fit together; or the network has
-            ``costs``, and not one for each hidden unit.
+        ValueError: the network has not the method ``fast_layers``, or that raises it or returns
+            nothing; a layer is not Chainer's Linear with a bias, or has no weights yet; the layers
+            do not fit together; they are not all of the network, or share parameters; the network
+            has ``costs``, and not one for each hidden unit; or see :func:`check_dropout`.
     """
-    layers = link.fast_layers()
+    layers, name = [*link.fast_layers()], type(link).__name__
+    if not layers:
+        raise ValueError(f"fast_layers of {name} returns no layer: use the backend 'reference'")
     for layer in layers:
         linear = type(layer) is chainer.links.Linear
         if not linear or layer.b is None:
@@ -63,19 +66,96 @@ def layers_of(link: Any) -> Sequence[Any]:
                 f"the fast path supports Linear with a bias, not {given}: use the backend "
                 "'reference'"
             )
+        check_forward(layer, chainer.links.Linear)
+        if not layer.W.is_initialized:
+            raise ValueError(
+                f"a layer of {name} has no weights before its first call: give Linear the number "
+                "of its inputs, or use the backend 'reference'"
+            )
     widths = [layer.W.shape for layer in layers]
     if any(outputs != inputs for (outputs, _), (_, inputs) in zip(widths, widths[1:])):
         raise ValueError(
-            f"the layers of {type(link).__name__} do not fit together: their weights have the "
-            f"shapes {widths}"
+            f"the layers of {name} do not fit together: their weights have the shapes {widths}"
         )
+    _check_parameters(link, layers)
     hidden = sum(outputs for outputs, _ in widths[:-1])
     if hasattr(link, "costs") and len(link.costs) != hidden:
         raise ValueError(
-            f"the fast path needs a bit for each of the {hidden} hidden units, and "
-            f"{type(link).__name__} has {len(link.costs)} costs: use the backend 'reference'"
+            f"the fast path needs a bit for each of the {hidden} hidden units, and {name} has "
+            f"{len(link.costs)} costs: use the backend 'reference'"
+        )
+    check_dropout(link)
+    if getattr(link, "dropout_ratio", 0) and link.uniforms.size != hidden:
+        raise ValueError(
+            f"the fast path needs a random number for each of the {hidden} hidden units, and the "
+            f"uniforms of {name} have {link.uniforms.size} columns: use the backend 'reference'"
         )
     return layers
+
+
+def _check_parameters(link: Any, layers: Sequence[Any]) -> None:
+    """Check that layers have all parameters of a network, each once and of one dtype.
+
+    Raises:
+        ValueError: they have not.
+    """
+    own = [parameter for layer in layers for parameter in (layer.W, layer.b)]
+    if len({id(parameter) for parameter in own}) < len(own):
+        raise ValueError(
+            f"the fast path trains every layer by itself, and layers of {type(link).__name__} "
+            "share parameters: use the backend 'reference'"
+        )
+    check_complete(link, own)
+    dtypes = sorted({parameter.dtype.name for parameter in own})
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"the fast path computes in one dtype, and the layers of {type(link).__name__} have "
+            f"{' and '.join(dtypes)}: use the backend 'reference'"
+        )
+
+
+def check_complete(link: Any, trained: Iterable[Any]) -> None:
+    """Check that a fast path trains all parameters of a network: weight decay moves every one.
+
+    Args:
+        link (chainer.Link): to be trained.
+        trained (iterable of chainer.Parameter): those that the fast path knows.
+
+    Raises:
+        ValueError: the network has others.
+    """
+    known = {id(parameter) for parameter in trained}
+    others = [name for name, parameter in link.namedparams() if id(parameter) not in known]
+    if others:
+        raise ValueError(
+            f"the fast path would leave out parameters of {type(link).__name__}, "
+            f"{', '.join(others)}: use the backend 'reference'"
+        )
+
+
+def check_dropout(link: Any) -> None:
+    """Check that a fast path can drop the hidden units of a network, where some are to be dropped.
+
+    Args:
+        link (chainer_sno.protocols.FullyConnected): to be trained.
+
+    Raises:
+        ValueError: it has ``dropout_ratio``, and structures as well or no random numbers.
+    """
+    if not getattr(link, "dropout_ratio", 0):
+        return
+    name = type(link).__name__
+    if hasattr(link, "costs"):
+        raise ValueError(
+            f"the fast path has no Dropout beside structures, and {name} has the dropout_ratio "
+            f"{link.dropout_ratio}: use the backend 'reference'"
+        )
+    missing = [each for each in ("dropout_factors", "uniforms") if not hasattr(link, each)]
+    if missing:
+        raise ValueError(
+            f"{name} has the dropout_ratio {link.dropout_ratio} and no {' and no '.join(missing)}, "
+            "which the fast path needs for Dropout: use the backend 'reference'"
+        )
 
 
 def check_fully_connected(link: Any, structured: bool) -> None:

@@ -144,8 +144,14 @@ class ArrayIterator(chainer.dataset.Iterator):
 
         Raises:
             ValueError: the arrays are not examples, bytes or numbers of the program's dtype, with
-                targets that are signed integers.
+                targets that are signed integers; or a subclass makes other mini-batches of them.
         """
+        for name in ("__next__", "next"):
+            if getattr(type(self), name) is not getattr(ArrayIterator, name):
+                raise ValueError(
+                    f"{type(self).__name__} has its own {name} and no add_batch, which cuts its "
+                    "mini-batches on a GPU: use the backend 'reference'"
+                )
         data, labels = self._pair()
         names = {numpy.dtype(numpy.uint8): "take_bytes", program.kernels.dtype: "take_reals"}
         by_channel = x.ndim == 4

@@ -71,7 +71,8 @@ class FullyConnected(Protocol):
         It is called before every iteration, so that a change of the network is noticed.
 
         Returns:
-            sequence of chainer.links.Linear: with a bias, the layer of the inputs first.
+            sequence of chainer.links.Linear: with a bias, the layer of the inputs first.  They
+            have all parameters of the network, and share none.
 
         Raises:
             ValueError: the network computes something else, as it is now.
@@ -91,6 +92,8 @@ class DenseParts(Protocol):
         growth_rate (int): output channels of a layer.
         in_channels (int): channels of the images.
         classes (int): outputs.
+
+    It is a :class:`chainer.Link` as well.
     """
 
     costs: Array
@@ -117,7 +120,7 @@ class DenselyConnected(Protocol):
 
     With ``costs``, it is a :class:`SearchableLink`.  Without them, it has the attribute
     ``structure``, the bits at which it is trained, as :class:`chainer_sno.links.FixedStructure`
-    has.
+    has.  The parts have all of its parameters.
     """
 
     def dense_parts(self) -> DenseParts:
@@ -144,17 +147,18 @@ class Updater(Protocol):
         ...
 
 
-def check_forward(link: Any, kind: Any) -> None:
+def check_forward(link: Any, kind: Any, *more: str) -> None:
     """Check that a subclass computes what its base class computes.
 
     Args:
         link (chainer.Link): to be trained.
         kind (type): the class whose computation is known.
+        *more (str): further methods that take part in it.
 
     Raises:
         ValueError: it has a forward pass of its own.
     """
-    for name in ("forward", "__call__"):
+    for name in ("forward", "__call__", *more):
         if getattr(type(link), name) is not getattr(kind, name) or name in vars(link):
             raise ValueError(
                 f"the fast path computes what {kind.__name__} does, and {type(link).__name__} has "

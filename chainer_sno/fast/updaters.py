@@ -11,6 +11,7 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
 from chainer_sno.accelerated import (
     Accelerated,
+    check_dropout,
     check_fully_connected,
     check_hooks,
     check_loss,
@@ -168,9 +169,9 @@ class _Binding:
     def _is_held(self) -> bool:
         return any(parameter.holder is self for parameter in self._parameters)
 
-    def _build(self) -> None:
-        """Make the engine from the current network and optimizer."""
-        self._rates = self._current_rates()
+    def _build(self, rates: tuple[float, ...] | None = None, lr: float | None = None) -> None:
+        """Make the engine from the current network and optimizer; a snapshot has its own rates."""
+        self._rates = self._current_rates() if rates is None else rates
         momentum, decay, bias_decay = self._rates
         velocities = None
         if self.rule.has_momentum:
@@ -178,7 +179,7 @@ class _Binding:
         self.engine = Engine(
             [W.array for W in self._weights],
             [b.array for b in self._biases],
-            self.optimizer.lr,
+            self.optimizer.lr if lr is None else lr,
             momentum,
             decay,
             velocities,
@@ -187,7 +188,7 @@ class _Binding:
         )
         self._remember()
 
-    def _current_rates(self) -> tuple[float, float, float]:
+    def _current_rates(self) -> tuple[float, ...]:
         """Return the current momentum and decays of weights and biases.
 
         Raises:
@@ -218,7 +219,7 @@ class _Binding:
         """
         if self.optimizer.target is not self.target:
             raise ValueError("the optimizer has another target now: make a new updater")
-        layers = self._find_layers()
+        layers = [*self._find_layers()]
         parameters = [layer.W for layer in layers], [layer.b for layer in layers]
         same = [
             len(a) == len(b) and all(x is y for x, y in zip(a, b))
@@ -314,8 +315,8 @@ class _Binding:
     def serialize(self, serializer: Any, epoch: int) -> None:
         """Save or load the engine, to the bit; the network follows from it.
 
-        The learning rate is not loaded, as Chainer's optimizers do not load it: it is that of the
-        constructor or of an extension.
+        The rates of the optimizer are not loaded, as Chainer's optimizers do not load them: they
+        are those of the constructor or of an extension.
 
         Args:
             serializer (chainer.AbstractSerializer): that of the updater.
@@ -330,6 +331,10 @@ class _Binding:
         self.optimizer.t = int(serializer("t", self.optimizer.t))
         serializer("optimizer_lr", self.optimizer.lr)
         serialize_rule(serializer, self.rule)
+        rates = self._rates
+        # Older snapshots do not have them.
+        with contextlib.suppress(KeyError):
+            rates = tuple(serializer("rates", numpy.array(rates)).tolist())
         if not loads:
             serializer("epoch", self.optimizer.epoch)
             return
@@ -337,6 +342,8 @@ class _Binding:
         with contextlib.suppress(KeyError):
             saved = serializer("epoch", None)
         self.optimizer.epoch = epoch if saved is None else int(saved)
+        if rates != self._rates:  # the weights are stored in the terms of these
+            self._build(rates, float(state["lr"]))
         self.engine.set_state(state)
         self._remember()
         self._hold(self)
@@ -378,6 +385,7 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
 
         def find_layers() -> Sequence[Any]:
             check_loss(self.loss_func)
+            check_dropout(link)
             layers: Sequence[Any] = link.fast_layers()
             return layers
 

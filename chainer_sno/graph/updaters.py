@@ -8,6 +8,7 @@ import numpy
 from chainer_sno._import_chainer import chainer
 from chainer_sno.accelerated import (
     Accelerated,
+    check_complete,
     check_fully_connected,
     check_hooks,
     check_loss,
@@ -33,6 +34,14 @@ def _mlp(
 
 
 def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1) -> Any:
+    target = optimizer.target
+    check_complete(target, link.params())
+    costs = getattr(target, "costs", link.costs)
+    if len(costs) != len(link.costs):
+        raise ValueError(
+            f"the GPU's fast path needs a bit for each of the {len(link.costs)} connections, and "
+            f"{type(target).__name__} has {len(costs)} costs: use the backend 'reference'"
+        )
     shape = iterator.arrays[0].shape[2:]
     link.check(iterator.arrays[0], link.costs[None])
     dtype = link.stem.W.dtype
@@ -59,6 +68,23 @@ def _is_dense(link: Any, structured: bool) -> bool:
             f"or dense_parts, not {type(link).__name__}: use the backend 'reference'"
         ) from error
     return False
+
+
+def _check_iterator(iterator: Any) -> None:
+    """Check that kernels can cut the mini-batches of an iterator, one of which is never shorter.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not hasattr(iterator, "add_batch"):
+        raise ValueError(
+            f"the GPU's fast path needs an ArrayIterator, not a {type(iterator).__name__}: use the "
+            "backend 'reference'"
+        )
+    if not iterator.repeat:
+        raise ValueError(
+            "the GPU's fast path needs an iterator that repeats: use the backend 'reference'"
+        )
 
 
 class _Watched:
@@ -129,17 +155,19 @@ class _Captured(Accelerated):
         """Keep how a network states its parts; return whether it is a DenseNet.
 
         Raises:
-            ValueError: the kernels do not know it, or it computes something else.
+            ValueError: the kernels do not know it, it computes something else, or the iterator's
+                mini-batches are not theirs to cut.
         """
         is_dense = _is_dense(link, structured)
         self._find_parts = link.dense_parts if is_dense else link.fast_layers
         self._find_parts()
+        _check_iterator(self.get_iterator("main"))
         return is_dense
 
     def _watch(self) -> None:
         """Keep what the iteration was captured with."""
         optimizer, iterator = self.get_optimizer("main"), self.get_iterator("main")
-        names = "arrays", "batch_size", "divisor", "seed", "shuffle"
+        names = "arrays", "batch_size", "divisor", "repeat", "seed", "shuffle"
         self._watched = [
             *_watched_network(optimizer),
             *_watched(iterator, "the iterator's ", *names),
@@ -284,20 +312,26 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
-        is_dense = self._find(link, structured=False)
+        is_dense = self._is_dense = self._find(link, structured=False)
         _check_device(link, arguments[2])
         if is_dense:
-            kernels, network = _dense(link.dense_parts(), *arguments)
+            parts = link.dense_parts()
+            bits = numpy.shape(getattr(link, "structure", ()))
+            if bits != (len(parts.costs),):
+                raise ValueError(
+                    f"a fixed DenseNet has {len(parts.costs)} connections, and the structure of "
+                    f"{type(link).__name__} has the shape {bits}: use the backend 'reference'"
+                )
+            kernels, network = _dense(parts, *arguments)
         else:
-            drops = getattr(link, "dropout_ratio", 0)
+            layers, drops = layers_of(link), getattr(link, "dropout_ratio", 0)
             dropout = (drops, link.uniforms) if drops else None
-            kernels, network = _mlp(layers_of(link), *arguments, selected=False, dropout=dropout)
+            kernels, network = _mlp(layers, *arguments, selected=False, dropout=dropout)
         self.captured = Iteration(kernels, iterator, network)
         self._watch()
 
     def update_core(self) -> None:
         """Do one iteration; nothing waits for it."""
-        structure = getattr(self.get_optimizer("main").target, "structure", None)
-        if structure is not None:
-            self.captured.network.structures[...] = structure
+        if self._is_dense:
+            self.captured.network.structures[...] = self.get_optimizer("main").target.structure
         super().update_core()

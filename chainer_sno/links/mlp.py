@@ -162,9 +162,9 @@ class MLP(chainer.Chain):
 
         Raises:
             ValueError: the network looks at some inputs only, the activation is not ReLU, or a
-                subclass has a forward pass of its own.
+                subclass has a forward pass or factors of Dropout of its own.
         """
-        check_forward(self, MLP)
+        check_forward(self, MLP, "dropout_factors")
         if self.inputs is not None:
             raise ValueError(
                 "the fast path needs an MLP that takes all inputs: use the backend 'reference'"

@@ -216,28 +216,49 @@ def fast_layers(subject: Subject) -> Iterator[str]:
     except ValueError as error:
         subject.notes.append(f"the fast paths do not train the link: {error}")
         return
+    except Exception as error:
+        yield f"fast_layers raises {type(error).__name__}: {error}"
+        return
     try:
         *hidden, last = layers_of(link)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         yield str(error)
         return
+    if subject.random[True]:
+        yield (
+            "the link draws random numbers in training mode, and the fast paths draw none beside "
+            "structures: let fast_layers raise ValueError, or leave it out"
+        )
+        return
     structures = numpy.concatenate((subject.structures(2), subject.full(), ~subject.full()))
-    expected = subject.call(link, subject.x, structures)
+    for train in (False, True):
+        expected = subject.call(link, subject.x, structures, train)
+        gap = max(
+            difference(y, expect.array)
+            for y, expect in zip(_of_layers(subject, hidden, last, structures), expected)
+        )
+        if not gap <= subject.tolerance * 10:
+            yield (
+                f"the layers of fast_layers give outputs that differ by {gap:.2g} of the largest "
+                f"from those of the link in {'training' if train else 'evaluation'} mode: they "
+                "must compute all of it, with ReLU between them and a bit for each hidden unit in "
+                "their order"
+            )
+            return
+
+
+def _of_layers(
+    subject: Subject, hidden: list[Any], last: Any, structures: Array
+) -> Iterator[Array]:
+    """Yield the outputs of structures that the layers compute as the fast paths do."""
     relu = chainer.functions.relu
-    for structure, y in zip(structures, expected):
+    for structure in structures:
         h, start = subject.x, 0
         for layer in hidden:
             end = start + layer.W.shape[0]
             h = relu(layer(h)) * structure[start:end].astype(h.dtype)
             start = end
-        gap = difference(last(h).array, y.array)
-        if not gap <= subject.tolerance * 10:
-            yield (
-                f"the layers of fast_layers give outputs that differ by {gap:.2g} of the largest "
-                "from those of the link: they must compute all of it, with ReLU between them and "
-                "a bit for each hidden unit in their order"
-            )
-            return
+        yield last(h).array
 
 
 def device(subject: Subject) -> Iterator[str]:

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 import chainer_sno
-from chainer_sno import chainer, links, protocols, testing
+from chainer_sno import chainer, links, protocols, testing, uniforms
 from chainer_sno.graph.updaters import GraphStructureUpdater, GraphUpdater
 from tests.chainer_sno.cuda.emulator import COMPILER, Emulator
 
@@ -167,14 +167,14 @@ class OtherOrder(Own):
         return super().forward(x, structures[:, ::-1])
 
 
-class NoFit(Own):
-    def fast_layers(self):
-        return [self.a, self.c]
-
-
 class NoBias(Own):
     def fast_layers(self):
         return [self.a, L.Linear(5, 4, nobias=True), self.c]
+
+
+class NoFit(Own):
+    def fast_layers(self):
+        return [self.a, self.c]
 
 
 class Refuses(Own):
@@ -182,20 +182,184 @@ class Refuses(Own):
         raise ValueError("there is no fast path today")
 
 
+class Shared(OwnFixed):
+    """The second layer is there twice."""
+
+    sizes = 8, 5, 5, 3
+
+    def forward(self, x):
+        h = F.relu(self.b(F.relu(self.a(x))))
+        return self.c(F.relu(self.b(h)))
+
+    def fast_layers(self):
+        return [self.a, self.b, self.b, self.c]
+
+
+class Tied(Shared):
+    """Two layers have one matrix."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.again = L.Linear(5, 5)
+            self.again.W = self.b.W
+
+    def fast_layers(self):
+        return [self.a, self.b, self.again, self.c]
+
+
+class Beside(OwnFixed):
+    """Weight decay moves a layer that the outputs do not need."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.aside = L.Linear(2, 2)
+
+
+class OtherDtypes(OwnFixed):
+    def __init__(self):
+        super().__init__()
+        for parameter in self.b.params():
+            parameter.array = parameter.array.astype("f")
+
+    def forward(self, x):
+        h = self.b(F.cast(F.relu(self.a(x)), "f"))
+        return self.c(F.cast(F.relu(h), "d"))
+
+
+class OwnLayer(OwnFixed):
+    def __init__(self):
+        super().__init__()
+        self.b.forward = lambda x: 2 * L.Linear.forward(self.b, x)
+
+
+class OwnDropout(OwnFixed):
+    dropout_ratio = 0.5
+
+    def forward(self, x):
+        h = F.dropout(F.relu(self.a(x)), self.dropout_ratio)
+        return self.c(F.dropout(F.relu(self.b(h)), self.dropout_ratio))
+
+
+class OtherColumns(OwnDropout):
+    dropout_factors = links.MLP.dropout_factors
+    uniforms = uniforms.Uniforms(8)
+
+
+class DropsBoth(Own):
+    """Units are dropped beside the structures."""
+
+    dropout_ratio = 0.5
+
+    def forward(self, x, structures):
+        return [F.dropout(y, self.dropout_ratio) for y in super().forward(x, structures)]
+
+
+class OwnFactors(links.MLP):
+    def __init__(self):
+        super().__init__(8, (5, 4), 3, 0.5)
+
+    def dropout_factors(self, samples, dtype):
+        return numpy.ones((samples, 9), dtype)
+
+
+class NoLayers(OwnFixed):
+    def fast_layers(self):
+        return []
+
+
+REFUSED = [
+    (TooFewBits, "a bit for each of the 9 hidden units, and TooFewBits has 8"),
+    (NoFit, "the layers of NoFit do not fit together"),
+    (Refuses, "no fast path today"),
+    (Shared, "layers of Shared share parameters"),
+    (Tied, "layers of Tied share parameters"),
+    (Beside, "leave out parameters of Beside, /aside/W, /aside/b"),
+    (OtherDtypes, "layers of OtherDtypes have float32 and float64"),
+    (OwnLayer, "Linear has its own forward"),
+    (OwnDropout, "dropout_ratio 0.5 and no dropout_factors and no uniforms"),
+    (OtherColumns, "each of the 9 hidden units, and the uniforms of OtherColumns have 8 columns"),
+    (DropsBoth, "no Dropout beside structures, and DropsBoth has the dropout_ratio 0.5"),
+    (OwnFactors, "OwnFactors has its own dropout_factors"),
+    (NoLayers, "fast_layers of NoLayers returns no layer"),
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), REFUSED)
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param("fast", marks=needs_numba), pytest.param("graph", marks=needs_compiler)],
+)
+def test_layers_that_cannot_be_are_refused(backend, kind, message):
+    with pytest.raises(ValueError, match=message):
+        train(kind(), backend)
+    if backend == "fast":
+        assert train(kind(), "auto", iterations=0).backend == "reference"
+
+
 @needs_numba
+def test_a_layer_without_weights_trains_with_the_reference():
+    class Lazy(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.a, self.b = L.Linear(None, 5), L.Linear(5, 3)
+
+        def forward(self, x):
+            return self.b(F.relu(self.a(x)))
+
+        def fast_layers(self):
+            return self.a, self.b
+
+    link = Lazy()
+    updater = train(link, "auto", iterations=1)
+    assert updater.backend == "reference"
+    assert "a layer of Lazy has no weights before its first call" in updater.refused["fast"]
+    assert train(link, "auto", iterations=1).backend == "fast"
+
+
+@needs_compiler
+def test_a_structure_is_no_business_of_a_fully_connected_network():
+    """An attribute of this name says something to the graph of a DenseNet alone."""
+    link, expected = OwnFixed(), OwnFixed()
+    link.structure = numpy.zeros(9, bool)
+    for each, backend in ((link, "graph"), (expected, "reference")):
+        train(each, backend)
+    numpy.testing.assert_allclose(link.a.W.array, expected.a.W.array, 1e-10)
+
+
+class DenseBeside(OwnDense):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.aside = L.Linear(2, 2)
+
+
+class DenseBits(OwnDense):
+    def __init__(self):
+        super().__init__()
+        self.costs = self.costs[1:]
+
+
+class DenseFixed(OwnDense):
+    def __init__(self):
+        super().__init__()
+        del self.costs
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (TooFewBits, "a bit for each of the 9 hidden units, and TooFewBits has 8"),
-        (NoFit, "the layers of NoFit do not fit together"),
-        (NoBias, "supports Linear with a bias, not one without"),
-        (Refuses, "no fast path today"),
+        (DenseBeside, "leave out parameters of DenseBeside, /aside/W, /aside/b"),
+        (DenseBits, r"each of the \d+ connections, and DenseBits has \d+ costs"),
+        (DenseFixed, r"the structure of DenseFixed has the shape \(0,\)"),
     ],
 )
-def test_layers_that_cannot_be_are_refused(kind, message):
+def test_parts_that_cannot_be_are_refused(kind, message):
     with pytest.raises(ValueError, match=message):
-        train(kind(), "fast")
-    assert train(Refuses(), "auto").backend == "reference"
+        train(kind(), "graph", x_shape=(3, 8, 8))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +373,8 @@ def test_check_searchable_compares_the_layers(kind, message):
     assert finding.check == "fast_layers"
     assert message in finding.message
     assert "fast_layers" in testing.check_searchable(Own(), x).passed
+    (finding,) = testing.check_searchable(DropsBoth(), x, raise_error=False).findings
+    assert "dropout" in finding.message
     report = testing.check_searchable(Refuses(), x)
     assert any("no fast path today" in note for note in report.notes)
 

@@ -176,6 +176,34 @@ def test_other_optimizers_go_on_from_a_snapshot_with_the_same_bits(other_optimiz
         numpy.testing.assert_array_equal(parameter.array, expected[name].array)
 
 
+@pytest.mark.parametrize("kind", ["NesterovAG", "MomentumSGD"])
+def test_other_rates_after_a_snapshot_are_those_of_the_reference(kind, monkeypatch):
+    """The engine stores the weights in the terms of its rates, the network does not."""
+    network, trained = {}, {}
+    with chainer.using_config("dtype", numpy.dtype("d")):
+        for updater in (FastStructureUpdater, StructureUpdater):
+            for momentum, decay in ((0.9, 1e-3), (0.6, 2e-3)):
+                make = getattr(chainer.optimizers, kind)
+                monkeypatch.setitem(OPTIMIZER, 0, lambda: make(0.05, momentum))  # noqa: B023
+                made = structure_updater(updater)
+                made.get_optimizer("main")._hookable._pre_update_hooks["WeightDecay"].rate = decay
+                if momentum == 0.9:
+                    for _ in range(5):
+                        made.update()
+                    file = io.BytesIO()
+                    chainer.serializers.save_npz(file, made)
+                    file.seek(0)
+                    network[updater] = made.get_optimizer("main").target
+            chainer.serializers.load_npz(file, made)
+            loaded = dict(made.get_optimizer("main").target.namedparams())
+            for name, parameter in network[updater].namedparams():
+                numpy.testing.assert_allclose(loaded[name].array, parameter.array, 1e-12)
+            for _ in range(5):
+                made.update()
+            trained[updater] = made
+    compare(*trained.values(), "float64")
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["", "older"])
 def test_a_snapshot_of_another_optimizer_is_refused(older, monkeypatch):
     """Also one that is older and does not say which optimizer it had."""

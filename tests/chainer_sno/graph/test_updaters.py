@@ -402,6 +402,32 @@ def test_examples_that_do_not_fit_are_refused(platform):
             captured(platform, links.MaskedMLP(30, (5,), 4), ArrayIterator((arrays[0], labels), 8))
 
 
+class Shifted(ArrayIterator):
+    """Makes mini-batches of its own."""
+
+    def __next__(self):
+        x, t = super().__next__()
+        return x + 1, t
+
+    next = __next__
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda *arrays: ArrayIterator(arrays, 8, repeat=False), "an iterator that repeats"),
+        (lambda *arrays: Shifted(arrays, 8), "Shifted has its own __next__ and no add_batch"),
+        (
+            lambda *arrays: chainer.iterators.SerialIterator([*zip(*arrays)], 8),
+            "an ArrayIterator, not a SerialIterator",
+        ),
+    ],
+)
+def test_iterators_that_the_kernels_do_not_know_are_refused(platform, make, message):
+    with pytest.raises(ValueError, match=message):
+        captured(platform, links.MLP(*WIDTHS), make(*send(platform, unit_arrays())))
+
+
 def test_images_too_wide_for_the_kernels_are_refused():
     with pytest.raises(ValueError, match="256 pixels in width"):
         definitions(links.PlainDenseNet(), (32, 512), "f")
