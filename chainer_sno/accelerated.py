@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy
+
 from chainer_sno._import_chainer import chainer
 from chainer_sno.protocols import FullyConnected, check_forward
 
@@ -91,6 +93,99 @@ def layers_of(link: Any) -> Sequence[Any]:
             f"uniforms of {name} have {link.uniforms.size} columns: use the backend 'reference'"
         )
     return layers
+
+
+def outputs_of(layers: Sequence[Any], x: Any, bits: Any = None) -> Any:
+    """Return what layers compute with ReLU between them, which is what the fast paths compute.
+
+    Args:
+        layers (sequence of chainer.links.Linear): the layer of the inputs first.
+        x (array): shape (N, inputs).
+        bits (array): bool, one for each hidden unit; all on by default.
+
+    Returns:
+        chainer.Variable: shape (N, outputs).
+    """
+    *hidden, last = layers
+    start = 0
+    for layer in hidden:
+        x = chainer.functions.relu(layer(x))
+        if bits is not None:
+            end = start + layer.W.shape[0]
+            x, start = x * bits[start:end].astype(x.dtype), end
+    return last(x)
+
+
+def check_outputs(link: Any, layers: Sequence[Any]) -> None:
+    """Check that a network computes what its layers do, on a few random examples.
+
+    A network of somebody else may have another activation, or bits in another order.
+
+    Args:
+        link (chainer_sno.protocols.FullyConnected): without link hooks, on any device.
+        layers (sequence of chainer.links.Linear): of :func:`layers_of`.
+
+    Raises:
+        ValueError: it does not, or it does not take examples of one axis.
+    """
+    rng, dtype = numpy.random.default_rng(0), layers[0].W.dtype
+    x = rng.standard_normal((3, layers[0].W.shape[1])).astype(dtype)
+    structures = rng.random((2, sum(len(layer.W) for layer in layers[:-1]))) < 0.5
+    x, structures = link.device.send(x), link.device.send(structures)
+    if hasattr(link, "costs"):
+        compare_outputs(
+            link,
+            lambda: list(link(x, structures)),
+            lambda: [outputs_of(layers, x, bits) for bits in structures],
+        )
+    else:
+        compare_outputs(link, lambda: [link(x)], lambda: [outputs_of(layers, x)])
+
+
+def compare_outputs(
+    link: Any, whole: Callable[[], list[Any]], parts: Callable[[], list[Any]]
+) -> None:
+    """Compare the outputs of a network with those of the parts that it states.
+
+    Args:
+        link (chainer.Link): the network.
+        whole (callable): returns the outputs of the network, a list of variables.
+        parts (callable): returns those of the parts.
+
+    Raises:
+        ValueError: they differ, or the network cannot be called.
+    """
+    name = type(link).__name__
+    with (
+        chainer.using_device(link.device),
+        chainer.using_config("train", False),
+        chainer.no_backprop_mode(),
+    ):
+        try:
+            pairs = list(zip(whole(), parts(), strict=True))
+        except Exception as error:
+            raise ValueError(
+                f"the fast path calls {name} with a few random examples to see whether its parts "
+                f"compute its outputs, and that raised {type(error).__name__}: "
+                f"{' '.join(str(error).split())}; use the backend 'reference'"
+            ) from error
+    arrays = [[chainer.backends.cuda.to_cpu(y.array) for y in pair] for pair in pairs]
+    if not all(_are_close(*pair) for pair in arrays):
+        raise ValueError(
+            f"the parts that {name} states for the fast path do not compute its outputs: they must "
+            "be all of it, fully connected layers with ReLU between them and a bit for each hidden "
+            "unit in their order, or a DenseNet; use the backend 'reference'"
+        )
+
+
+def _are_close(y: Any, expected: Any) -> bool:
+    """Return whether outputs are the same up to rounding, where they are numbers."""
+    if y.shape != expected.shape:
+        return False
+    finite = numpy.isfinite(y) & numpy.isfinite(expected)
+    largest = abs(expected[finite]).max(initial=0)
+    tolerance = 1e-8 if y.dtype == numpy.float64 else 1e-3
+    return bool((abs(y - expected)[finite] <= tolerance * largest).all())
 
 
 def _check_parameters(link: Any, layers: Sequence[Any]) -> None:

@@ -105,6 +105,10 @@ class DenseParts(Protocol):
     in_channels: int
     classes: int
 
+    def __call__(self, x: Any, structures: Array) -> Any:
+        """Return the outputs of every structure, as :class:`SearchableLink` does."""
+        ...
+
     def check(self, x: Any, structures: Array) -> None:
         """Check the shapes of images, (N, in_channels, H, W), and structures, (lambda, d).
 

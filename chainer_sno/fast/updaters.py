@@ -15,6 +15,7 @@ from chainer_sno.accelerated import (
     check_fully_connected,
     check_hooks,
     check_loss,
+    check_outputs,
     layers_of,
 )
 from chainer_sno.bernoulli import Bernoulli
@@ -151,6 +152,7 @@ class _Binding:
         find_layers()
         self.layers = layers_of(optimizer.target)
         check_hooks(optimizer.target)
+        check_outputs(optimizer.target, self.layers)
         self.optimizer = optimizer
         self.target = optimizer.target
         self._weights = [layer.W for layer in self.layers]

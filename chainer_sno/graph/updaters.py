@@ -12,6 +12,8 @@ from chainer_sno.accelerated import (
     check_fully_connected,
     check_hooks,
     check_loss,
+    check_outputs,
+    compare_outputs,
     layers_of,
 )
 from chainer_sno.cuda.kernels import Kernels
@@ -26,6 +28,8 @@ from chainer_sno.updater import StructureUpdater
 def _mlp(
     layers: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples: int = 1, **options: Any
 ) -> Any:
+    check_hooks(optimizer.target)
+    check_outputs(optimizer.target, layers)
     dtype = layers[0].W.dtype
     defined = {**step_definitions(optimizer), **mlp.definitions(dtype)}
     kernels = make_kernels(("method", "optimizer", "mlp"), dtype, defined)
@@ -44,11 +48,30 @@ def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples:
         )
     shape = iterator.arrays[0].shape[2:]
     link.check(iterator.arrays[0], link.costs[None])
+    if target is not link:
+        check_hooks(target)
+        _check_dense_outputs(target, link, shape)
     dtype = link.stem.W.dtype
     defined = {**step_definitions(optimizer), **dense.definitions(link, shape, dtype)}
     kernels = make_kernels(("method", "optimizer", "dense"), dtype, defined)
     network = dense.DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
     return kernels, network
+
+
+def _check_dense_outputs(target: Any, link: Any, shape: tuple[int, ...]) -> None:
+    """Check that a network computes what the DenseNet within it does, on two random images.
+
+    Raises:
+        ValueError: it does not.
+    """
+    rng, dtype, send = numpy.random.default_rng(0), link.stem.W.dtype, link.device.send
+    x = send(rng.standard_normal((2, link.in_channels, *shape)).astype(dtype))
+    if hasattr(target, "costs"):
+        structures = send(numpy.array([rng.random(len(link.costs)) < 0.9]))
+        compare_outputs(target, lambda: list(target(x, structures)), lambda: [*link(x, structures)])
+    else:
+        structures = target.structure[None]
+        compare_outputs(target, lambda: [target(x)], lambda: [link(x, structures)[0]])
 
 
 def _is_dense(link: Any, structured: bool) -> bool:

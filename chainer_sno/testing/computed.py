@@ -7,7 +7,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.accelerated import layers_of
+from chainer_sno.accelerated import layers_of, outputs_of
 from chainer_sno.testing.subject import (
     TOLERANCE,
     CallFailed,
@@ -220,7 +220,7 @@ def fast_layers(subject: Subject) -> Iterator[str]:
         yield f"fast_layers raises {type(error).__name__}: {error}"
         return
     try:
-        *hidden, last = layers_of(link)
+        layers = layers_of(link)
     except (TypeError, ValueError) as error:
         yield str(error)
         return
@@ -234,8 +234,8 @@ def fast_layers(subject: Subject) -> Iterator[str]:
     for train in (False, True):
         expected = subject.call(link, subject.x, structures, train)
         gap = max(
-            difference(y, expect.array)
-            for y, expect in zip(_of_layers(subject, hidden, last, structures), expected)
+            difference(outputs_of(layers, subject.x, structure).array, y.array)
+            for structure, y in zip(structures, expected)
         )
         if not gap <= subject.tolerance * 10:
             yield (
@@ -245,20 +245,6 @@ def fast_layers(subject: Subject) -> Iterator[str]:
                 "their order"
             )
             return
-
-
-def _of_layers(
-    subject: Subject, hidden: list[Any], last: Any, structures: Array
-) -> Iterator[Array]:
-    """Yield the outputs of structures that the layers compute as the fast paths do."""
-    relu = chainer.functions.relu
-    for structure in structures:
-        h, start = subject.x, 0
-        for layer in hidden:
-            end = start + layer.W.shape[0]
-            h = relu(layer(h)) * structure[start:end].astype(h.dtype)
-            start = end
-        yield last(h).array
 
 
 def device(subject: Subject) -> Iterator[str]:

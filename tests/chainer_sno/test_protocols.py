@@ -264,6 +264,22 @@ class OwnFactors(links.MLP):
         return numpy.ones((samples, 9), dtype)
 
 
+class Tanh(Own):
+    def forward(self, x, structures):
+        h = F.tanh(self.a(x))
+        return [self.c(F.relu(self.b(h * bits[:5])) * bits[5:]) for bits in structures.astype("d")]
+
+
+class OwnScale(OwnFixed):
+    def forward(self, x):
+        return super().forward(1.001 * x)
+
+
+class NeedsImages(OwnFixed):
+    def forward(self, x):
+        return super().forward(x[:, :, 0, 0])
+
+
 class NoLayers(OwnFixed):
     def fast_layers(self):
         return []
@@ -272,6 +288,7 @@ class NoLayers(OwnFixed):
 REFUSED = [
     (TooFewBits, "a bit for each of the 9 hidden units, and TooFewBits has 8"),
     (NoFit, "the layers of NoFit do not fit together"),
+    (NoBias, "supports Linear with a bias, not one without"),
     (Refuses, "no fast path today"),
     (Shared, "layers of Shared share parameters"),
     (Tied, "layers of Tied share parameters"),
@@ -283,6 +300,10 @@ REFUSED = [
     (DropsBoth, "no Dropout beside structures, and DropsBoth has the dropout_ratio 0.5"),
     (OwnFactors, "OwnFactors has its own dropout_factors"),
     (NoLayers, "fast_layers of NoLayers returns no layer"),
+    (Tanh, "the parts that Tanh states for the fast path do not compute its outputs"),
+    (OtherOrder, "the parts that OtherOrder states for the fast path do not compute its outputs"),
+    (OwnScale, "the parts that OwnScale states for the fast path do not compute its outputs"),
+    (NeedsImages, "calls NeedsImages with a few random examples .* raised IndexError"),
 ]
 
 
@@ -342,6 +363,11 @@ class DenseBits(OwnDense):
         self.costs = self.costs[1:]
 
 
+class DenseScale(OwnDense):
+    def forward(self, x, structures):
+        return self.net(1.001 * x, structures)
+
+
 class DenseFixed(OwnDense):
     def __init__(self):
         super().__init__()
@@ -354,6 +380,7 @@ class DenseFixed(OwnDense):
     [
         (DenseBeside, "leave out parameters of DenseBeside, /aside/W, /aside/b"),
         (DenseBits, r"each of the \d+ connections, and DenseBits has \d+ costs"),
+        (DenseScale, "the parts that DenseScale states for the fast path do not compute its"),
         (DenseFixed, r"the structure of DenseFixed has the shape \(0,\)"),
     ],
 )
