@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno.errors import in_one_line
 from chainer_sno.protocols import FullyConnected, check_forward
 
 _extensions = chainer.training.extensions
@@ -166,8 +167,8 @@ def compare_outputs(
         except Exception as error:
             raise ValueError(
                 f"the fast path calls {name} with a few random examples to see whether its parts "
-                f"compute its outputs, and that raised {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; use the backend 'reference'"
+                f"compute its outputs, and that raised {in_one_line(error)}; use the backend "
+                "'reference'"
             ) from error
     arrays = [[chainer.backends.cuda.to_cpu(y.array) for y in pair] for pair in pairs]
     if not all(_are_close(*pair) for pair in arrays):

@@ -8,6 +8,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+from chainer_sno.errors import in_one_line
 from chainer_sno.uniforms import Stream, Uniforms, check_seed, generator
 
 
@@ -304,10 +305,9 @@ def _not_a_pair(converter: Callable[..., Any], batch: Any, error: Exception) -> 
     named = named or getattr(converter, "base_callable", type(converter))
     # That of Chainer's concat_examples is concat_examples_func.
     name = getattr(named, "__name__", repr(named)).removesuffix("_func")
-    text = " ".join(str(error).split())[:300]
     return ValueError(
         f"the converter {name} does not make a pair of arrays (x, t) of a mini-batch that is "
-        f"{_what(batch)} ({type(error).__name__}: {text}): leave it out, for an ArrayIterator "
+        f"{_what(batch)} ({in_one_line(error)}): leave it out, for an ArrayIterator "
         "needs pass_arrays and others concat_examples, and give examples that are such pairs"
     )
 

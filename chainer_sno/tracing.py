@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 
 from chainer_sno._import_chainer import chainer
+from chainer_sno.errors import in_one_line
 
 #: Examples of the mini-batch of a trace; batch normalisation in training mode needs two.
 EXAMPLES = 2
@@ -103,6 +104,22 @@ def paths_of(network: Any) -> dict[int, str]:
     return paths
 
 
+def call_alone(network: Any, x: Any) -> Any:
+    """Return what a network returns for a mini-batch alone.
+
+    Raises:
+        ValueError: it raises something; the message names the network and the mini-batch.
+    """
+    try:
+        return network(x)
+    except Exception as error:
+        raise ValueError(
+            f"{type(network).__name__} cannot be called with a mini-batch of shape {x.shape} and "
+            f"{x.dtype} alone ({in_one_line(error)}): give the network from x to its outputs, "
+            "without the loss, and the shape of one example"
+        ) from error
+
+
 class Trace:
     """One call of a network.
 
@@ -145,15 +162,7 @@ class Trace:
             calls,
             owners,
         ):
-            try:
-                self.y = network(given)
-            except Exception as error:
-                text = " ".join(str(error).split())[:300]
-                raise ValueError(
-                    f"{name} cannot be called with a mini-batch of shape {x.shape} and {x.dtype} "
-                    f"alone ({type(error).__name__}: {text}): give the network from x to its "
-                    "outputs, without the loss, and the shape of one example"
-                ) from error
+            self.y = call_alone(network, given)
         if not isinstance(self.y, chainer.Variable):
             raise ValueError(
                 f"{name} returns a {type(self.y).__name__}"

@@ -10,8 +10,9 @@ import numpy
 from chainer_sno import batch_statistics, complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+from chainer_sno.errors import in_one_line
 from chainer_sno.links.channels import ALWAYS, Channels, Layer, computes_as, is_layer
-from chainer_sno.tracing import Trace, detached, example_batch, on_cpu
+from chainer_sno.tracing import Trace, call_alone, detached, example_batch, on_cpu
 
 L = chainer.links
 
@@ -430,11 +431,10 @@ class SelectedNetwork(chainer.Chain):
                 try:
                     found = small(x).array
                 except Exception as error:
-                    text = " ".join(str(error).split())[:300]
                     raise ValueError(
-                        f"{name} with fewer channels cannot be called ({type(error).__name__}: "
-                        f"{text}): its code states a number of channels; take it from the array, "
-                        "as in F.reshape(h, (len(h), -1)), or write the contract by hand "
+                        f"{name} with fewer channels cannot be called ({in_one_line(error)}): its "
+                        "code states a number of channels; take it from the array, as in "
+                        "F.reshape(h, (len(h), -1)), or write the contract by hand "
                         "(chainer_sno.links)"
                     ) from error
             scale = float(numpy.abs(expected).max()) or 1.0
@@ -721,15 +721,7 @@ def _initialise(network: Any, x_shape: tuple[int, ...]) -> None:
         return
     x = network.device.send(example_batch(network, x_shape))
     with chainer.using_config("train", False), chainer.no_backprop_mode():
-        try:
-            network(x)
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{type(network).__name__} cannot be called with a mini-batch of shape {x.shape} "
-                f"alone ({type(error).__name__}: {text}): give the network from x to its outputs, "
-                "without the loss, and the shape of one example"
-            ) from error
+        call_alone(network, x)
 
 
 def _follow(network: Any, x_shape: tuple[int, ...]) -> Channels:

@@ -9,6 +9,7 @@ import numpy
 
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
+from chainer_sno.errors import in_one_line
 
 #: What is called equal, and what is called zero, relative to the largest value, by dtype.
 TOLERANCE = {"float16": 2e-2, "float32": 2e-4, "float64": 1e-9}
@@ -24,8 +25,7 @@ def failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise CallFailed(f"{type(error).__name__}: {text[:300]}") from error
+        raise CallFailed(in_one_line(error)) from error
 
 
 @contextlib.contextmanager

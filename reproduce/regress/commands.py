@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reproduce import ReproduceError
+from reproduce._types import Cells
 from reproduce.files import make_writable
 from reproduce.regress import baselines, cases, printing, runs, traces
-from reproduce.regress.printing import Rows
 
 
 def regress(
@@ -49,7 +49,7 @@ def regress(
     stored = {
         name: baselines.read(name, directory, data_dir) for name in [*trace_names, *run_names]
     }
-    drift: dict[str, Rows] = {}
+    drift: dict[str, Cells] = {}
     if trace_names:
         drift |= _hold_traces({name: stored[name] for name in trace_names})
     if run_names:
@@ -81,7 +81,7 @@ def _select(names: Sequence[str] | None, with_runs: bool) -> tuple[list[str], li
     return trace_names, run_names
 
 
-def _hold_traces(stored: Mapping[str, dict[str, Any]]) -> dict[str, Rows]:
+def _hold_traces(stored: Mapping[str, dict[str, Any]]) -> dict[str, Cells]:
     """Train traces, print the results, and return the drift of those that have drifted."""
     drift, table = {}, []
     for name, baseline in stored.items():
@@ -126,7 +126,7 @@ def _update_traces(names: Sequence[str], directory: str | Path) -> None:
 
 def _hold_runs(
     stored: Mapping[str, dict[str, Any]], jobs: int, data_dir: str | Path | None
-) -> dict[str, Rows]:
+) -> dict[str, Cells]:
     """Train short runs, print the results, and return the drift of those that have drifted."""
     measured, failures = runs.train(list(stored), runs.AGAIN, jobs, data_dir)
     drift = {name: [printing.failure(why)] for name, why in failures.items()}

@@ -2,15 +2,14 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from reproduce import compare
+from reproduce._types import Cells
 from reproduce.regress import runs, traces
 
 #: Rows of a table about one case; a fault that moves one number moves most of them.
 ROWS = 5
-#: The cells of a table, row by row.
-Rows: TypeAlias = list[list[str]]
 
 
 def state(held: bool) -> str:
@@ -36,14 +35,14 @@ def trace_row(name: str, count: int, largest: float, held: bool) -> list[str]:
     return [name, str(count), deviation, f"{traces.TOLERANCE:.0e}", state(held)]
 
 
-def print_traces(table: Rows) -> None:
+def print_traces(table: Cells) -> None:
     """Print the deviation of traces, a row of :func:`trace_row` each."""
     print("Traces, each number against the baseline's:")
     header = ["case", "numbers", "largest deviation", "tolerance", ""]
     print(compare.format_table(header, table))
 
 
-def new_trace_row(name: str, largest: float, rows: Rows) -> list[str]:
+def new_trace_row(name: str, largest: float, rows: Cells) -> list[str]:
     """Return a row of :func:`print_new_traces`.
 
     Args:
@@ -54,7 +53,7 @@ def new_trace_row(name: str, largest: float, rows: Rows) -> list[str]:
     return [name, f"{largest * traces.TOLERANCE:.1e}", rows[0][0] if rows else "nothing"]
 
 
-def print_new_traces(table: Rows) -> None:
+def print_new_traces(table: Cells) -> None:
     """Print how far old baselines are from new ones, a row of :func:`new_trace_row` each."""
     print("Traces, written; the old baseline differed by:")
     header = ["case", "largest deviation", "beyond the tolerance first"]
@@ -78,7 +77,7 @@ def run_cells(mine: Sequence[float], values: Any, ends: tuple[float, float]) -> 
     return [" ".join(f"{value:.4g}" for value in mine), f"{values.mean():.4g}", _span(ends)]
 
 
-def print_runs(table: Rows) -> None:
+def print_runs(table: Cells) -> None:
     """Print the quantities of short runs: case, quantity, :func:`run_cells`, :func:`state`."""
     print(f"\nShort runs, the mean of {runs.AGAIN} seeds against the band of {runs.SEEDS}:")
     print(compare.format_table(["case", "", "found", "expected", "band", ""], table))
@@ -103,13 +102,13 @@ def new_run_cells(
     return [before, now, _span(ends)]
 
 
-def print_new_runs(table: Rows) -> None:
+def print_new_runs(table: Cells) -> None:
     """Print the quantities of new baselines: case, quantity and :func:`new_run_cells`."""
     print("\nShort runs, written; mean and standard deviation over the seeds:")
     print(compare.format_table(["case", "", "old", "new", "new band"], table))
 
 
-def print_drift(drift: Mapping[str, Rows]) -> None:
+def print_drift(drift: Mapping[str, Cells]) -> None:
     """Print a table of what has drifted.
 
     Args:
