@@ -148,6 +148,7 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
     """
     header = ["experiment", "run", "iteration", "of", "usage %", "selected", "depth"]
     header += ["theta near 0 or 1 %", "epoch", "test error %", "re-estimated %"]
+    header.append("not the paper's")
     table = []
     for entry in entries:
         settings = from_dict(entry["settings"])
@@ -168,5 +169,6 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
         cells.append(str(last.get("epoch", "-")))
         for name in ("test_error", "reestimated_test_error"):
             cells.append(f"{100 * last[name]:.2f}" if name in last else "-")
+        cells.append(", ".join(settings.changed) or "-")
         table.append(cells)
     return header, table

@@ -504,6 +504,11 @@ class Settings:
         }
 
     @property
+    def changed(self) -> list[str]:
+        """The settings that differ from the paper's, in words: ``criterion=weights``."""
+        return [f"{name}={_short(value)}" for name, value in self.changes().items()]
+
+    @property
     def is_paper_schedule(self) -> bool:
         """Whether only what the paper varies differs from its settings."""
         return not self.changes()
@@ -520,8 +525,8 @@ class Settings:
     @property
     def name(self) -> str:
         """The name of the run: the method, the setting, every change from the paper, the seed."""
-        changes = [f"{name}={_short(value)}" for name, value in self.changes().items()]
-        parts = [self.experiment, self.method, self.setting, *changes, f"seed={self.seed}"]
+        changed = self.changed
+        parts = [self.experiment, self.method, self.setting, *changed, f"seed={self.seed}"]
         return "_".join(part for part in parts if part)
 
     @property

@@ -94,7 +94,8 @@ def _unfinished(entries: Iterable[Record]) -> list[str]:
     for entry in entries:
         settings = from_dict(entry["settings"])
         done, whole = entry["iteration"], entry["iterations"]
-        words = f"{compare.label(settings)}, seed {settings.seed}"
+        told = [compare.label(settings), *settings.changed, f"seed {settings.seed}"]
+        words = ", ".join(told)
         lines.append(f"{words}: iteration {done:,} of {whole:,} ({100 * done // whole}%)")
     return lines
 

@@ -129,3 +129,12 @@ def test_a_structure_without_a_path_has_no_depth():
             | {"iterations": 2, "usage_rate": 0.0, "theta_histogram": [3, *[0] * 18, 1]}
         ]
     )[1][0][6:8] == ["none", "100"]
+
+
+def test_what_is_not_the_papers_is_named(out, tmp_path):
+    progress.write(out, tmp_path / "progress")
+    header, table = progress.rows(progress.read_all(tmp_path / "progress"))
+    changed = dict(
+        zip((row[1] for row in table), (row[header.index("not the paper's")] for row in table))
+    )
+    assert "depth=10" in changed["sno epsilon0=2^-2, seed 0"]
