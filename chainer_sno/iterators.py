@@ -144,8 +144,9 @@ class ArrayIterator(chainer.dataset.Iterator):
             t (array): where the targets go, int32, shape (batch_size,).
 
         Raises:
-            ValueError: the arrays are not examples, bytes or numbers of the program's dtype, with
-                targets that are signed integers; or a subclass makes other mini-batches of them.
+            ValueError: the arrays are not examples, numbers of the program's dtype or bytes with a
+                divisor, with targets that are signed integers; the network does not take the
+                mini-batches of them; or a subclass makes others.
         """
         for name in ("__next__", "next"):
             if getattr(type(self), name) is not getattr(ArrayIterator, name):
@@ -163,6 +164,8 @@ class ArrayIterator(chainer.dataset.Iterator):
                 f"examples of {data.dtype} and shape {data.shape[1:]} do not fit a network of "
                 f"{x.dtype} that takes {takes}"
             )
+        given = data.dtype if self.divisor is None else chainer.get_dtype()
+        check_dtypes(given, labels.dtype, program.kernels.dtype)
         channels = x.shape[0] if by_channel else 1
         program.each(
             names[data.dtype],
@@ -175,7 +178,7 @@ class ArrayIterator(chainer.dataset.Iterator):
             self.batch_size,
             channels,
             data.size // (self.size * channels),
-            self.divisor or 1,
+            1 if self.divisor is None else self.divisor,
             x,
             t,
         )
@@ -272,6 +275,28 @@ def choose_converter(iterator: Any) -> Callable[..., Any]:
         return pass_arrays
     converter: Callable[..., Any] = chainer.dataset.concat_examples
     return converter
+
+
+def check_dtypes(examples: Any, targets: Any, dtype: Any) -> None:
+    """Check that a network takes the dtypes of a mini-batch, as Chainer's functions do.
+
+    Args:
+        examples (numpy.dtype): of x.
+        targets (numpy.dtype): of t.
+        dtype (numpy.dtype): of the network.
+
+    Raises:
+        ValueError: the examples have another dtype than the network, or the targets are no signed
+            integers.
+    """
+    if examples != dtype:
+        raise ValueError(
+            f"a network of {dtype} takes examples of {dtype}, not of {examples}: convert them, or "
+            "give an ArrayIterator of integers a divisor, 255 for bytes that are to lie in [0, 1]; "
+            "what is divided has the dtype of chainer.config"
+        )
+    if targets.kind != "i":
+        raise ValueError(f"classes must be signed integers, not {targets}: convert them")
 
 
 def convert(converter: Callable[..., Any], batch: Any, device: Any) -> Any:

@@ -117,9 +117,14 @@ class ImageIterator(ArrayIterator):
             x (array): where the images go, shape (channels, N, height, width).
 
         Raises:
-            ValueError: the network takes other images.
+            ValueError: the images are no bytes or have a divisor, or the network takes others.
         """
         images, labels = self._pair()
+        if images.dtype != numpy.uint8 or self.divisor is not None:
+            raise ValueError(
+                f"the GPU's kernels standardise images of uint8 without a divisor, not images of "
+                f"{images.dtype} with the divisor {self.divisor}: use the backend 'reference'"
+            )
         channels, *sides = images.shape[1:]
         if x.shape != (channels, self.batch_size, *sides):
             raise ValueError(

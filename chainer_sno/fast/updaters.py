@@ -20,7 +20,7 @@ from chainer_sno.accelerated import (
 )
 from chainer_sno.bernoulli import Bernoulli
 from chainer_sno.fast.engine import Engine
-from chainer_sno.iterators import choose_converter, convert
+from chainer_sno.iterators import check_dtypes, choose_converter, convert
 from chainer_sno.nesterov import parameter_decay, velocity, weight_decay
 from chainer_sno.rules import known_rule, serialize_rule
 from chainer_sno.updater import StructureUpdater, check_samples, of_this_kind
@@ -266,7 +266,13 @@ class _Binding:
     def step(
         self, x: Array, t: Array, structures: Array | None = None, dropout: Array | None = None
     ) -> Array:
-        """Do one iteration at the optimizer's learning rate."""
+        """Do one iteration at the optimizer's learning rate.
+
+        Raises:
+            ValueError: the network does not take the dtypes of x and t, or something has changed
+                that the engine cannot respect.
+        """
+        check_dtypes(x.dtype, t.dtype, self.engine.dtype)
         self._check_network()
         rates = self._current_rates()
         if not self._is_held():

@@ -29,7 +29,7 @@ def test_cases_run(case, monkeypatch):
     def small(batch_size, device):
         rng = numpy.random.default_rng(0)
         x = rng.integers(0, 256, (100, 784), dtype=numpy.uint8)
-        return worker.chainer_sno.ArrayIterator((x, numpy.zeros(100, "i")), batch_size)
+        return worker.chainer_sno.ArrayIterator((x, numpy.zeros(100, "i")), batch_size, divisor=255)
 
     monkeypatch.setattr(worker, "_iterator", small)
     step = worker.make(case)

@@ -140,6 +140,12 @@ def test_another_loss_is_for_the_reference():
     assert updater.refused["fast"] == "it computes the softmax cross entropy only"
 
 
+def arrays_of(updater):
+    content = chainer.serializers.DictionarySerializer()
+    updater.serialize(content)
+    return {name: numpy.array(value) for name, value in content.target.items()}
+
+
 @needs_numba
 @pytest.mark.parametrize(("first", "second"), [("fast", "reference"), ("reference", "fast")])
 def test_a_snapshot_of_another_backend_is_refused(first, second, tmp_path):
@@ -148,6 +154,48 @@ def test_a_snapshot_of_another_backend_is_refused(first, second, tmp_path):
     chainer.serializers.save_npz(tmp_path / "snapshot.npz", saved)
     with pytest.raises(ValueError, match="the snapshot was not saved by a"):
         chainer.serializers.load_npz(tmp_path / "snapshot.npz", other)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("x_dtype", "t_dtype", "message"),
+    [
+        ("u1", "i4", "takes examples of float32, not of uint8: convert .* a divisor, 255 for"),
+        ("f8", "i4", "takes examples of float32, not of float64"),
+        ("f4", "u1", "classes must be signed integers, not uint8"),
+        ("f4", "f4", "classes must be signed integers, not float32"),
+    ],
+)
+@pytest.mark.parametrize("make", ["masked", "fixed"])
+def test_dtypes_that_the_reference_refuses_are_refused_by_name(make, x_dtype, t_dtype, message):
+    for backend in ("reference", "fast"):
+        iterator, *others = {"masked": masked, "fixed": fixed}[make]()
+        x, t = iterator.arrays
+        iterator.arrays = x.astype(x_dtype), t.astype(t_dtype)
+        updater = chainer_sno.make_updater(iterator, *others, backend=backend)
+        with pytest.raises(Exception) as caught:  # noqa: PT011  (Chainer's are of several kinds)
+            updater.update()
+    assert caught.type is ValueError
+    caught.match(message)
+    assert "\n" not in str(caught.value)
+
+
+@needs_numba
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+def test_bytes_with_a_divisor_are_examples_of_the_networks_dtype(backend):
+    x, t = masked()[0].arrays
+    x = (256 * x).astype("u1")
+    found = []
+    for arrays, divisor in (((x, t), 255), ((x.astype("f") / numpy.float32(255), t), None)):
+        initialW = chainer.initializers.HeNormal(rng=chainer_sno.uniforms.generator((3,)))
+        iterator, optimizer, bernoulli = masked(initialW=initialW)
+        iterator.arrays, iterator.divisor = arrays, divisor
+        updater = chainer_sno.make_updater(iterator, optimizer, bernoulli, backend=backend)
+        for _ in range(3):
+            updater.update()
+        found.append(arrays_of(updater))
+    for name, value in found[0].items():
+        numpy.testing.assert_array_equal(found[1][name], value, name)
 
 
 def test_a_graph_needs_a_gpu():

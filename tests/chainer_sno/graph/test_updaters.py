@@ -402,6 +402,44 @@ def test_examples_that_do_not_fit_are_refused(platform):
             captured(platform, links.MaskedMLP(30, (5,), 4), ArrayIterator((arrays[0], labels), 8))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "divisor", "message"),
+    [
+        ("u1", None, "takes examples of float32, not of uint8: convert .* a divisor, 255 for"),
+        ("i4", None, "examples of int32 .* do not fit"),
+        ("i4", 255, "examples of int32 .* do not fit"),
+        ("f8", None, "examples of float64 .* do not fit"),
+    ],
+)
+@pytest.mark.parametrize("make", [lambda: links.MLP(*WIDTHS), lambda: links.MaskedMLP(*WIDTHS)])
+def test_dtypes_that_the_kernels_do_not_know_are_refused(platform, make, dtype, divisor, message):
+    iterator = ArrayIterator(send(platform, unit_arrays(dtype)), 8, divisor=divisor)
+    with pytest.raises(ValueError, match=message):
+        captured(platform, make(), iterator)
+
+
+def test_bytes_that_become_another_dtype_than_the_networks_are_refused(platform):
+    """As in the reference, what is divided has the dtype of the configuration."""
+    link = links.MaskedMLP(*WIDTHS)
+    with (
+        chainer.using_config("dtype", numpy.dtype("d")),
+        pytest.raises(ValueError, match="a network of float32 takes .* not of float64"),
+    ):
+        captured(platform, link, unit_iterator(platform))
+
+
+@pytest.mark.parametrize(("dtype", "divisor"), [("u1", None), ("f4", None), ("u1", 255)])
+def test_images_are_bytes_and_standardised(platform, dtype, divisor):
+    iterator = image_iterator((8, 8), platform[1], divisor=divisor)
+    images, labels = iterator.arrays
+    iterator.arrays = images.astype(dtype), labels
+    if (dtype, divisor) == ("u1", None):
+        captured(platform, dense_net(), iterator)
+        return
+    with pytest.raises(ValueError, match="standardise images of uint8 without a divisor"):
+        captured(platform, dense_net(), iterator)
+
+
 class Shifted(ArrayIterator):
     """Makes mini-batches of its own."""
 
