@@ -210,18 +210,26 @@ class Bernoulli(chainer.Link):
         """Save or load theta, the costs and the state of the random numbers.
 
         Raises:
-            ValueError: the distribution that was saved has another epsilon0, eta, costs or dtype.
+            ValueError: see :meth:`check_saved`; nothing is loaded then.
         """
         if isinstance(serializer, chainer.Serializer):
             serializer("settings", numpy.array([self.epsilon0, self.eta]))
             serializer("_penalty", self.penalty)
         else:
-            self._check_saved(serializer)
+            self.check_saved(serializer)
         super().serialize(serializer)
         self.uniforms.serialize(serializer["uniforms"])
 
-    def _check_saved(self, serializer: Any) -> None:
-        """Check that the saved distribution has the same settings as this one."""
+    def check_saved(self, serializer: Any) -> None:
+        """Check that a saved distribution has the settings and the random numbers of this one.
+
+        Args:
+            serializer (chainer.Deserializer): of the snapshot.
+
+        Raises:
+            ValueError: the distribution that was saved has another epsilon0, eta, costs, dtype or
+                seed.
+        """
 
         def saved(name: str) -> Any:
             # Older snapshots lack some of the entries.
@@ -257,3 +265,4 @@ class Bernoulli(chainer.Link):
                     f"{settings[1]:g}, and this one has {mine[0]:g} and {mine[1]:g}: make it "
                     "with the same"
                 )
+        self.uniforms.check_saved(serializer["uniforms"])

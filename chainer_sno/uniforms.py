@@ -203,8 +203,8 @@ class Uniforms(chainer.DeviceResident):
             return rows
         return self.device.xp.concatenate((rows, self.take(count - len(rows))))
 
-    def serialize(self, serializer: Any) -> None:
-        """Save or load the position.
+    def check_saved(self, serializer: Any) -> None:
+        """Check that a snapshot is of these random numbers, or save which these are.
 
         Raises:
             ValueError: the snapshot belongs to another seed, stream or size.
@@ -216,4 +216,12 @@ class Uniforms(chainer.DeviceResident):
                 "the saved random numbers have the seed, stream and size "
                 f"{saved.tolist()}, and these have {identity.tolist()}: use the same"
             )
+
+    def serialize(self, serializer: Any) -> None:
+        """Save or load the position.
+
+        Raises:
+            ValueError: see :meth:`check_saved`; nothing is loaded then.
+        """
+        self.check_saved(serializer)
         self.position = int(serializer("position", self.position))

@@ -229,9 +229,13 @@ class StructureUpdater(chainer.training.updaters.StandardUpdater):
         """Save or load everything that the training needs to continue.
 
         Raises:
-            ValueError: the snapshot is of another number of structures, or of another distribution.
+            ValueError: the snapshot is of another number of structures, of another distribution or
+                of an updater of another kind; nothing is loaded then.
         """
         check_samples(serializer, self.samples)
         with of_this_kind(type(self).__name__):
+            if not isinstance(serializer, chainer.Serializer):
+                serializer["optimizer:main"]("t", None)
+                self.bernoulli.check_saved(serializer["bernoulli"])
             super().serialize(serializer)
         self.bernoulli.serialize(serializer["bernoulli"])

@@ -320,6 +320,22 @@ class _Binding:
                     velocity(parameter)[...] = arrays[f"{kind}_velocities"][k]
         self._remember()
 
+    def check_saved(self, serializer: Any) -> None:
+        """Check that a snapshot is of such an engine, before anything of it is loaded.
+
+        Args:
+            serializer (chainer.Deserializer): that of the updater.
+
+        Raises:
+            ValueError: the snapshot is of an updater of another kind, of another optimizer or of a
+                network of other widths.
+        """
+        serializer = serializer["engine"]
+        with of_this_kind("fast updater"):
+            for name, value in self.engine.state().items():
+                serializer(name, value)
+        serialize_rule(serializer, self.rule)
+
     def serialize(self, serializer: Any, epoch: int) -> None:
         """Save or load the engine, to the bit; the network follows from it.
 
@@ -334,8 +350,7 @@ class _Binding:
         loads = not isinstance(serializer, chainer.Serializer)
         if loads:
             self.synchronise()
-        with of_this_kind("fast updater"):
-            state = {name: serializer(name, value) for name, value in self.engine.state().items()}
+        state = {name: serializer(name, value) for name, value in self.engine.state().items()}
         self.optimizer.t = int(serializer("t", self.optimizer.t))
         serializer("optimizer_lr", self.optimizer.lr)
         serialize_rule(serializer, self.rule)
@@ -418,8 +433,17 @@ class FastStructureUpdater(Accelerated, StructureUpdater):
         self._binding.synchronise()
 
     def serialize(self, serializer: Any) -> None:
-        """Save or load everything that the training needs to continue."""
+        """Save or load everything that the training needs to continue.
+
+        Raises:
+            ValueError: the snapshot is of another number of structures, of another distribution,
+                optimizer or network, or of an updater of another kind; nothing is loaded then.
+        """
         check_samples(serializer, self.samples)
+        if not isinstance(serializer, chainer.Serializer):
+            with of_this_kind("fast updater"):
+                self.bernoulli.check_saved(serializer["bernoulli"])
+            self._binding.check_saved(serializer)
         self.get_iterator("main").serialize(serializer["iterator:main"])
         self.bernoulli.serialize(serializer["bernoulli"])
         self.iteration = int(serializer("iteration", self.iteration))
@@ -476,9 +500,19 @@ class FastUpdater(Accelerated, chainer.training.updaters.StandardUpdater):
         self._binding.synchronise()
 
     def serialize(self, serializer: Any) -> None:
-        """Save or load everything that the training needs to continue."""
-        self.get_iterator("main").serialize(serializer["iterator:main"])
+        """Save or load everything that the training needs to continue.
+
+        Raises:
+            ValueError: the snapshot is of other random numbers of Dropout, of another optimizer or
+                network, or of an updater of another kind; nothing is loaded then.
+        """
         uniforms = getattr(self.get_optimizer("main").target, "uniforms", None)
+        if not isinstance(serializer, chainer.Serializer):
+            self._binding.check_saved(serializer)
+            if uniforms is not None:
+                with of_this_kind("fast updater"):
+                    uniforms.check_saved(serializer["uniforms"])
+        self.get_iterator("main").serialize(serializer["iterator:main"])
         if uniforms is not None:
             uniforms.serialize(serializer["uniforms"])
         self.iteration = int(serializer("iteration", self.iteration))

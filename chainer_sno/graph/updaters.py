@@ -22,7 +22,7 @@ from chainer_sno.graph.iteration import Iteration
 from chainer_sno.graph.optimizer import step_definitions
 from chainer_sno.protocols import DenselyConnected
 from chainer_sno.rules import serialize_rule
-from chainer_sno.updater import StructureUpdater
+from chainer_sno.updater import StructureUpdater, of_this_kind
 
 
 def _mlp(
@@ -235,9 +235,13 @@ class _Captured(Accelerated):
         """Save or load everything that the training needs to continue.
 
         Raises:
-            ValueError: the snapshot has another optimizer; nothing is loaded then.
+            ValueError: the snapshot has another optimizer, or is of an updater of another kind;
+                nothing is loaded then.
         """
         captured = serializer["captured"]
+        if not isinstance(serializer, chainer.Serializer):
+            with of_this_kind("graph updater"):
+                captured("progress", None)
         serialize_rule(captured, self.captured.network.rates.rule)
         super().serialize(serializer)  # type: ignore[misc]
         self.captured.serialize(captured)

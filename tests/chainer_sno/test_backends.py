@@ -146,14 +146,48 @@ def arrays_of(updater):
     return {name: numpy.array(value) for name, value in content.target.items()}
 
 
+def check_refused(saved, other, message):
+    """Check that an updater refuses the snapshot of another one, and stays as it is."""
+    saved.update()
+    content, before = arrays_of(saved), arrays_of(other)
+    with pytest.raises(ValueError, match=message):
+        other.serialize(chainer.serializers.NpzDeserializer(content))
+    after = arrays_of(other)
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        numpy.testing.assert_array_equal(after[name], value, name)
+
+
 @needs_numba
 @pytest.mark.parametrize(("first", "second"), [("fast", "reference"), ("reference", "fast")])
-def test_a_snapshot_of_another_backend_is_refused(first, second, tmp_path):
+def test_a_snapshot_of_another_backend_is_refused_before_anything_is_loaded(first, second):
     saved, other = (chainer_sno.make_updater(*masked(), backend=each) for each in (first, second))
-    saved.update()
-    chainer.serializers.save_npz(tmp_path / "snapshot.npz", saved)
-    with pytest.raises(ValueError, match="the snapshot was not saved by a"):
-        chainer.serializers.load_npz(tmp_path / "snapshot.npz", other)
+    check_refused(saved, other, "the snapshot was not saved by a")
+    fixed_network = chainer_sno.make_updater(*fixed(), backend=first)
+    check_refused(fixed_network, other, "the snapshot was not saved by a")
+
+
+@needs_numba
+@pytest.mark.parametrize("backend", ["fast", "reference"])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"eta": 0.5}, "epsilon0 = 0.1 and eta = 0.5"), ({"seed": 9}, "the seed, stream and size")],
+)
+def test_a_snapshot_of_another_distribution_is_refused_first(backend, changed, message):
+    iterator, optimizer, bernoulli = masked()
+    other = chainer_sno.make_updater(iterator, optimizer, bernoulli, backend=backend)
+    iterator, optimizer, bernoulli = masked()
+    settings = {"epsilon0": bernoulli.epsilon0, "eta": bernoulli.eta, **changed}
+    bernoulli = chainer_sno.Bernoulli(bernoulli.costs, **settings)
+    saved = chainer_sno.make_updater(iterator, optimizer, bernoulli, backend=backend)
+    check_refused(saved, other, message)
+
+
+@needs_numba
+def test_a_snapshot_with_other_random_numbers_of_dropout_is_refused_first():
+    saved, other = (chainer_sno.make_updater(*fixed(ratio=0.5), backend="fast") for _ in range(2))
+    saved.get_optimizer("main").target.uniforms.seed = 9
+    check_refused(saved, other, "the seed, stream and size")
 
 
 @needs_numba

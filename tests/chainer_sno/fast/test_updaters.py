@@ -215,8 +215,13 @@ def test_a_snapshot_of_another_optimizer_is_refused(older, monkeypatch):
         del saved.target["engine/rule"]
     monkeypatch.setitem(OPTIMIZER, 0, lambda: chainer.optimizers.MomentumSGD(0.05, 0.9))
     second = structure_updater(FastStructureUpdater)
+    before, after = (chainer.serializers.DictionarySerializer() for _ in range(2))
+    second.serialize(before)
     with pytest.raises(ValueError, match="has the optimizer NesterovAG, here MomentumSGD"):
         second.serialize(chainer.serializers.NpzDeserializer(saved.target))
+    second.serialize(after)  # nothing was loaded
+    for name, value in before.target.items():
+        numpy.testing.assert_array_equal(after.target[name], value, name)
 
 
 def test_adam_is_refused_by_name(monkeypatch):

@@ -179,6 +179,22 @@ def test_a_snapshot_of_another_optimizer_is_refused(platform, saved, loading):
         numpy.testing.assert_array_equal(value, before[name], name)
 
 
+def test_a_snapshot_of_the_reference_is_refused_before_anything_is_loaded(platform):
+    link = masked()
+    first = StructureUpdater(
+        unit_iterator((None, chainer.get_device("@numpy")), size=WIDTHS[0][0]),
+        with_decay("NesterovAG")(link),
+        bernoulli_of(link),
+    )
+    second = units(platform, "NesterovAG")
+    first.update()
+    before = arrays_of(second)
+    with pytest.raises(ValueError, match="was not saved by a graph updater"):
+        chainer.serializers.load_npz(snapshot_of(first), second)
+    for name, value in arrays_of(second).items():
+        numpy.testing.assert_array_equal(value, before[name], name)
+
+
 @pytest.mark.parametrize("loading", ["NesterovAG", "MomentumSGD"])
 def test_an_older_snapshot_is_nesterovs(platform, loading):
     first, second = units(platform, "NesterovAG"), units(platform, loading)
