@@ -87,7 +87,8 @@ def make_updater(
         **options: further arguments of the reference's updater: ``converter``, ``loss_func`` and
             ``device``.  ``loss_func`` takes the outputs of the network and t, also for a network
             of fixed structure; it is the softmax cross entropy by default, which is the only one
-            that ``fast`` and ``graph`` compute.
+            that ``fast`` and ``graph`` compute.  They train the network where it is: move it to
+            ``device`` before, or the reference moves it.
 
     Returns:
         chainer.training.updaters.StandardUpdater: the updater.
@@ -186,12 +187,15 @@ def _axes_of_an_example(iterator: Any) -> int | None:
         return None
 
 
-def _without_defaults(options: dict[str, Any], converter: bool) -> dict[str, Any]:
-    """Return options without those that a backend has anyway."""
+def _without_defaults(options: dict[str, Any], link: Any, converter: bool) -> dict[str, Any]:
+    """Return options without those that a backend has anyway for a network."""
     known = {"loss_func": softmax_cross_entropy, "device": None}
     if converter:
         known["converter"] = pass_arrays
-    return {k: v for k, v in options.items() if k not in known or known[k] is not v}
+    options = {k: v for k, v in options.items() if k not in known or known[k] is not v}
+    if "device" in options and chainer.get_device(options["device"]) == link.device:
+        del options["device"]
+    return options
 
 
 def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, Any]) -> Any:
@@ -204,12 +208,14 @@ def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, 
         return _reference(structured)(*arguments, **options)
     if name == "graph":
         # It reads the arrays of the iterator itself, and computes one loss.
-        options = _without_defaults(options, converter=True)
+        options = _without_defaults(options, arguments[1].target, converter=True)
     else:
-        options = _without_defaults(options, converter=False)
+        options = _without_defaults(options, arguments[1].target, converter=False)
         axes = _axes_of_an_example(arguments[0])
         if axes not in (None, 1):
             raise _Unavailable(f"it takes examples of one axis, and these have {axes}")
+    if "device" in options:
+        raise _Unavailable("it trains the network where it is: move it with to_device before")
     if options.get("loss_func") is not None:
         raise _Unavailable("it computes the softmax cross entropy only")
     try:

@@ -247,13 +247,16 @@ class _Captured(Accelerated):
         self.captured.serialize(captured)
 
 
-def _check_device(link: Any, make_kernels: Any) -> None:
-    """Check that a network is where kernels can reach it; the tests' kernels run on a CPU.
+def _check_device(link: Any, iterator: Any, make_kernels: Any) -> None:
+    """Check that a network and its data are where kernels can reach them.
+
+    The tests' kernels run on a CPU.
 
     Raises:
-        ValueError: it is on a CPU.
+        ValueError: one of them is on a CPU.
     """
-    if link.xp is numpy and getattr(make_kernels, "xp", None) is not numpy:
+    on_cpu = link.xp is numpy or any(isinstance(each, numpy.ndarray) for each in iterator.arrays)
+    if on_cpu and getattr(make_kernels, "xp", None) is not numpy:
         raise ValueError(
             "the GPU's fast path needs the network and the data on a GPU: move them with "
             "to_device, or use the backend 'reference'"
@@ -278,7 +281,7 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
             are not under selection, a :class:`chainer_sno.links.PlainDenseNet`, or another
             searchable link that is :class:`chainer_sno.protocols.FullyConnected` or
             :class:`chainer_sno.protocols.DenselyConnected`; on the device.
-        bernoulli (chainer_sno.Bernoulli): the distribution, on the device.
+        bernoulli (chainer_sno.Bernoulli): the distribution, which is moved to the device.
         samples (int): :math:`\lambda`, at most 256.
         make_kernels (callable): makes what launches the kernels;
             :class:`chainer_sno.cuda.kernels.Kernels` by default.
@@ -300,7 +303,8 @@ class GraphStructureUpdater(_Captured, StructureUpdater):
         arguments = optimizer, iterator, make_kernels or Kernels, samples
         is_dense = self._find(link, structured=True)
         check_loss(self.loss_func)
-        _check_device(link, arguments[2])
+        _check_device(link, iterator, arguments[2])
+        bernoulli.to_device(link.device)
         if is_dense:
             kernels, network = _dense(link.dense_parts(), *arguments)
         else:
@@ -340,7 +344,7 @@ class GraphUpdater(_Captured, chainer.training.updaters.StandardUpdater):
         link = optimizer.target
         arguments = optimizer, iterator, make_kernels or Kernels
         is_dense = self._is_dense = self._find(link, structured=False)
-        _check_device(link, arguments[2])
+        _check_device(link, iterator, arguments[2])
         if is_dense:
             parts = link.dense_parts()
             bits = numpy.shape(getattr(link, "structure", ()))

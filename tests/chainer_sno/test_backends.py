@@ -133,6 +133,12 @@ def test_images_are_for_the_reference():
 
 
 @needs_numba
+@pytest.mark.parametrize("make", [masked, lambda: fixed()])
+def test_a_fast_path_may_be_told_where_the_network_is(make):
+    assert chainer_sno.make_updater(*make(), device="@numpy").backend == "fast"
+
+
+@needs_numba
 def test_another_loss_is_for_the_reference():
     loss = chainer.functions.hinge
     updater = chainer_sno.make_updater(*masked(), loss_func=loss)

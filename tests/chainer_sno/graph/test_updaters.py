@@ -440,6 +440,14 @@ def test_images_are_bytes_and_standardised(platform, dtype, divisor):
         captured(platform, dense_net(), iterator)
 
 
+def test_data_on_a_cpu_are_refused_for_a_network_on_a_gpu(monkeypatch):
+    link = links.MLP(*WIDTHS)
+    iterator = ArrayIterator(unit_arrays("f"), 8)
+    monkeypatch.setattr(links.MLP, "xp", None)  # no array module of a CPU
+    with pytest.raises(ValueError, match="needs the network and the data on a GPU"):
+        GraphUpdater(iterator, optimizer_of(link))
+
+
 class Shifted(ArrayIterator):
     """Makes mini-batches of its own."""
 
