@@ -98,7 +98,7 @@ def _rate(
     # A median never mixes the times of two machines, so only the best evidence is used.
     is_paper, where = max(rates_of, key=lambda kind: (kind[0], kind[1] == machine, kind[1]))
     rates = rates_of[is_paper, where]
-    runs = f"{len(rates)} run{'s' * (len(rates) > 1)} at the paper's schedule"
+    runs = f"{len(rates)} run{'s' * (len(rates) > 1)} of full length"
     source = runs if is_paper else "extrapolated from shorter runs"
     return statistics.median(rates), source + f", on {where}" * (where != machine)
 

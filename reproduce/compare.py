@@ -343,13 +343,13 @@ def columns(
 
 
 def describe_schedule(record: Record) -> str:
-    """Return a sentence on how a record's schedule differs from the paper's.
+    """Return a sentence on a record's schedule.
 
     Args:
         record (dict): of a run.
 
     Returns:
-        str: names the epochs, the fraction of the paper's iterations and eta_theta.
+        str: names the epochs, the fraction of the full length and eta_theta.
     """
     settings = from_dict(record["settings"])
     fraction = fraction_of_paper(settings)
@@ -357,9 +357,9 @@ def describe_schedule(record: Record) -> str:
     if settings.examples:
         text += f" of {settings.examples} examples"
     if fraction != 1:
-        text += f", {fraction} {'of' if fraction < 1 else 'times'} the paper's iterations"
+        text += f", {fraction} {'of' if fraction < 1 else 'times'} the full length"
     else:
-        text += ", the paper's iterations"
+        text += ", the full length"
     if settings.eta_factor is not None:
         text += f", eta_theta = {settings.eta_factor:g}/d"
     if settings.test_examples:

@@ -33,7 +33,7 @@ class Group:
 
     @property
     def fraction(self) -> Fraction:
-        """The length as a fraction of the paper's iterations."""
+        """The length as a fraction of the full one, which is the paper's."""
         return fraction_of_paper(self.settings)
 
     @property
@@ -48,16 +48,17 @@ class Group:
 
     @property
     def schedule(self) -> str:
-        """The schedule in words; of a short run it says that it is one, and how short."""
+        """The schedule in words, which are true of any experiment; a short run says how short."""
         if self.is_paper:
-            return "the paper's schedule"
+            is_published = experiments.of(self.settings).section
+            return "the paper's schedule" if is_published else "the full schedule"
         told = [f"{name}={value}" for name, value in self.changes.items() if name != "dataset"]
         if self.fraction < 1:
-            told.insert(0, f"a short run, {self.fraction} of the paper's iterations")
+            told.insert(0, f"a short run, {self.fraction} of the full length")
         elif self.fraction == 1:
             told.insert(0, "a full-length run with a changed setting")
         else:
-            told.insert(0, f"a run of {self.fraction} times the paper's iterations")
+            told.insert(0, f"a run of {self.fraction} times the full length")
         return ", ".join(told)
 
     @property

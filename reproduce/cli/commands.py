@@ -308,7 +308,7 @@ def settings_of(arguments: Namespace) -> Settings:
             )
     fraction = fraction_of_paper(settings)
     if fraction < 1:
-        line = f"This is a short run: {float(fraction):.2g} of the paper's iterations"
+        line = f"This is a short run: {float(fraction):.2g} of the full length"
         if (settings.eta_factor or 1) > 1 and values["eta_factor"] is None:
             line += (
                 f"; so eta_theta is {settings.eta_factor:g}/d, without which theta stays near 0.5 "

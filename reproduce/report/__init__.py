@@ -177,16 +177,16 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
     where = computer(record)
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
+    schedule = f"{fraction}, not the paper's"
+    if settings.is_paper_schedule:
+        schedule = "paper" if experiments.of(settings).section else "full"
     title = f"{experiments.of(settings).title} on {settings.data.title}"
     return [
         (title, title),
         (settings.method, settings.method),
         (settings.setting or "-", settings.setting),
         (str(settings.seed), settings.seed),
-        (
-            "paper" if settings.is_paper_schedule else f"{fraction}, not the paper's",
-            float(fraction),
-        ),
+        (schedule, float(fraction)),
         (f"{eta:g}/d" if eta else "-", eta or 0),
         (f"{100 * result['usage_rate']:.1f}", result["usage_rate"]),
         (f"{100 * result['test_error']:.2f}", result["test_error"]),

@@ -14,11 +14,13 @@ from reproduce.groups import computer, safe_name
 
 
 def at_paper(records: Iterable[Record], experiment: str | None = None) -> list[Record]:
-    """Return the records at the paper's schedule, of an experiment if one is named."""
+    """Return the records of the paper's experiments at its schedule, of one if it is named."""
+    kinds = experiments.all_experiments()
     return [
         record
         for record in records
         if from_dict(record["settings"]).is_paper_schedule
+        and kinds[record["settings"]["experiment"]].section
         and experiment in (None, record["settings"]["experiment"])
     ]
 

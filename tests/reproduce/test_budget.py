@@ -30,7 +30,7 @@ def test_hours_are_those_of_records_at_the_papers_schedule():
     assert machine == "A processor (fast path)"
     estimate = found["unit-selection", "epsilon0 = 2^-7"]
     assert estimate.hours == pytest.approx(3)
-    assert estimate.source == "3 runs at the paper's schedule"
+    assert estimate.source == "3 runs of full length"
 
 
 def test_another_machine_helps_out_and_is_named():
@@ -45,7 +45,7 @@ def test_another_machine_helps_out_and_is_named():
     estimate = found["unit-selection", "epsilon0 = 2^-8"]
     assert (estimate.hours, estimate.source) == (
         2,
-        "1 run at the paper's schedule, on Z (fast path)",
+        "1 run of full length, on Z (fast path)",
     )
     estimate = found["unit-selection", "epsilon0 = 2^-6"]
     assert estimate.hours == pytest.approx(12.5)

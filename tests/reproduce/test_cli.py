@@ -74,11 +74,11 @@ def test_a_short_run_says_so(capsys):
     parser = cli.make_parser()
     commands.settings_of(parser.parse_args(["run", "unit-selection", "--epochs", "5"]))
     printed = capsys.readouterr().out
-    assert "short run: 0.01 of the paper's iterations" in printed
+    assert "short run: 0.01 of the full length" in printed
     assert "eta_theta is 100/d" in printed
     few = ["run", "unit-selection", "--epochs", "5", "--units", "2"]  # eta_theta is not raised
     commands.settings_of(parser.parse_args(few))
-    assert "0.01 of the paper's iterations.\n" in capsys.readouterr().out
+    assert "0.01 of the full length.\n" in capsys.readouterr().out
     commands.settings_of(parser.parse_args(["run", "unit-selection"]))
     assert capsys.readouterr().out == ""
 

@@ -233,10 +233,10 @@ def test_schedules_stand_apart():
     titles = [schedule.schedule for schedule in others]
     assert titles == [
         "a full-length run with a changed setting, eta_factor=3.0",
-        "a short run, 1/10 of the paper's iterations",
-        "a short run, 1/10 of the paper's iterations, momentum=0.8",
-        "a short run, 1/125 of the paper's iterations",
-        "a short run, 1/125 of the paper's iterations, eta_factor=3.0",
+        "a short run, 1/10 of the full length",
+        "a short run, 1/10 of the full length, momentum=0.8",
+        "a short run, 1/125 of the full length",
+        "a short run, 1/125 of the full length, eta_factor=3.0",
     ]
     labels = [row.label for row in compare.rows("unit-selection", others[3].records)]
     assert labels == ["epsilon0 = 2^-7", "fixed 205 a layer"]
@@ -257,7 +257,7 @@ def test_only_the_papers_schedule_is_compared_with_the_paper(tmp_path, capsys):
     assert "340/141/126  340/141/126" in first
     assert "agrees" in first
     assert "1st layer" in sides
-    assert "a short run, 1/125 of the paper's iterations; not compared with the paper" in second
+    assert "a short run, 1/125 of the full length; not compared with the paper" in second
     assert "392/391/390" in second
     assert "340/141/126" not in second
     told = "Connection selection on CIFAR-10, beside Table 2: no record at the paper's schedule"
@@ -326,10 +326,10 @@ def test_rows_follow_the_papers_order():
 
 def test_a_schedule_is_described():
     text = compare.describe_schedule(synthetic.unit(epochs=5))
-    assert text == "sno: 5 epochs, 1/100 of the paper's iterations, eta_theta = 100/d"
+    assert text == "sno: 5 epochs, 1/100 of the full length, eta_theta = 100/d"
     text = compare.describe_schedule(synthetic.unit(method="fixed", epochs=10))
-    assert text == "fixed: 10 epochs, 1/100 of the paper's iterations"
+    assert text == "fixed: 10 epochs, 1/100 of the full length"
     text = compare.describe_schedule(synthetic.unit(method="fixed"))
-    assert text == "fixed: 1000 epochs, the paper's iterations"
+    assert text == "fixed: 1000 epochs, the full length"
     text = compare.describe_schedule(synthetic.unit(method="fixed", epochs=2000))
-    assert text == "fixed: 2000 epochs, 2 times the paper's iterations"
+    assert text == "fixed: 2000 epochs, 2 times the full length"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reproduce import ReproduceError, cli, experiments, record
+from reproduce import ReproduceError, cli, experiments, groups, record
 from reproduce.experiments.base import Experiment
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection
@@ -37,6 +37,17 @@ def test_the_papers_experiments_come_first(toy):
     assert names[2:] == ["toy-selection"]
 
 
+def test_the_schedule_of_a_third_experiment_is_not_called_the_papers(toy):
+    found = {
+        name: groups.Group(experiments.get(name).settings(), {}, []).schedule
+        for name in ("unit-selection", "toy-selection")
+    }
+    assert found == {
+        "unit-selection": "the paper's schedule",
+        "toy-selection": "the full schedule",
+    }
+
+
 def test_a_third_experiment_goes_through_every_command(toy, tmp_path, capsys, monkeypatch):
     runs = tmp_path / "runs"
     where = (f"--out={runs}",)
@@ -61,6 +72,8 @@ def test_a_third_experiment_goes_through_every_command(toy, tmp_path, capsys, mo
         call("report", f"--runs={runs}", f"--out={tmp_path / 'report'}")
     report = (tmp_path / "report" / "REPORT.md").read_text()
     assert "## Toy selection on MNIST: " in report
+    assert "of the full length" in report
+    assert "0 of them at the paper's schedule" in report
     drawn = call("figures", f"--runs={runs}", f"--out={tmp_path / 'figures'}")
     assert "Kept of each layer" in drawn
     call("quick", "toy-selection", *where, f"--figures={tmp_path / 'quick'}")

@@ -251,7 +251,7 @@ def test_theta_histogram_shows_the_counts_of_the_log():
     assert image.origin == "lower"
     assert axes.lines[0].get_ydata().tolist() == record["log"]["theta/mean"]
     assert "2^{-7}" in titles(figure)
-    assert "a short run, 3/250 of the paper's iterations" in titles(figure)
+    assert "a short run, 3/250 of the full length" in titles(figure)
 
 
 def test_what_a_record_does_not_have_is_not_drawn(tmp_path):
@@ -318,7 +318,7 @@ def test_short_and_paper_runs_are_never_in_one_figure(drawn):
     assert "the paper's schedule. Medians with 25% and 75% quantiles of 1 to 2 trials" in first
     assert "Computed on A (fast path)." in first
     assert second.startswith("As Figure 1(a), ")
-    assert "a short run, 1/100 of the paper's iterations. Single runs, 1 trial" in second
+    assert "a short run, 1/100 of the full length. Single runs, 1 trial" in second
     assert "eta_theta = 100/d" in second
     assert "Connection selection on CIFAR-10: a short run" in third
 

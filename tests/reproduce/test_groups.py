@@ -86,7 +86,7 @@ def test_a_short_run_stands_beside_the_baselines_of_its_length():
     assert [group.fraction for group in found] == [1, Fraction(1, 100), Fraction(1, 125)]
     assert names(found[2]) == [records[i]["name"] for i in (3, 0, 1)]
     assert found[0].schedule == "the paper's schedule"
-    assert found[2].schedule == "a short run, 1/125 of the paper's iterations"
+    assert found[2].schedule == "a short run, 1/125 of the full length"
     assert found[2].title == "Unit selection on MNIST"
     assert [group.slug for group in found] == [
         "unit-selection-paper",
@@ -101,13 +101,13 @@ def test_a_short_run_stands_beside_the_baselines_of_its_length():
         ({"units": 64}, "a full-length run with a changed setting, units=64"),
         ({"dataset": "fashion-mnist"}, "a full-length run with a changed setting"),
         ({"lr": 0.02}, "a full-length run with a changed setting, lr=0.02"),
-        ({"examples": 600}, "a short run, 1/100 of the paper's iterations, examples=600"),
+        ({"examples": 600}, "a short run, 1/100 of the full length, examples=600"),
         (
             {"test_examples": 600},
             "a full-length run with a changed setting, test_examples=600",
         ),
-        ({"batch_size": 64}, "a short run, 1/2 of the paper's iterations"),
-        ({"epochs": 1000}, "a run of 2 times the paper's iterations"),
+        ({"batch_size": 64}, "a short run, 1/2 of the full length"),
+        ({"epochs": 1000}, "a run of 2 times the full length"),
     ],
 )
 def test_other_settings_are_another_group(values, told):

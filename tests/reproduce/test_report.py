@@ -79,10 +79,10 @@ def test_the_appendix_says_everything(written):
         "p is the probability of a split at least this uneven",
         "| 1st layer | 0 | 2 | 2 | 0.68 |",
         "| 2nd layer | 0 | 4 | 0 | 1 |",
-        "short run, 1/125 of the paper's iterations",
+        "short run, 1/125 of the full length",
         "No record at the paper's schedule: nothing is compared with the paper's Table 2.",
         "### unit-beats-fixed: not enough runs",
-        "| fixed 205 a layer | 0.34 | 1 run at the paper's schedule |",
+        "| fixed 205 a layer | 0.34 | 1 run of full length |",
         "broken.json",
     ):
         assert line in text, line
