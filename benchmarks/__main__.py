@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from reproduce import ReproduceError
 from reproduce.compare import format_table
@@ -32,6 +34,8 @@ MEMORY = 600
 FIRST_CALL = "DenseNet, first call"
 #: The most seconds of either.
 FIRST = (15, 1)
+#: What each round measured, by case: ``ms``, and ``peak_mb`` where it is known.
+Rounds = Sequence[dict[str, dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +54,11 @@ class Suite:
         warmup (int): iterations before them.
     """
 
-    cases: tuple
-    peers: dict
-    others: tuple
-    figures: tuple
-    once: tuple = ()
+    cases: tuple[str, ...]
+    peers: dict[str, tuple[str, ...]]
+    others: tuple[str, ...]
+    figures: tuple[tuple[str, str | None, float], ...]
+    once: tuple[str, ...] = ()
     rounds: int = 5
     iterations: int = 200
     warmup: int = 20
@@ -118,7 +122,7 @@ CONNECTIONS = Suite(
 SUITES = {"unit-selection": UNITS, "connection-selection": CONNECTIONS}
 
 
-def _gpu_peers(script):
+def _gpu_peers(script: str) -> dict[str, tuple[str, ...]]:
     options = script, "--device=cuda"
     return {"PyTorch": options, "PyTorch, compiled": (*options, "--compile")}
 
@@ -164,7 +168,7 @@ GPU_SUITES = {
 }
 
 
-def start(command, *cores, **variables):
+def start(command: Sequence[str], *cores: int, **variables: str) -> subprocess.Popen[str]:
     """Start a command on some cores, with one thread of BLAS, and more environment variables."""
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return subprocess.Popen(
@@ -177,17 +181,18 @@ def start(command, *cores, **variables):
     )
 
 
-def finish(process):
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Return what a command printed: milliseconds an iteration, and peak memory in MB."""
     output, _ = process.communicate()
     if process.returncode:
-        sys.exit(f"benchmarks: {' '.join(process.args)} ended with {process.returncode}")
+        command = " ".join(process.args)  # type: ignore[arg-type]
+        sys.exit(f"benchmarks: {command} ended with {process.returncode}")
     return json.loads(output.splitlines()[-1])
 
 
-def command_of(suite, case, peers=None, device=-1):
+def command_of(suite: Suite, case: str, peers: str | None = None, device: int = -1) -> list[str]:
     """Return the command that times a case."""
-    if case in suite.peers:
+    if peers and case in suite.peers:
         script, *options = suite.peers[case]
         path = str(HERE / "peers" / script)
         return [peers, path, f"--iterations={suite.iterations}", *options]
@@ -200,7 +205,7 @@ def command_of(suite, case, peers=None, device=-1):
     return [*worker, f"--iterations={count}", f"--warmup={warmup}", f"--device={device}"]
 
 
-def throughput(cores, suite):
+def throughput(cores: Sequence[int], suite: Suite) -> float:
     """Return how many times the work of one process two do, the median over the rounds.
 
     The processes train on the real MNIST.  Each is set in relation to one alone on its core, one
@@ -219,7 +224,7 @@ def throughput(cores, suite):
     return statistics.median(found)
 
 
-def first_calls(cores):
+def first_calls(cores: Sequence[int]) -> list[float]:
     """Return the seconds of the first call where it compiles, and in the next process."""
     command = [sys.executable, "-m", "benchmarks.worker", FIRST_CALL]
     command += ["--iterations=1", "--warmup=0"]
@@ -230,7 +235,7 @@ def first_calls(cores):
     return found
 
 
-def run(suite, cores, peers, device=-1):
+def run(suite: Suite, cores: Sequence[int], peers: str | None, device: int = -1) -> list[str]:
     """Time a suite and print it.
 
     Args:
@@ -243,7 +248,7 @@ def run(suite, cores, peers, device=-1):
         list of str: the figures that were missed.
     """
     cases = [*suite.cases, *(suite.peers if peers else ())]
-    rounds = []
+    rounds: list[dict[str, dict[str, Any]]] = []
     for number in range(suite.rounds):
         rounds.append(dict(rounds[0]) if rounds else {})
         for case in cases:
@@ -264,17 +269,17 @@ def run(suite, cores, peers, device=-1):
     return missed
 
 
-def milliseconds(rounds, case):
+def milliseconds(rounds: Rounds, case: str) -> float:
     """Return the median milliseconds of a case over the rounds."""
     return statistics.median(times[case]["ms"] for times in rounds)
 
 
-def ratio(rounds, case, other):
+def ratio(rounds: Rounds, case: str, other: str) -> float:
     """Return the median ratio of the times of two cases, taken within each round."""
     return statistics.median(times[case]["ms"] / times[other]["ms"] for times in rounds)
 
 
-def print_times(suite, cases, rounds):
+def print_times(suite: Suite, cases: Sequence[str], rounds: Rounds) -> None:
     """Print the times of cases and their ratios to others, a JSON line each and a table."""
     others = [other for other in suite.others if other in cases]
     rows = []
@@ -289,7 +294,9 @@ def print_times(suite, cases, rounds):
     print(format_table(["one iteration", "ms", *(f"/ {other}" for other in others)], rows))
 
 
-def figures_of(suite, cases, rounds, cores, device):
+def figures_of(
+    suite: Suite, cases: Sequence[str], rounds: Rounds, cores: Sequence[int], device: int
+) -> Iterator[tuple[str, float, str, bool]]:
     """Yield the figures that a suite has to reach: text, number, limit in words, whether it holds.
 
     Those of whole processes are measured as they are yielded.
@@ -314,7 +321,7 @@ def figures_of(suite, cases, rounds, cores, device):
         yield text, found, f"at least {THROUGHPUT}", found >= THROUGHPUT
 
 
-def main():
+def main() -> int:
     """Time, print, and with ``--check`` say by the exit code whether a figure was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)} (all)")

@@ -26,14 +26,18 @@ import json
 import math
 import re
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy
 
 import chainer_sno
 from benchmarks import nvrtc
 from chainer_sno import chainer, links
-from chainer_sno.cuda.kernels import _KERNEL, Kernels
+from chainer_sno._types import Array
+from chainer_sno.cuda.kernels import _KERNEL, Kernels, Launch
 from chainer_sno.graph import updaters
+from chainer_sno.graph.iteration import Iteration
 from reproduce import ReproduceError
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.compare import format_table
@@ -47,6 +51,8 @@ BEFORE = {"layer": 116, "layer_back": 86, "layer_weights": 73, "stem": 124, "ste
 DRAWS = 20
 #: Images of a mini-batch, and structures, of section 4.2.
 IMAGES, SAMPLES = 32, 2
+#: What is printed, a dictionary for each launch.
+Rows = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Device:
     latency: float = 460.0
     node: float = 2e-6
 
-    def blocks(self, threads, registers, shared):
+    def blocks(self, threads: int, registers: int, shared: int) -> int:
         """Return how many blocks of a kernel a multiprocessor has at once.
 
         Args:
@@ -120,14 +126,14 @@ class Listed(Kernels):
 
 
 def updater_at(
-    theta,
-    samples=SAMPLES,
-    images=IMAGES,
-    network=None,
-    shape=(32, 32),
-    device=None,
-    kind=Listed,
-):
+    theta: float,
+    samples: int = SAMPLES,
+    images: int = IMAGES,
+    network: Any = None,
+    shape: tuple[int, int] = (32, 32),
+    device: Any = None,
+    kind: Any = Listed,
+) -> updaters.GraphStructureUpdater:
     r"""Return the captured updater of section 4.2, whose program is to be read.
 
     Args:
@@ -165,7 +171,7 @@ class Model:
         before (bool): the loads are waited for as in the kernels that were measured.
     """
 
-    def __init__(self, updater, structures, before=False):
+    def __init__(self, updater: Any, structures: Array, before: bool = False) -> None:
         self.program, self.network = updater.captured.program, updater.captured.network
         self.before = before
         self.kernels = self.program.kernels
@@ -187,7 +193,7 @@ class Model:
             self.counts[id(block.geometry)] = numpy.array(counts)
             self.live[id(block.geometry)] = numpy.array([link.live(own) for own in bits])
 
-    def works(self):
+    def works(self) -> Iterator[tuple[Launch, Work]]:
         """Yield each launch and its :class:`Work`."""
         for launch in self.program.launches:
             arguments = dict(zip(self.parameters[launch.name], launch.arguments))
@@ -195,28 +201,30 @@ class Model:
 
     # What several kernels share.
 
-    def _geometry(self, a):
+    def _geometry(self, a: Any) -> tuple[int, int, int, int]:
         g = a["geometry"]
         images, height, width, channels = map(int, g[:4])
         return images * height * width, channels, height, width
 
-    def _tiles(self, a):
+    def _tiles(self, a: Any) -> tuple[int, int]:
         """Return the tiles of a feature map and the rows of one."""
         columns, _, height, width = self._geometry(a)
         rows = self.defined["STRIPS"] // -(-width // self.defined["STRIP"])
         return -(-columns // (width * rows)), rows
 
-    def _active(self, a, live=False):
+    def _active(self, a: Any, live: bool = False) -> Any:
         """Return the active channels of a launch's consumer, by structure."""
         g = a["geometry"]
         consumer = int(a["consumer"]) if "consumer" in a else int(g[7]) - 1
         n = self.counts[id(g)][:, consumer]
         return n * self.live[id(g)][:, consumer] if live else n
 
-    def _blocks(self, launch):
+    def _blocks(self, launch: Launch) -> int:
         return math.prod(int(size) for size in launch.grid)
 
-    def _elementwise(self, launch, numbers, waits, flops=1.0):
+    def _elementwise(
+        self, launch: Launch, numbers: float, waits: float, flops: float = 1.0
+    ) -> Work:
         """A thread an element, of which it reads or writes so many numbers."""
         blocks = self._blocks(launch)
         threads = blocks * launch.block[0]
@@ -226,7 +234,7 @@ class Model:
 
     # The three kernels that hold most of the time, and the same for the first convolution.
 
-    def _convolution(self, launch, a, n, out):
+    def _convolution(self, launch: Launch, a: Any, n: Any, out: int) -> Work:
         columns = self._geometry(a)[0]
         tiles, _ = self._tiles(a)
         splits, read, strip = int(launch.grid[1]), self.defined["READ"], self.defined["STRIP"]
@@ -241,13 +249,13 @@ class Model:
         flops = 2 * 9 * out * columns * n.sum()
         return Work(flops, moved * self.size, self._blocks(launch), waits, instructions)
 
-    def _layer(self, launch, a):
+    def _layer(self, launch: Launch, a: Any) -> Work:
         return self._convolution(launch, a, self._active(a), self.defined["GROWTH"])
 
-    def _stem(self, launch, a):
+    def _stem(self, launch: Launch, a: Any) -> Work:
         return self._convolution(launch, a, numpy.array([int(a["channels"])]), self.defined["STEM"])
 
-    def _weight_gradient(self, launch, a, n, out):
+    def _weight_gradient(self, launch: Launch, a: Any, n: Any, out: int) -> Work:
         columns, _, _, width = self._geometry(a)
         tiles, rows = self._tiles(a)
         group, slices = self.defined["WEIGHT_GROUP"], self.defined["SLICES"]
@@ -268,15 +276,15 @@ class Model:
         flops = 2 * 9 * out * columns * n.sum()
         return Work(flops, moved * self.size, groups * slabs, waits, instructions)
 
-    def _layer_weights(self, launch, a):
+    def _layer_weights(self, launch: Launch, a: Any) -> Work:
         return self._weight_gradient(launch, a, self._active(a, True), self.defined["GROWTH"])
 
-    def _stem_weights(self, launch, a):
+    def _stem_weights(self, launch: Launch, a: Any) -> Work:
         return self._weight_gradient(
             launch, a, numpy.array([int(a["channels"])]), self.defined["STEM"]
         )
 
-    def _layer_back(self, launch, a):
+    def _layer_back(self, launch: Launch, a: Any) -> Work:
         columns = self._geometry(a)[0]
         tiles, _ = self._tiles(a)
         n, out, group = self._active(a, True), self.defined["GROWTH"], self.defined["GROUP"]
@@ -297,7 +305,7 @@ class Model:
 
     # What lies between them.
 
-    def _finish(self, launch, a):
+    def _finish(self, launch: Launch, a: Any) -> Work:
         columns = self._geometry(a)[0]
         count, samples, splits = int(launch.grid[1]), int(launch.grid[2]), int(a["splits"])
         each = self.defined["CHUNK"] // launch.block[0]
@@ -308,24 +316,24 @@ class Model:
             maps * (splits + 4), (read + maps) * self.size, self._blocks(launch), waits, maps / 2
         )
 
-    def _combine(self, launch, a):
+    def _combine(self, launch: Launch, a: Any) -> Work:
         channels, chunks = int(a["count"]) * int(a["samples"]), int(a["chunks"])
         # A chunk is a load and a division in float64, which follow each other.
         moved = channels * (chunks * 16 + 3 * self.size)
         return Work(10 * channels * chunks, moved, self._blocks(launch), 3 + chunks)
 
-    def _complete(self, launch, a):
+    def _complete(self, launch: Launch, a: Any) -> Work:
         samples = int(a["samples"]) if a["summed"] else 1
         work = self._elementwise(launch, 2 * samples + 1, 1 + 2 * samples, 4 * samples)
         # Two divisions in float64 a structure.
         return dataclasses.replace(work, instructions=work.instructions * (1 + 2 * samples))
 
-    def _normalisation_back(self, launch, a):
+    def _normalisation_back(self, launch: Launch, a: Any) -> Work:
         n, tiles = self._active(a, True).sum(), int(a["tiles"])
         waits = 1 + 5 * int(a["samples"])
         return Work(2 * n * tiles, n * tiles * 16, self._blocks(launch), waits)
 
-    def _exit_back(self, launch, a):
+    def _exit_back(self, launch: Launch, a: Any) -> Work:
         columns = self._geometry(a)[0]
         n = self._active(a).sum()
         each = self.defined["CHUNK"] // launch.block[0]
@@ -338,14 +346,16 @@ class Model:
             n * columns,
         )
 
-    def _pool(self, launch, a):
+    def _pool(self, launch: Launch, a: Any) -> Work:
         columns, _, height, width = self._geometry(a)
         n = self._active(a).sum()
         pixels = 4 if a["squares"] else height * width
         moved = n * columns * (1 + 1 / pixels) * self.size
         return Work(4 * n * columns, moved, n * int(launch.grid[0]), 3 + pixels / 4)
 
-    def _product(self, launch, m, n, k, tile, step, waits):
+    def _product(
+        self, launch: Launch, m: Any, n: Any, k: Any, tile: int, step: int, waits: float
+    ) -> Work:
         """A tiled matrix product, m x n x k, by structure where m or k are arrays."""
         m, k = numpy.broadcast_arrays(m, k)
         blocks = sum(-(-int(own) // tile) for own in m) * -(-int(n) // tile)
@@ -354,39 +364,41 @@ class Model:
         moved = float((m * k + n * k + m * n).sum())
         return Work(flops, moved * self.size, blocks, 2 + longest * waits, flops / 2 / 32 * 2.5)
 
-    def _transition(self, launch, a):
+    def _transition(self, launch: Launch, a: Any) -> Work:
         out, size = int(a["out"]), self._geometry(a)[0] // 4
         return self._product(launch, out, size, self._active(a), 64, 16, 3)
 
-    def _transition_back(self, launch, a):
+    def _transition_back(self, launch: Launch, a: Any) -> Work:
         out, size = int(a["out"]), self._geometry(a)[0] // 4
         return self._product(launch, self._active(a), size, out, 64, 16, 3)
 
-    def _transition_weights(self, launch, a):
+    def _transition_weights(self, launch: Launch, a: Any) -> Work:
         out, size = int(a["out"]), self._geometry(a)[0] // 4
         slabs = int(launch.grid[2]) // int(a["samples"])
         share = -(-size // slabs)
         work = self._product(launch, self._active(a), out, share, 32, 32, 2)
         return Work(
-            *(slabs * value for value in (work.flops, work.bytes, work.blocks)),
+            slabs * work.flops,
+            slabs * work.bytes,
+            slabs * work.blocks,
             work.waits,
             slabs * work.instructions,
         )
 
-    def _sum_of_parts(self, launch, gradient, parts):
+    def _sum_of_parts(self, launch: Launch, gradient: Any, parts: int) -> Work:
         waits = 3 + parts / 4
         numbers = gradient.size * (parts + 1)
         return Work(numbers, numbers * self.size, self._blocks(launch), waits)
 
-    def _layer_sum(self, launch, a):
+    def _layer_sum(self, launch: Launch, a: Any) -> Work:
         return self._sum_of_parts(launch, a["gradient"], int(a["slabs"]) * int(a["samples"]))
 
     _transition_sum = _layer_sum
 
-    def _stem_sum(self, launch, a):
+    def _stem_sum(self, launch: Launch, a: Any) -> Work:
         return self._sum_of_parts(launch, a["gradient"], int(a["slabs"]))
 
-    def _classify_pooled(self, launch, a):
+    def _classify_pooled(self, launch: Launch, a: Any) -> Work:
         n, classes = self._active(a), int(a["classes"])
         images = int(a["geometry"][0])
         rounds = -(-classes // (launch.block[0] // 32)) * max(-(-int(own) // 32) for own in n)
@@ -394,43 +406,45 @@ class Model:
         moved = (images + classes) * n.sum() * self.size
         return Work(flops, moved, self._blocks(launch), 3 + 2 * rounds + classes / 4)
 
-    def _classifier_gradient(self, launch, a):
+    def _classifier_gradient(self, launch: Launch, a: Any) -> Work:
         images, classes = int(a["geometry"][0]), int(a["classes"])
         flops = 2 * classes * images * self._active(a).sum()
         waits = 2 + len(self._active(a)) * (images / 4 + 3)
         return Work(flops, a["pooled"].nbytes, self._blocks(launch), waits)
 
-    def _classifier_back(self, launch, a):
+    def _classifier_back(self, launch: Launch, a: Any) -> Work:
         images, classes, n = int(a["geometry"][0]), int(a["classes"]), self._active(a).sum()
         moved = n * (images + classes) * self.size
         return Work(2 * classes * images * n, moved, n, 3 + classes / 4)
 
-    def _connect(self, launch, a):
+    def _connect(self, launch: Launch, a: Any) -> Work:
         # One thread finds, connection by connection, what the exit depends on.
         consumers = int(a["geometry"][7])
         return Work(0, a["rows"].nbytes, self._blocks(launch), 3 + consumers**2 / 2)
 
-    def _running_statistics(self, launch, a):
+    def _running_statistics(self, launch: Launch, a: Any) -> Work:
         samples = int(a["samples"])
         return self._elementwise(launch, 2 * samples + 4, 2 + 2 * samples, 6 * samples)
 
-    def _clear(self, launch, a):
+    def _clear(self, launch: Launch, a: Any) -> Work:
         return Work(0, int(a["size"]) * 4, self._blocks(launch), 0)
 
-    def _take_images(self, launch, a):
+    def _take_images(self, launch: Launch, a: Any) -> Work:
         return self._elementwise(launch, 1.25, 4, 2)
 
-    def _sample(self, launch, a):
+    def _sample(self, launch: Launch, a: Any) -> Work:
         return self._elementwise(launch, 1, 2, 0)
 
-    def _selection(self, launch, a):
+    def _selection(self, launch: Launch, a: Any) -> Work:
         return self._elementwise(launch, 4, 4 + int(a["n"]) / 4, 10)
 
-    def _optimize(self, launch, a):
+    def _optimize(self, launch: Launch, a: Any) -> Work:
         return self._elementwise(launch, 5, 2, 8)
 
 
-def predict(device, work, launch, resources):
+def predict(
+    device: Device, work: Work, launch: Launch, resources: Mapping[str, Any]
+) -> tuple[float, int]:
     """Return the predicted seconds of a launch, and the blocks that a multiprocessor has at once.
 
     Args:
@@ -453,7 +467,7 @@ def predict(device, work, launch, resources):
     return device.node + longest, resident
 
 
-def rows_of(device, model, resources):
+def rows_of(device: Device, model: Model, resources: Mapping[str, Any]) -> Rows:
     """Return, for each launch, a dictionary of what is printed."""
     rows = []
     for launch, work in model.works():
@@ -478,7 +492,7 @@ def rows_of(device, model, resources):
 
 
 @functools.lru_cache(maxsize=4)
-def _log_of(source, options):
+def _log_of(source: str, options: tuple[str, ...]) -> str:
     """Return the compiler's log."""
     code, log = nvrtc.compile_kernels(source, options)
     if not code:
@@ -486,7 +500,7 @@ def _log_of(source, options):
     return log
 
 
-def compiled(kernels):
+def compiled(kernels: Kernels) -> dict[str, dict[str, int]]:
     """Return what the kernels take of a multiprocessor, compiled for sm_90.
 
     Raises:
@@ -501,7 +515,11 @@ def compiled(kernels):
     return nvrtc.resources(_log_of(kernels.source, (*options, "--ptxas-options=-v")))
 
 
-def measure(captured, timed, structures):
+def measure(
+    captured: Iteration,
+    timed: Callable[[Callable[[], object]], float],
+    structures: Callable[[], Array],
+) -> tuple[Array, list[float | None]]:
     """Return the seconds of each launch on a device, launched alone, and what they belong to.
 
     Args:
@@ -522,7 +540,7 @@ def measure(captured, timed, structures):
     return found, seconds
 
 
-def measure_on(number):
+def measure_on(number: int) -> tuple[Array, list[float | None], str]:
     """Return :func:`measure` of the paper's training on a GPU, and the GPU's name.
 
     Raises:
@@ -538,7 +556,7 @@ def measure_on(number):
     cupy = device.xp
     first, last = cupy.cuda.Event(), cupy.cuda.Event()
 
-    def timed(launch, times=10):
+    def timed(launch: Callable[[], object], times: int = 10) -> float:
         launch()
         first.record()
         for _ in range(times):
@@ -553,12 +571,12 @@ def measure_on(number):
     return *found, properties["name"].decode()
 
 
-def total_ms(rows):
+def total_ms(rows: Rows) -> float:
     """Return the milliseconds of an iteration; what is aside runs beside the rest."""
     return sum(row["us"] for row in rows if not row["aside"]) / 1e3
 
 
-def read_structures(path, d):
+def read_structures(path: str, d: int) -> Array:
     """Return structures from a file of NumPy's, bool of shape (samples, d).
 
     Raises:
@@ -576,7 +594,7 @@ def read_structures(path, d):
     return found.astype(bool)
 
 
-def print_rows(rows, every):
+def print_rows(rows: Rows, every: bool) -> None:
     """Print the launches, if ``every``, and what the kernels add up to."""
     if every:
         texts = [
@@ -621,7 +639,7 @@ def print_rows(rows, every):
     print(format_table([*heads, *["measured ms"] * ("measured us" in rows[0])], texts))
 
 
-def parse(arguments=None):
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Device]:
     """Return the options of a command line, and the device that they describe.
 
     Raises:
@@ -661,7 +679,9 @@ def parse(arguments=None):
     return given, Device(**values)
 
 
-def draws_of(given, d):
+def draws_of(
+    given: argparse.Namespace, d: int
+) -> tuple[list[Array], str, list[float | None] | None]:
     """Return the structures whose times are predicted, and those measured where that is asked for.
 
     Args:
@@ -682,7 +702,7 @@ def draws_of(given, d):
     return draws, f"theta = {given.theta:g}, drawn with seed {given.seed}", None
 
 
-def print_sums(predicted, draws, where):
+def print_sums(predicted: Sequence[Rows], draws: Sequence[Array], where: str) -> None:
     """Print what the launches of the first draw add up to, and the mean over all draws.
 
     Args:
@@ -706,7 +726,7 @@ def print_sums(predicted, draws, where):
         )
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the prediction."""
     given, device = parse(arguments)
     network = links.DenseNet()

@@ -26,7 +26,9 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import gpu_model
 from reproduce import (
@@ -74,12 +76,12 @@ class Piece:
     """
 
     name: str
-    command: list
+    command: list[str]
     seconds: float
-    runs: list = dataclasses.field(default_factory=list)
+    runs: list[Any] = dataclasses.field(default_factory=list)
 
 
-def seconds_of(out, runs):
+def seconds_of(out: Path, runs: Iterable[Any]) -> float:
     """Return the least seconds that trainings take on, from where they stand."""
     total = 0.0
     for run in runs:
@@ -90,7 +92,15 @@ def seconds_of(out, runs):
     return total
 
 
-def pieces_of(out, device, trials, jobs, rounds, data_dir=None, peers=None):
+def pieces_of(
+    out: Path,
+    device: int,
+    trials: int,
+    jobs: int,
+    rounds: int,
+    data_dir: str | None = None,
+    peers: str | None = None,
+) -> list[Piece]:
     """Return the pieces in their order.
 
     Args:
@@ -134,7 +144,7 @@ def pieces_of(out, device, trials, jobs, rounds, data_dir=None, peers=None):
     return found
 
 
-def environment(device):
+def environment(device: Any) -> dict[str, Any]:
     """Return what the numbers of a session depend on.
 
     Args:
@@ -161,14 +171,14 @@ def environment(device):
     return found
 
 
-def add_environment(path, found):
+def add_environment(path: Path, found: Any) -> None:
     """Add an environment to a file, where it is not there already."""
     known = read(path, [])
     if found not in known:
         write_json(path, [*known, found])
 
 
-def read(path, default):
+def read(path: Path, default: Any) -> Any:
     """Return the content of a JSON file, the default where there is none."""
     return json.loads(path.read_text()) if path.exists() else default
 
@@ -184,7 +194,14 @@ class Session:
         clock (callable): returns seconds.
     """
 
-    def __init__(self, out, commit, again=(), say=print, clock=time.monotonic):
+    def __init__(
+        self,
+        out: Path,
+        commit: str | None,
+        again: Sequence[str] = (),
+        say: Callable[[str], object] = print,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.out, self.commit, self.say, self.clock = out, commit, say, clock
         self.path = out / "session.json"
         self.known = read(self.path, {})
@@ -192,7 +209,7 @@ class Session:
             self.known.pop(name, None)
         self.stopped = False
 
-    def outcome(self, piece):
+    def outcome(self, piece: Piece) -> str | None:
         """Return how a piece has ended, None where it has to run or to go on."""
         if piece.runs:
             runs = self.out / "runs"
@@ -202,7 +219,7 @@ class Session:
         ended = found.get("outcome") in (DONE, FAILED) and found.get("commit") == self.commit
         return found["outcome"] if ended else None
 
-    def run(self, pieces, seconds):
+    def run(self, pieces: Sequence[Piece], seconds: float) -> bool:
         """Work through the pieces for so many seconds.
 
         Args:
@@ -232,7 +249,7 @@ class Session:
                 break
         return not failed
 
-    def _run_one(self, piece, deadline):
+    def _run_one(self, piece: Piece, deadline: float) -> str:
         begun, started = self.clock(), marks.now()
         self.say(f"{piece.name}: {_text(piece)}")
         with (
@@ -266,13 +283,13 @@ class Session:
         self.say(f"{piece.name}: {outcome} after {self.clock() - begun:.0f} s")
         return outcome
 
-    def _stop(self, number, frame):
+    def _stop(self, number: int, frame: Any) -> None:
         self.stopped = True
 
-    def _wait(self, process, deadline, piece):
+    def _wait(self, process: subprocess.Popen[bytes], deadline: float, piece: Piece) -> int | None:
         """Return the exit code; None where the process was told to stop."""
 
-        def end(number):
+        def end(number: int) -> None:
             # A sweep sees to the end of its trainings; what tests and benchmarks have started is
             # ended with them.
             if piece.runs and number == signal.SIGTERM:
@@ -294,7 +311,7 @@ class Session:
         return process.returncode
 
 
-def pack(out):
+def pack(out: Path) -> list[Path]:
     """Put what is to be kept into archives: all small files, and a snapshot of each unfinished run.
 
     Args:
@@ -326,17 +343,17 @@ def pack(out):
     return archives
 
 
-def _text(piece):
+def _text(piece: Piece) -> str:
     """Return the command of a piece as a text."""
     return shlex.join(["python", *map(str, piece.command)])
 
 
-def _time(seconds):
+def _time(seconds: float) -> str:
     """Return a time as a text."""
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
-def list_pieces(session, pieces):
+def list_pieces(session: Session, pieces: Sequence[Piece]) -> None:
     """Print the pieces, how they stand and what they take."""
     rows = []
     for piece in pieces:
@@ -365,7 +382,7 @@ def list_pieces(session, pieces):
     )
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Work for some minutes; exit with 0 when everything is done."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -394,7 +411,7 @@ def main(arguments=None):
         sys.exit(f"benchmarks: {error}")
 
 
-def _main(given):
+def _main(given: argparse.Namespace) -> int:
     """Work as the options of a command line say; return the exit code."""
     begun = time.monotonic()
     _check(given)
@@ -428,7 +445,7 @@ def _main(given):
     return 0 if complete else 1
 
 
-def _check(given):
+def _check(given: argparse.Namespace) -> None:
     """Check the numbers among the options.
 
     Raises:
@@ -443,7 +460,7 @@ def _check(given):
         raise ReproduceError(f"--device must name a GPU, such as 0, not {given.device}")
 
 
-def _pieces(given):
+def _pieces(given: argparse.Namespace) -> tuple[list[Piece], list[str]]:
     """Return the pieces that the options select, and the names of those to be run again.
 
     Raises:

@@ -5,8 +5,10 @@ import ctypes
 import ctypes.util
 import functools
 import re
+from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 #: What CuPy adds to the options of every source that it compiles.
 OF_CUPY = ("-ftz=true", "--device-as-default-execution-space")
@@ -19,7 +21,7 @@ _RESOURCES = re.compile(
 
 
 @functools.lru_cache(maxsize=1)
-def path():
+def path() -> str | None:
     """Return where the compiler is: in its package, where CuPy finds it, or in the system.
 
     Returns:
@@ -27,7 +29,7 @@ def path():
     """
     with contextlib.suppress(ModuleNotFoundError):
         found = util.find_spec("nvidia.cuda_nvrtc")
-        for place in found.submodule_search_locations if found else ():
+        for place in (found and found.submodule_search_locations) or ():
             for library in sorted(Path(place).glob("lib/libnvrtc.so*")):
                 return str(library)
     with contextlib.suppress(Exception):  # of CuPy 14; it has an error of its own for not found
@@ -37,16 +39,16 @@ def path():
     return ctypes.util.find_library("nvrtc")
 
 
-def is_there():
+def is_there() -> bool:
     """Return whether the compiler is installed."""
     return path() is not None
 
 
-def _library():
+def _library() -> Any:
     return ctypes.CDLL(path())
 
 
-def compile_kernels(source, options):
+def compile_kernels(source: str, options: Sequence[str]) -> tuple[bytes, str]:
     """Compile a source.
 
     Args:
@@ -58,7 +60,7 @@ def compile_kernels(source, options):
     """
     library, program = _library(), ctypes.c_void_p()
 
-    def text(kind):
+    def text(kind: str) -> bytes:
         size = ctypes.c_size_t()
         getattr(library, f"nvrtcGet{kind}Size")(program, ctypes.byref(size))
         buffer = ctypes.create_string_buffer(size.value)
@@ -74,7 +76,7 @@ def compile_kernels(source, options):
     return code, log
 
 
-def resources(log):
+def resources(log: str) -> dict[str, dict[str, int]]:
     """Return what the kernels of a source take, from a log with ``--ptxas-options=-v``.
 
     Args:

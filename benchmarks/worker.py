@@ -11,12 +11,15 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import threadpoolctl
 
 import chainer_sno
 from chainer_sno import chainer, complexity, extensions, links
+from chainer_sno._types import Array
 from chainer_sno.fast import FastStructureUpdater, FastUpdater
 from chainer_sno.graph.updaters import GraphStructureUpdater, GraphUpdater
 from reproduce import data
@@ -56,7 +59,7 @@ MNIST = "theta = 0.5, MNIST"
 class StockUpdater(chainer_sno.StructureUpdater):
     """Algorithm 1 as one writes it with Chainer's own functions: a forward pass a structure."""
 
-    def step(self, x, t, structures):
+    def step(self, x: Array, t: Array, structures: Array) -> Array:
         """Update theta and the weights."""
         functions = chainer.functions
         optimizer = self.get_optimizer("main")
@@ -78,7 +81,9 @@ class StockUpdater(chainer_sno.StructureUpdater):
         return ranked
 
 
-def structure_updater(kind, batch, theta, link=None, epsilon0=2.0**-7, lr=0.01):
+def structure_updater(
+    kind: Any, batch: Any, theta: Any, link: Any = None, epsilon0: float = 2.0**-7, lr: float = 0.01
+) -> Any:
     """Return an updater of the proposed method at a given theta, on the device of the data."""
     link = link or links.MaskedMLP(*WIDTHS)
     bernoulli = chainer_sno.Bernoulli(link.costs, epsilon0, initial_theta=theta)
@@ -90,7 +95,7 @@ def structure_updater(kind, batch, theta, link=None, epsilon0=2.0**-7, lr=0.01):
     return kind(batch, optimizer, bernoulli, converter=chainer_sno.pass_arrays)
 
 
-def _optimizer(link, lr=0.01, device=None):
+def _optimizer(link: Any, lr: float = 0.01, device: Any = None) -> Any:
     if device is not None:
         link.to_device(device)
     ours = type(link) is links.DenseNet
@@ -100,7 +105,7 @@ def _optimizer(link, lr=0.01, device=None):
     return optimizer
 
 
-def _iterator(batch_size, device):
+def _iterator(batch_size: int, device: Any) -> chainer_sno.ArrayIterator:
     rng = numpy.random.default_rng(0)
     # No pixel is zero in a whole mini-batch, as none is in the peers' data: ours leaves such out.
     x = rng.integers(0, 256, (60000, 784), dtype=numpy.uint8)
@@ -108,7 +113,7 @@ def _iterator(batch_size, device):
     return chainer_sno.ArrayIterator((device.send(x), device.send(t)), batch_size, divisor=255)
 
 
-def products(batch_size, device):
+def products(batch_size: int, device: Any) -> Callable[[], None]:
     """Return a function that does the matrix products of an iteration of the fixed network.
 
     In the orientation that was faster on a CPU, into arrays that are there: the floor.
@@ -121,7 +126,7 @@ def products(batch_size, device):
     out = [xp.empty_like(a) for a in h]
     gradients = [xp.empty_like(a) for a in W]
 
-    def step():
+    def step() -> None:
         for k, weights in enumerate(W):
             xp.dot(weights, h[k], out=out[k + 1])
         for k in reversed(range(len(W))):
@@ -132,7 +137,7 @@ def products(batch_size, device):
     return step
 
 
-def traffic(device):
+def traffic(device: Any) -> Callable[[], None]:
     """Return a function that moves the bytes that an iteration at least has to move.
 
     Weights and velocities of section 4.1 are read and written once: two copies of so many numbers.
@@ -141,13 +146,13 @@ def traffic(device):
     weights = sum(a * b for a, b in zip((784,) * 4, (784, 784, 784, 10)))
     source, target = (xp.zeros(2 * weights, "f") for _ in range(2))
 
-    def step():
+    def step() -> None:
         target[...] = source
 
     return step
 
 
-def make_connection(case, device, captured):
+def make_connection(case: str, device: Any, captured: bool) -> Callable[[], object]:
     """Return a function that does one iteration of a case of section 4.2."""
     network = links.PlainDenseNet() if case == "stock Chainer, DenseNet" else links.DenseNet()
     theta = CONNECTIONS[case.removeprefix(EAGER)]
@@ -163,7 +168,7 @@ def make_connection(case, device, captured):
     return structure_updater(kind, iterator, theta, network, 2.0**-4, 0.1).update
 
 
-def evaluation():
+def evaluation() -> Callable[[], object]:
     """Return a function that classifies test images at a structure, as a training does."""
     network = links.DenseNet()
     rng = numpy.random.default_rng(0)
@@ -182,20 +187,20 @@ def evaluation():
     return extensions.StructureEvaluator(batch, network, bernoulli)
 
 
-def first_call():
+def first_call() -> Callable[[], None]:
     """Return a function that does the first iterations of a DenseNet, forward and backward."""
     network = links.DenseNet()
     rng = numpy.random.default_rng(0)
     x = rng.standard_normal((32, 3, 32, 32), dtype="f")
     structures = rng.random((2, len(network.costs))) < 0.16
 
-    def step():
+    def step() -> None:
         chainer.functions.sum(network(x, structures)).backward()
 
     return step
 
 
-def make(case, device=None, captured=False):
+def make(case: str, device: Any = None, captured: bool = False) -> Callable[[], object]:
     """Return a function that does one iteration of a case.
 
     Args:
@@ -225,7 +230,8 @@ def make(case, device=None, captured=False):
         "plain link": chainer_sno.StructureUpdater,
     }
     fast = GraphStructureUpdater if captured else FastStructureUpdater
-    theta, iterator = 0.5, _iterator(32, device)
+    theta: float | Array = 0.5
+    iterator = _iterator(32, device)
     if case == MNIST:
         iterator = chainer_sno.ArrayIterator(data.load("mnist")[0], 32, divisor=255)
     elif case in CONVERGED:
@@ -236,7 +242,7 @@ def make(case, device=None, captured=False):
     return structure_updater(kinds.get(case, fast), iterator, theta).update
 
 
-def times_of(step, iterations):
+def times_of(step: Callable[[], object], iterations: int) -> list[float]:
     """Return the seconds of each of some iterations on a CPU."""
     times = []
     for _ in range(iterations):
@@ -246,7 +252,9 @@ def times_of(step, iterations):
     return times
 
 
-def times_on_a_gpu(step, iterations, wait):
+def times_on_a_gpu(
+    step: Callable[[], object], iterations: int, wait: Callable[[], object]
+) -> list[float]:
     """Return the mean seconds of an iteration in each of some parts of the iterations."""
     times = []
     for _ in range(PARTS):
@@ -260,7 +268,7 @@ def times_on_a_gpu(step, iterations, wait):
     return times
 
 
-def main():
+def main() -> None:
     """Time a case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case")
