@@ -9,16 +9,9 @@ from reproduce.experiments.base import Experiment
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.figures import gallery
+from tests.reproduce import synthetic
 
 SMALL = ("--examples=400", "--test-examples=100", "--epochs=2")
-
-
-def empty_files(figure, path):
-    """Return empty files for a figure, whose words alone matter."""
-    files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]
-    for file in files:
-        file.touch()
-    return files
 
 
 @pytest.fixture
@@ -68,7 +61,7 @@ def test_a_third_experiment_goes_through_every_command(toy, tmp_path, capsys, mo
     assert "Toy selection on MNIST, " in compared
     assert "whole" in compared
     with monkeypatch.context() as undrawn:  # the figures are drawn below
-        undrawn.setattr(gallery, "save", empty_files)
+        undrawn.setattr(gallery, "save", synthetic.empty_files)
         call("report", f"--runs={runs}", f"--out={tmp_path / 'report'}")
     report = (tmp_path / "report" / "REPORT.md").read_text()
     assert "## Toy selection on MNIST: " in report

@@ -47,17 +47,11 @@ def written(records, tmp_path_factory):
 def undrawn(monkeypatch):
     """Empty files for figures, where the words alone matter."""
 
-    def save(_, path):
-        files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]
-        for file in files:
-            file.touch()
-        return files
-
     names = ("usage_rate_against_error", "error_over_epochs")
     for name in (*names, "structure_over_training", "theta_histogram"):
         monkeypatch.setattr(gallery, name, lambda *_: None)
     monkeypatch.setattr(figures, "densenet", lambda *_: None)
-    monkeypatch.setattr(gallery, "save", save)
+    monkeypatch.setattr(gallery, "save", synthetic.empty_files)
 
 
 def test_it_is_the_same_from_the_same_records(records, written, tmp_path, undrawn):
