@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -17,9 +18,14 @@ from reproduce import ROOT, cli
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The directory of the built pages."""
+    """The directory of the built pages.
+
+    In the plainest theme: for every page, that of the project arranges the names of all pages anew,
+    which takes as long as all the rest.
+    """
     out = tmp_path_factory.mktemp("pages")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+    command += ["-D", "html_theme=basic"]
     found = subprocess.run(
         [*command, "-d", out / "doctrees", ROOT / "docs", out / "html"],
         capture_output=True,
@@ -55,6 +61,12 @@ def test_the_reference_has_what_interfaces_list(documented):
     listed = {f"{name}.{own}" for name, m in modules() for own in getattr(m, "__all__", ())}
     assert {"chainer_sno.Bernoulli", "chainer_sno.links", "chainer_sno.fast.Engine"} <= listed
     assert listed - documented == set()
+
+
+def test_the_theme_is_installed():
+    text = (ROOT / "docs/conf.py").read_text()
+    (theme,) = re.findall('^html_theme = "(.+)"$', text, re.MULTILINE)
+    assert importlib.metadata.entry_points(group="sphinx.html_themes", name=theme)
 
 
 def test_the_results_are_a_page(pages):
