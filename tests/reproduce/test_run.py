@@ -1,5 +1,6 @@
 """One training from the command line: killed, resumed, refused, and what it leaves behind."""
 
+import contextlib
 import io
 import json
 import random
@@ -15,7 +16,7 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from reproduce import ROOT, Interrupted, ReproduceError, data, record, run, snapshot
+from reproduce import ROOT, Interrupted, ReproduceError, cli, data, record, run, snapshot
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining
 from reproduce.marks import is_locked
@@ -46,6 +47,16 @@ def command(out, *options):
 def call(out, *options, timeout=300):
     return subprocess.run(
         command(out, *options), cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def call_here(out, *options):
+    """Run the command in this process, which has imported everything already."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = cli.main(command(out, *options)[3:])
+    return types.SimpleNamespace(
+        returncode=code, stdout=stdout.getvalue(), stderr=stderr.getvalue()
     )
 
 
@@ -127,7 +138,7 @@ def test_a_finished_run_says_so_and_does_nothing(undisturbed):
     out, expected, _ = undisturbed["sno"]
     path, _ = the_record(out)
     before = path.stat().st_mtime_ns, path.read_bytes()
-    result = call(out, *COMMANDS["sno"])
+    result = call_here(out, *COMMANDS["sno"])
     assert result.returncode == 0
     assert "is finished" in result.stdout
     assert (path.stat().st_mtime_ns, path.read_bytes()) == before
@@ -208,7 +219,7 @@ def test_a_signal_leaves_a_snapshot_and_stops_at_once(undisturbed, tmp_path):
     assert "is stopped at iteration" in stderr
     assert stderr.count("\n") == 1
     assert seconds < 5
-    result = call(tmp_path, *COMMANDS["sno"])
+    result = call_here(tmp_path, *COMMANDS["sno"])
     assert "going on at iteration" in result.stdout
     assert without_times(the_record(tmp_path)[1]) == without_times(undisturbed["sno"][1])
 
@@ -235,7 +246,7 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(damage, undisturbed, st
     if damage == "one byte":
         content[len(content) // 2] ^= 0x10
     newest.write_bytes(content[: {"truncated": len(content) // 3, "empty": 0}.get(damage)])
-    result = call(stopped, *COMMANDS["sno"])
+    result = call_here(stopped, *COMMANDS["sno"])
     assert result.returncode == 0, result.stderr
     assert f"{newest.name} is damaged" in result.stdout
     assert f"going back to {before.name}" in result.stdout
@@ -247,7 +258,7 @@ def test_a_snapshot_of_another_configuration_is_refused(stopped):
     (directory,) = (path for path in stopped.iterdir() if path.is_dir())
     other = directory.with_name(directory.name.replace("seed=0", "seed=1"))
     shutil.copytree(directory, other)
-    result = call(stopped, *options, "--seed", "1")
+    result = call_here(stopped, *options, "--seed", "1")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "another configuration (seed is 0 there and 1 here)" in result.stderr
@@ -255,7 +266,7 @@ def test_a_snapshot_of_another_configuration_is_refused(stopped):
 
 
 def test_the_plain_path_does_not_go_on_from_the_fast_one(stopped):
-    result = call(stopped, *COMMANDS["sno"], "--plain")
+    result = call_here(stopped, *COMMANDS["sno"], "--plain")
     assert result.returncode == 2
     assert "another configuration (path is fast there and plain here)" in result.stderr
 
@@ -301,14 +312,14 @@ def test_a_full_disk_loses_nothing(stopped):
     for path, content in before.items():
         assert path.read_bytes() == content
     assert not list(directory.glob("*.unfinished"))
-    result = call(stopped, *COMMANDS["sno"])
+    result = call_here(stopped, *COMMANDS["sno"])
     assert result.returncode == 0, result.stderr
 
 
 def test_a_reader_that_has_ended_is_no_failure(undisturbed, tmp_path):
     assert unread(command(tmp_path, *COMMANDS["fixed"])) == (128 + signal.SIGPIPE, b"")
     assert not list(tmp_path.glob("*/failed.json"))
-    result = call(tmp_path, *COMMANDS["fixed"])
+    result = call_here(tmp_path, *COMMANDS["fixed"])
     assert result.returncode == 0, result.stderr
     assert without_times(the_record(tmp_path)[1]) == without_times(undisturbed["fixed"][1])
 
@@ -343,7 +354,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
 
 
 def test_a_learning_rate_that_the_fast_path_cannot_take_is_named(tmp_path):
-    result = call(tmp_path, *COMMANDS["fixed"], "--lr", "1e30")
+    result = call_here(tmp_path, *COMMANDS["fixed"], "--lr", "1e30")
     assert result.returncode == 2
     assert (
         "lower the learning rate or the weight decay, or use the backend 'reference'"
@@ -379,7 +390,7 @@ def test_any_number_of_threads_gives_the_same_record(tmp_path):
     found = {}
     for threads in (1, 2, 3):
         out = tmp_path / str(threads)
-        result = call(out, *THREADED, f"--threads={threads}")
+        result = call_here(out, *THREADED, f"--threads={threads}")
         assert result.returncode == 0, result.stderr
         found[threads] = the_record(out)[1]
         assert found[threads]["times"]["threads"] == [threads]
@@ -390,7 +401,7 @@ def test_any_number_of_threads_gives_the_same_record(tmp_path):
     "options", [("--threads=2",), (*THREADED, "--threads=2", "--plain"), (*THREADED, "--threads=0")]
 )
 def test_threads_that_there_are_not(options, tmp_path):
-    result = call(tmp_path / "out", *options)
+    result = call_here(tmp_path / "out", *options)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1 or "Not the paper" in result.stdout
     assert "--threads" in result.stderr.splitlines()[-1]
