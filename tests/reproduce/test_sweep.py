@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from reproduce import ROOT, ReproduceError, experiments, marks, status, sweep
+from reproduce import ROOT, ReproduceError, cli, experiments, marks, status, sweep
 from reproduce.experiments.connection_selection import (
     CONNECTION_EPSILON0,
     CONNECTION_USAGE_RATES,
@@ -93,10 +93,13 @@ def nothing_goes_on():
             process.communicate()
 
 
-def start(out, *options, trials=1, limit=None):
-    command = [sys.executable, "-m", "reproduce", "sweep", "unit-selection", f"--out={out}"]
+def arguments(out, *options):
+    return ["sweep", "unit-selection", f"--out={out}", *OPTIONS, "--trials=1", *options]
+
+
+def start(out, *options, limit=None):
     process = subprocess.Popen(
-        [*command, *OPTIONS, f"--trials={trials}", *options],
+        [sys.executable, "-m", "reproduce", *arguments(out, *options)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -160,15 +163,11 @@ def test_a_run_that_is_named_twice_is_there_once():
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message, capsys):
-    from reproduce import cli
-
     assert cli.main(["sweep", "unit-selection", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_dry_run_lists_the_runs_and_what_they_cost(tmp_path, capsys, monkeypatch):
-    from reproduce import cli
-
     monkeypatch.chdir(ROOT)
     arguments = ["--epsilon0=2^-7,-2^-3", "--methods=sno", "--seeds=0,3", f"--out={tmp_path}"]
     assert cli.main(["sweep", "unit-selection", "--dry-run", *arguments]) == 0
@@ -230,9 +229,7 @@ def test_a_killed_training_is_listed_and_taken_again(tmp_path):
     assert process.returncode == 1
     assert "killed by SIGKILL" in stderr
     assert len(the_records(tmp_path)) == 1
-    process = start(tmp_path, *TWO, "--jobs=1")
-    _, stderr = process.communicate(timeout=600)
-    assert process.returncode == 0, stderr
+    assert cli.main(arguments(tmp_path, *TWO, "--jobs=1")) == 0
     assert len(the_records(tmp_path)) == 2
 
 
@@ -254,9 +251,7 @@ def test_a_full_disk_loses_no_record(tmp_path):
     assert not list(tmp_path.rglob("*.unfinished"))
     # What the message says: the same command.
     assert "give the same command" in stderr
-    process = start(tmp_path, *TWO)
-    _, stderr = process.communicate(timeout=600)
-    assert process.returncode == 0, stderr
+    assert cli.main(arguments(tmp_path, *TWO)) == 0
     assert len(the_records(tmp_path)) == 3
 
 
@@ -458,8 +453,6 @@ def worker_pids(client):
 
 def test_no_scheduler_is_one_line(tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
-    from reproduce import cli
-
     monkeypatch.setattr(sweep, "ANSWER", 1)
     arguments = ["sweep", "unit-selection", f"--out={tmp_path}", "--scheduler=tcp://127.0.0.1:9"]
     assert cli.main(arguments) == 2
@@ -468,8 +461,6 @@ def test_no_scheduler_is_one_line(tmp_path, capsys, monkeypatch):
 
 def test_the_port_of_another_service_is_one_line(tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
-    from reproduce import cli
-
     monkeypatch.setattr(sweep, "ANSWER", 1)
     silent = socket.create_server(("127.0.0.1", 0))
     web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
