@@ -30,16 +30,17 @@ def _launcher(name, parameters):
     )
 
 
-# No contraction: as the GPU's where the code asks for it, and as NumPy's.  A kernel is not to be
-# taken for the C library's function of the same name, and the shared memory of a template is not to
-# be shared with another dtype's.
-_FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-ffp-contract=off")
+# Little is optimised: that halves the time to compile, and what runs is short.  No contraction: as
+# the GPU's where the code asks for it, and as NumPy's.  A kernel is not to be taken for the C
+# library's function of the same name, and the shared memory of a template is not to be shared with
+# another dtype's.
+_FLAGS = ("-std=c++17", "-Og", "-w", "-fPIC", "-shared", "-ffp-contract=off")
 _FLAGS += ("-Wl,-Bsymbolic", "-fno-gnu-unique")
 
 
 @functools.cache
 def _library(source, options):
-    text = f'#include "{HERE / "emulator.hpp"}"\n{source}\n'
+    text = f'#include "emulator.hpp"\n{source}\n'
     text += "".join(_launcher(*found) for found in signatures(source).items())
     directory = Path(tempfile.gettempdir()) / f"chainer_sno-emulator-{os.getuid()}"
     directory.mkdir(exist_ok=True)
@@ -52,7 +53,7 @@ def _library(source, options):
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             file, made = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
             file.write_text(text)
-            command = [COMPILER, *_FLAGS, *options, str(file), "-o", str(made)]
+            command = [COMPILER, *_FLAGS, f"-I{HERE}", *options, str(file), "-o", str(made)]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[:4000]
             made.rename(path)
