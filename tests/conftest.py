@@ -16,9 +16,12 @@ def _has_gpu():
         return False
 
 
-#: Files that take long, the longest first.
-LONG = ("test_sweep", "test_run", "test_regress_mutants", "test_dense_net", "test_figures")
-LONG += ("test_engine", "test_updaters", "test_report", "test_regress", "test_quick")
+#: Files that take long, the longest first.  But before all the two that compile the loops of either
+#: network: where several processes need them at once, each compiles them, for half a minute; and
+#: what is killed at a random moment of its time is to be killed in its training.
+LONG = ("test_dense_net", "test_engine", "test_sweep", "test_run", "test_regress_mutants")
+LONG += ("test_figures", "test_updaters", "test_quick", "test_report", "test_reference")
+LONG += ("test_claims", "test_select", "test_experiments", "test_bits", "test_optimizers")
 
 
 def pytest_collection_modifyitems(items):
