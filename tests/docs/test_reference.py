@@ -21,7 +21,7 @@ def pages(tmp_path_factory):
     """The directory of the built pages.
 
     In the plainest theme: for every page, that of the project arranges the names of all pages anew,
-    which takes as long as all the rest.
+    which takes a quarter of the time.
     """
     out = tmp_path_factory.mktemp("pages")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
