@@ -479,13 +479,14 @@ def test_the_port_of_another_service_is_one_line(tmp_path, capsys, monkeypatch):
 
 
 def test_a_scheduler_that_is_lost_stops_the_trainings(tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
+    dask, distributed = map(pytest.importorskip, ("dask", "distributed"))
     # A client looks for its scheduler again for half a minute.
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "5s")
     cluster = distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, dashboard_address=None, silence_logs=50
     )
-    with cluster:
+    # This process's part of the cluster looks for it too, when it closes.
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), cluster:
         process = start(
             tmp_path, "--methods=sno", "--epochs=100", f"--scheduler={cluster.scheduler_address}"
         )
