@@ -25,6 +25,8 @@ from chainer_sno.fast.winograd import BACK, FLIPPED, LANES, PAIR, POSITIONS, TIL
 
 #: Channels that are transformed before their products are added up, which stay in L2.
 CHANNELS = 16
+#: The same where the gradient of the weights is computed.
+WEIGHT_CHANNELS = 12
 #: Tiles that are worked on at a time, at least, where a row of tiles has fewer.
 TILES = 8
 #: A normalisation whose gamma is below this fraction of its beta needs the direct sum for the
@@ -217,8 +219,7 @@ def gradient_of_weights(
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
     padded = rounded(outputs, 4)
-    chunk = 12  # channels whose transforms are kept
-    d_pair, v_pair = padded * PAIR, chunk * PAIR
+    d_pair, v_pair = padded * PAIR, WEIGHT_CHANNELS * PAIR
     at_once, total = max(1, TILES // tiles), blocks * row_tiles
     if width > shape.width:  # no other code writes the bits beyond the image
         bits[: blocks * c * height * row // 8] = 0
@@ -238,8 +239,8 @@ def gradient_of_weights(
                     wino.transform_gradient(gy, source + tx * TILE * LANES, row, D, i_d, d_position)
         if count * tiles % 2:
             _clear_half(D, d_position, count * tiles // 2 * d_pair, outputs)
-        for k0 in range(0, c, chunk):
-            kc = min(chunk, c - k0)
+        for k0 in range(0, c, WEIGHT_CHANNELS):
+            kc = min(WEIGHT_CHANNELS, c - k0)
             v_position = _transform_inputs(
                 x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
                 bits, numpy.int64(1),

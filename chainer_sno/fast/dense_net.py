@@ -114,12 +114,13 @@ class BlockPlan:
         self.pairs = next_plane // 2
         rows = max(1, blocks.TILES // (self.padded_width // TILE))
         pairs = (rows * self.padded_width // TILE + 1) // 2
-        channels = max(blocks.CHANNELS, padded)
+        # The gradient of the weights has its inputs where the products of the forward pass are.
+        channels, products = max(blocks.CHANNELS, padded), max(blocks.WEIGHT_CHANNELS, padded)
         #: Numbers of the arrays of a thread.
         self.scratch = {
             "S": winograd.POINTS * (self.padded_width + 2) * LANES,
-            "V": POSITIONS * (pairs * max(channels, 12) * PAIR + LANES),
-            "M": max(POSITIONS * (pairs * max(padded, 12) * PAIR + LANES), POSITIONS * BACK * PAIR),
+            "V": POSITIONS * (pairs * channels * PAIR + LANES),
+            "M": max(POSITIONS * (pairs * products * PAIR + LANES), POSITIONS * BACK * PAIR),
             "gy": unit * growth * self.plane,
             "bits": unit * self.channels * self.plane // 8,
         }
