@@ -206,11 +206,9 @@ def _make(name: str, structured: bool, arguments: list[Any], options: dict[str, 
     """
     if name == "reference":
         return _reference(structured)(*arguments, **options)
-    if name == "graph":
-        # It reads the arrays of the iterator itself, and computes one loss.
-        options = _without_defaults(options, arguments[1].target, converter=True)
-    else:
-        options = _without_defaults(options, arguments[1].target, converter=False)
+    # The graph reads the arrays of the iterator itself.
+    options = _without_defaults(options, arguments[1].target, converter=name == "graph")
+    if name == "fast":
         axes = _axes_of_an_example(arguments[0])
         if axes not in (None, 1):
             raise _Unavailable(f"it takes examples of one axis, and these have {axes}")
