@@ -3,8 +3,8 @@
 import concurrent.futures
 import functools
 import os
-import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy
@@ -374,7 +374,9 @@ class Passes:
             key,
             lambda: Workspace(plans, x.shape[1], len(structures), threads, x.dtype, keep),
         )
-        self._key = key
+        # A network may live until Python ends, when there is nothing to give back to any more.
+        self._give_back = weakref.finalize(self, give_workspace, key, self.workspace)
+        self._give_back.atexit = False
         self.statistics: list[Any] = []
         try:
             self._forward(stem)
@@ -384,13 +386,8 @@ class Passes:
 
     def release(self) -> None:
         """Give the arrays back; there is no backward pass after it."""
-        workspace, self.workspace = self.workspace, None  # type: ignore[assignment]
-        if workspace is not None:
-            give_workspace(self._key, workspace)
-
-    def __del__(self) -> None:
-        if getattr(self, "workspace", None) is not None and not sys.is_finalizing():
-            self.release()
+        self.workspace = None  # type: ignore[assignment]
+        self._give_back()
 
     def _jobs(self, work: Any) -> None:
         """Let each member of each team do ``work(team number, team, member)``."""

@@ -7,12 +7,15 @@ import gc
 import io
 import multiprocessing
 import signal
+import subprocess
+import sys
 import time
 
 import numpy
 import pytest
 
 from chainer_sno import chainer, links
+from chainer_sno import fast as engine
 from chainer_sno.functions import dense_block, dense_net
 from chainer_sno.links import DenseNet, PlainDenseNet
 
@@ -580,6 +583,27 @@ def test_a_workspace_is_taken_while_the_collector_gives_one_back(rng):
             y.itself = y
     finally:
         gc.set_threshold(*before)
+
+
+def test_an_output_that_lives_until_python_ends():
+    program = (
+        "import numpy, chainer_sno\n"
+        "network = chainer_sno.links.DenseNet(depth=13, growth_rate=3)\n"
+        "y = network(numpy.zeros((2, 3, 8, 8), 'f'), numpy.ones((1, 30), bool))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_workspace_is_given_back_once(rng):
+    _, quick = make_pair(rng, **SMALL)
+    x, structures = rng.standard_normal((2, 3, 8, 8), dtype="f"), numpy.ones((1, 30), bool)
+    for backprop in (False, True):
+        with chainer.using_config("enable_backprop", backprop):
+            outputs = [quick(x, structures) for _ in range(2)]
+        del outputs
+        kept = [id(workspace) for _, workspace in engine.dense_net._kept]
+        assert len(set(kept)) == len(kept) >= 1
 
 
 def test_an_empty_mini_batch(path, rng):
