@@ -2,7 +2,6 @@
 
 import io
 
-import numpy
 import pytest
 
 from chainer_sno import ArrayIterator, StructureUpdater, chainer, links, pass_arrays
@@ -10,7 +9,6 @@ from chainer_sno.uniforms import generator
 from tests.chainer_sno.graph import test_updaters
 from tests.chainer_sno.graph.test_updaters import (
     TO_CPU,
-    arrays_of,
     bernoulli_of,
     captured,
     compare,
@@ -22,6 +20,7 @@ from tests.chainer_sno.graph.test_updaters import (
     unit_arrays,
     unit_iterator,
 )
+from tests.chainer_sno.snapshots import assert_same, check_refused, content_of
 from tests.conftest import make_structures
 
 #: The second has layers that the kernels read by fours.
@@ -155,13 +154,11 @@ def test_a_resumed_training_goes_on_to_the_bit(platform, kind, make):
     for updater in (whole, resumed):
         for _ in range(2):
             updater.update()
-    expected, found = arrays_of(whole), arrays_of(resumed)
-    assert expected.keys() == found.keys()
+    expected = content_of(whole)
     assert expected["captured/rule"] == kind
     # SGD has no velocities, and none are made up.
     assert any(name.endswith("/v") for name in expected) == (kind != "SGD")
-    for name in expected:
-        numpy.testing.assert_array_equal(found[name], expected[name], name)
+    assert_same(content_of(resumed), expected)
 
 
 @pytest.mark.parametrize("saved", KINDS)
@@ -169,14 +166,11 @@ def test_a_resumed_training_goes_on_to_the_bit(platform, kind, make):
 def test_a_snapshot_of_another_optimizer_is_refused(platform, saved, loading):
     first, second = units(platform, saved), units(platform, loading)
     first.update()
-    file, before = snapshot_of(first), arrays_of(second)
     if saved == loading:
-        chainer.serializers.load_npz(file, second)
-        return
-    with pytest.raises(ValueError, match=f"has the optimizer {saved}, here {loading}"):
-        chainer.serializers.load_npz(file, second)
-    for name, value in arrays_of(second).items():
-        numpy.testing.assert_array_equal(value, before[name], name)
+        chainer.serializers.load_npz(snapshot_of(first), second)
+    else:
+        message = f"has the optimizer {saved}, here {loading}"
+        check_refused(second, content_of(first), message)
 
 
 def test_a_snapshot_of_the_reference_is_refused_before_anything_is_loaded(platform):
@@ -188,24 +182,18 @@ def test_a_snapshot_of_the_reference_is_refused_before_anything_is_loaded(platfo
     )
     second = units(platform, "NesterovAG")
     first.update()
-    before = arrays_of(second)
-    with pytest.raises(ValueError, match="was not saved by a graph updater"):
-        chainer.serializers.load_npz(snapshot_of(first), second)
-    for name, value in arrays_of(second).items():
-        numpy.testing.assert_array_equal(value, before[name], name)
+    check_refused(second, content_of(first), "was not saved by a graph updater")
 
 
 @pytest.mark.parametrize("loading", ["NesterovAG", "MomentumSGD"])
 def test_an_older_snapshot_is_nesterovs(platform, loading):
     first, second = units(platform, "NesterovAG"), units(platform, loading)
-    with numpy.load(snapshot_of(first)) as content:
-        older = {name: content[name] for name in content if name != "captured/rule"}
-    load = chainer.serializers.NpzDeserializer(older).load
+    older = content_of(first)
+    del older["captured/rule"]
     if loading == "NesterovAG":
-        load(second)
+        chainer.serializers.NpzDeserializer(older).load(second)
     else:
-        with pytest.raises(ValueError, match="has the optimizer NesterovAG, here MomentumSGD"):
-            load(second)
+        check_refused(second, older, "has the optimizer NesterovAG, here MomentumSGD")
 
 
 @pytest.mark.parametrize("kind", ["Adam", "RMSprop"])

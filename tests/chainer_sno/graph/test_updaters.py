@@ -14,6 +14,7 @@ from chainer_sno.uniforms import generator, philox_uniforms
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics, crop_and_flip
 from tests.chainer_sno.cuda.conftest import GPU, needs_compiler
 from tests.chainer_sno.cuda.emulator import Backwards, Emulator, Late
+from tests.chainer_sno.snapshots import assert_same, content_of
 from tests.conftest import make_structures
 
 WIDTHS = (30, (25, 20, 15), 4)
@@ -291,12 +292,6 @@ def cases(platform):
     yield lambda: captured(platform, dense_net(), image_iterator((8, 8), platform[1]))
 
 
-def arrays_of(updater):
-    content = chainer.serializers.DictionarySerializer()
-    updater.serialize(content)
-    return {name: TO_CPU(numpy.asarray(value)) for name, value in content.target.items()}
-
-
 @pytest.mark.parametrize("case", range(3))
 def test_a_resumed_training_goes_on_to_the_bit(platform, case):
     """In the middle of an epoch, with a learning rate that has changed."""
@@ -316,10 +311,7 @@ def test_a_resumed_training_goes_on_to_the_bit(platform, case):
     resumed.get_optimizer("main").lr = 0.01
     for _ in range(5):
         resumed.update()
-    expected, found = arrays_of(whole), arrays_of(resumed)
-    assert expected.keys() == found.keys()
-    for name in expected:
-        numpy.testing.assert_array_equal(found[name], expected[name], name)
+    assert_same(content_of(resumed), content_of(whole))
     assert whole.captured.take_loss() == resumed.captured.take_loss()
 
 
@@ -333,9 +325,8 @@ def test_the_order_does_not_matter(case, other):
         updater = next(itertools.islice(cases((kind, chainer.get_device("@numpy"))), case, None))()
         for _ in range(3):
             updater.update()
-        found.append(arrays_of(updater))
-    for name, value in found[0].items():
-        numpy.testing.assert_array_equal(value, found[1][name], name)
+        found.append(content_of(updater))
+    assert_same(*found)
 
 
 def test_the_learning_rate_may_change(platform, dtype):
