@@ -121,6 +121,23 @@ def label(settings: Settings) -> str:
     return experiments.of(settings).place_and_label(settings)[1]
 
 
+def published_row(settings: Settings) -> dict[str, Any] | None:
+    """Return the published numbers of a setting.
+
+    Args:
+        settings (Settings): of a run, at any schedule.
+
+    Returns:
+        dict: ``usage_rate`` and ``selected``; None where the paper prints none.
+    """
+    if settings.epsilon0 is None or not experiments.of(settings).table:
+        return None
+    row: dict[str, Any] | None = published()[settings.experiment]["rows"].get(
+        format_epsilon0(settings.epsilon0)
+    )
+    return row
+
+
 def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
     """Return the rows of a table.
 
@@ -132,7 +149,6 @@ def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
         list of Row: the penalties in the paper's order, then the baselines.
     """
     kind = experiments.get(experiment)
-    paper = published()[experiment]["rows"] if kind.table else {}
     trials: dict[tuple[Any, str], list[tuple[Settings, Record]]] = {}
     for record in records:
         settings = from_dict(record["settings"])
@@ -142,9 +158,7 @@ def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
         settings = members[0][0]
         results = [record["result"] for _, record in members]
         machines = groups.by_computer([record for _, record in members])
-        known = None
-        if settings.epsilon0 is not None:
-            known = paper.get(format_epsilon0(settings.epsilon0))
+        known = published_row(settings)
 
         def over(key: str, results: list[dict[str, Any]] = results) -> list[float]:
             return statistics.quartiles([result[key] for result in results])

@@ -7,7 +7,7 @@ written over by the next state; when the run ends, its record takes the file's p
 
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy
 
 from chainer_sno import complexity
 from chainer_sno.files import DAMAGE, write_bytes
-from reproduce import ROOT, ReproduceError, experiments, schemas, snapshot
+from reproduce import ROOT, ReproduceError, compare, experiments, schemas, snapshot
 from reproduce._types import Cells, Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.files import make_writable
@@ -137,6 +137,29 @@ def read_all(directory: StrPath = PROGRESS) -> list[Record]:
     return contents
 
 
+def structures(entries: Iterable[Record]) -> list[tuple[str, Sequence[str], Cells]]:
+    """Return the tables of the structures at M*, those of the experiments that have one.
+
+    Args:
+        entries (list of dict): of :func:`read_all`.
+
+    Returns:
+        list of tuple: of each experiment a legend, a list of texts and a list of lists of texts.
+    """
+    of_each: dict[str, list[Record]] = {}
+    for entry in entries:
+        if "structure" in entry:
+            own = of_each.setdefault(entry["settings"]["experiment"], [])
+            own.append({"settings": entry["settings"], "result": entry})
+    tables = []
+    for name, own in of_each.items():
+        kind = experiments.get(name)
+        header, cells = kind.structure_table(own)
+        if cells:
+            tables.append((kind.structure_legend, header, cells))
+    return tables
+
+
 def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
     """Return the table of unfinished runs: a header and a row each.
 
@@ -146,9 +169,9 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
     Returns:
         tuple: a list of texts and a list of lists of texts.
     """
-    header = ["experiment", "run", "iteration", "of", "usage %", "selected", "depth"]
-    header += ["theta near 0 or 1 %", "epoch", "test error %", "re-estimated %"]
-    header.append("not the paper's")
+    header = ["experiment", "run", "iteration", "of", "usage %", "selected"]
+    header += ["the paper at the end", "depth", "theta near 0 or 1 %", "epoch"]
+    header += ["test error %", "re-estimated %", "not the paper's"]
     table = []
     for entry in entries:
         settings = from_dict(entry["settings"])
@@ -159,12 +182,14 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
         histogram = entry.get("theta_histogram")
         if selected and histogram:
             cells += [f"{100 * entry['usage_rate']:.1f}", "/".join(map(str, selected))]
+            published = None if settings.changed else compare.published_row(settings)
+            cells.append(compare.counts(published["selected"]) if published else "-")
             depth = entry.get("depth", "-")
             cells.append("none" if depth is None else str(depth))
             ends = histogram[0] + histogram[-1]
             cells.append(f"{100 * ends / sum(histogram):.0f}")
         else:
-            cells += ["-"] * 4
+            cells += ["-"] * 5
         last = entry.get("last_epoch", {})
         cells.append(str(last.get("epoch", "-")))
         for name in ("test_error", "reestimated_test_error"):

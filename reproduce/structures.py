@@ -117,6 +117,24 @@ def width(matrix: Array) -> int:
     return max(map(depths.count, depths), default=0)
 
 
+def direct(matrix: Array) -> int:
+    """Return how many useful layers of a block stand alone between its input and its exit.
+
+    Such a layer takes no other layer's output, and no other layer takes its output: in a block of
+    these alone, the paper's wide structure (section 4.2), all layers are parallel.
+
+    Args:
+        matrix (numpy.ndarray): of :func:`block_matrices`.
+
+    Returns:
+        int: a number of layers.
+    """
+    on_path = used(matrix)
+    inner = on_path[:-1, 1:]
+    alone = on_path[:-1, 0] & on_path[-1, 1:] & ~inner.any(axis=0) & ~inner.any(axis=1)
+    return int(alone.sum())
+
+
 def depth(structure: Iterable[Any], blocks: int, layers: int) -> int | None:
     """Return the depth of the network: the weight layers on its longest path.
 

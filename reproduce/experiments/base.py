@@ -51,6 +51,7 @@ class Experiment:
         methods (dict): :class:`Method` by name, the proposed one first, then the baselines.
         result_properties (dict): JSON schemas of what a result has beside the usual, by key.
         result_required (tuple of str): which of them every result has.
+        structure_legend (str): in the report, above :meth:`structure_table`.
         quick_explanation (str): printed below the table of a quick run; ``{schedules}`` and
             ``{table}`` are replaced.
     """
@@ -69,6 +70,7 @@ class Experiment:
     methods: dict[str, Method] = {"sno": PROPOSED}
     result_properties: dict[str, Any] = {}
     result_required: tuple[str, ...] = ()
+    structure_legend = ""
     quick_explanation = ""
 
     @property
@@ -155,10 +157,11 @@ class Experiment:
         return []
 
     def structure_table(self, records: Iterable[Record]) -> tuple[Sequence[str], Cells]:
-        """Return a table about the structures that runs ended with.
+        """Return a table about the structures of runs.
 
         Args:
-            records (list of dict): of the experiment, at one schedule.
+            records (list of dict): of the experiment, at one schedule; only ``settings`` and
+                ``result`` are read.
 
         Returns:
             tuple: names of the columns, and a list of cells for each record; empty for none.

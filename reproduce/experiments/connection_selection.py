@@ -24,6 +24,9 @@ _STRUCTURE_COLUMNS = (
     "connections by block",
     "on a path",
     "from the block's input",
+    "layers on a path",
+    "of equal depth",
+    "between input and exit alone",
 )
 
 
@@ -117,6 +120,12 @@ class _ConnectionSelection(Experiment):
         "depth": {"type": ["integer", "null"]},
     }
     result_required = ("connections", "structure", "depth")
+    structure_legend = (
+        "A connection from a block's input brings all channels of that input; any other connection "
+        "brings as many channels as the growth rate.  A path leads from a block's input to its "
+        "exit.  Layers of equal depth are parallel, and those between input and exit alone have no "
+        "other connection on a path: a block of these is as wide as its layers allow."
+    )
     quick_explanation = """\
 This is a SHORT RUN, one trial of each setting, and no reproduction of {table}:
   {schedules}.
@@ -164,7 +173,7 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
         return [("figure-2", draw, "As Figure 2, the network obtained")]
 
     def structure_table(self, records: Iterable[Record]) -> tuple[Sequence[str], Cells]:
-        """Return depth, connections, those on a path and those from the block's input."""
+        """Return the depth, and of each block its connections and what its layers form."""
         rows = []
         for record in records:
             settings: Any = experiments.from_dict(record["settings"])
@@ -175,9 +184,12 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
                 [int(matrix.sum()) for matrix in matrices],
                 [int(structures.used(matrix).sum()) for matrix in matrices],
                 [int(matrix[:, 0].sum()) for matrix in matrices],
+                [sum(structures.useful(matrix)) for matrix in matrices],
+                [structures.width(matrix) for matrix in matrices],
+                [structures.direct(matrix) for matrix in matrices],
             ]
             cells = ["/".join(map(str, blocks)) for blocks in counts]
-            depth = "dead" if result["dead"] else str(result["depth"])
+            depth = "dead" if result["depth"] is None else str(result["depth"])
             _, label = self.place_and_label(settings)
             rows.append([label, str(settings.seed), depth, *cells])
         return _STRUCTURE_COLUMNS, rows

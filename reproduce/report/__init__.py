@@ -86,7 +86,7 @@ def _sections(
                     "header": header,
                     "rows": cells,
                     "sides": compare.sides_cells(compare.sides(rows)) if schedule.is_paper else [],
-                    "structures": kind.structure_table(schedule.records),
+                    "structures": (kind.structure_legend, *kind.structure_table(schedule.records)),
                     "figures": [figure for figure in drawn if figure["group"] == schedule.slug],
                 }
             )
@@ -142,6 +142,7 @@ def content(
         "shown": list(results.figure_names(records)),
         "unfinished_columns": unfinished_columns,
         "unfinished_rows": unfinished_rows,
+        "unfinished_structures": progress.structures(unfinished),
         "moving_limit": f"{findings.MOVING:.0%}",
         "learnt": f"{findings.LEARNT:.0%}",
     }

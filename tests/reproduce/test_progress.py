@@ -18,6 +18,7 @@ from reproduce import (
 )
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection
+from tests.reproduce import synthetic
 from tests.reproduce.synthetic import noise
 
 SMALL = {"depth": 10, "growth_rate": 2, "examples": 64, "test_examples": 20, "epochs": 4}
@@ -128,7 +129,25 @@ def test_a_structure_without_a_path_has_no_depth():
             {"settings": RUNS["connections"].as_dict(), "iteration": 1, **found}
             | {"iterations": 2, "usage_rate": 0.0, "theta_histogram": [3, *[0] * 18, 1]}
         ]
-    )[1][0][6:8] == ["none", "100"]
+    )[1][0][6:9] == ["-", "none", "100"]
+
+
+def test_the_structure_stands_beside_the_papers(tmp_path):
+    """Only where all settings are the paper's; the layers of the second block are parallel."""
+    settings = ConnectionSelection(epsilon0=0.25)
+    trial = synthetic.connection(wide=(1,), epsilon0="2^-2")["result"]
+    state = {"iteration": 60_000, "iterations": 468_750, "usage_rate": 0.2, "epoch": 3}
+    state["theta_histogram"] = [3, *[0] * 18, 1]
+    state |= {key: trial[key] for key in ("connections", "structure", "depth")}
+    changed = ConnectionSelection(epsilon0=0.25, lr=0.05)
+    entries = [{"settings": each.as_dict(), **state} for each in (settings, changed)]
+    header, table = progress.rows(entries)
+    place = header.index("the paper at the end")
+    assert [row[place] for row in table] == ["36/6/20", "-"]
+    ((legend, header, table),) = progress.structures(entries)
+    assert "as wide as its layers allow" in legend
+    assert [row[-2:] for row in table] == [["0/12/0", "0/12/0"]] * 2
+    assert progress.structures([{"settings": UnitSelection().as_dict()}]) == []
 
 
 def test_what_is_not_the_papers_is_named(out, tmp_path):

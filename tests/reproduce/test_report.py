@@ -174,14 +174,15 @@ def test_what_is_left_of_each_densenet_is_told(tmp_path, undrawn):
     ]
     report.write(trials, [], tmp_path)
     rows = [
-        ("epsilon0 = 2^-4", "0", "dead", "57/39/67", "0/0/0", "11/9/12"),
-        ("epsilon0 = 2^-4", "1", "7", "25/25/25", "25/25/25", "13/13/13"),
-        ("random at 100.0%", "0", "40", "91/91/91", "91/91/91", "13/13/13"),
+        "epsilon0 = 2^-4|0|dead|57/39/67|0/0/0|11/9/12|0/0/0|0/0/0|0/0/0",
+        "epsilon0 = 2^-4|1|7|25/25/25|25/25/25|13/13/13|12/12/12|12/12/12|12/12/12",
+        "random at 100.0%|0|40|91/91/91|91/91/91|13/13/13|12/12/12|1/1/1|0/0/0",
     ]
     text, html = ((tmp_path / name).read_text() for name in ("REPORT.md", "report.html"))
     for row in rows:
-        assert f"| {' | '.join(row)} |" in text
-        assert "".join(f"<td>{cell}</td>" for cell in row) in html
+        cells = row.split("|")
+        assert f"| {' | '.join(cells)} |" in text
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in html
     report.write([synthetic.unit(epsilon0="2^-7")], [], tmp_path)
     assert "on a path" not in (tmp_path / "REPORT.md").read_text()
 

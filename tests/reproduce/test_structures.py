@@ -49,6 +49,9 @@ def test_depth_and_use_by_trying_every_path(density, rng):
             assert len(path) == expected + 2
         on_path = {node for nodes in paths for node in nodes}
         assert structures.useful(matrix) == [layer in on_path for layer in range(1, 6)]
+        direct = [layer for layer in range(1, 6) if [0, layer, 6] in paths]
+        alone = [each for each in direct if sum(each in nodes for nodes in paths) == 1]
+        assert structures.direct(matrix) == len(alone)
         used = numpy.zeros_like(matrix)
         for nodes in paths:
             used[[consumer - 1 for consumer in nodes[1:]], nodes[:-1]] = True
