@@ -206,7 +206,7 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
 
 
 def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, Any]]:
-    """Return the short runs of the proposed method, in the longest schedule of an experiment.
+    """Return the short runs of the proposed method, in the schedule that most short runs have.
 
     Args:
         records (list of dict): of ``results/pilot``.
