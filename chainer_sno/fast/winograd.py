@@ -5,7 +5,7 @@ A tile of 4x4 outputs Y comes from a tile of 6x6 inputs d and the kernel g,
 .. math:: Y = A^T [(G g G^T) \odot (B^T d B)] A,
 
 with 36 products in the place of 144.  The points of the interpolation are 0, ±√½, ±√2 and infinity:
-as many operations as with the usual 0, ±1, ±2 and infinity, and a fifth of the rounding error.
+as many operations as with the usual 0, ±1, ±2 and infinity, and less rounding error.
 
 Maps have the shape (blocks of images, channels, H, W, 16).  A pixel is 16 images, one AVX-512
 register of float32, so a shift by a pixel is a whole number of vectors, and every instruction does
