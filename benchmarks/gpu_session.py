@@ -1,10 +1,10 @@
 """What is to be run on a GPU, in pieces that fit a short loan.
 
 ``python -m benchmarks.gpu_session --out FOLDER`` works for ``--minutes`` and stops; the same
-command goes on.  In their order, the pieces are the tests marked ``gpu``, each launch of section
-4.2 timed beside its prediction, the benchmark of both experiments (with PyTorch where it is
-installed), the 14 settings of section 4.1 at the paper's schedule, trial by trial, and section 4.2
-at the paper's schedule, a training at a time.
+command, given again, continues.  In their order, the pieces are the tests marked ``gpu``, each
+launch of section 4.2 timed beside its prediction, the benchmark of both experiments (with PyTorch
+where it is installed), the 14 settings of section 4.1 at the paper's schedule, trial by trial, and
+section 4.2 at the paper's schedule, a training at a time.
 
 Everything goes into the folder: ``session.json``, how each piece stands; ``environment.json``, the
 devices, drivers and versions; the output of each piece; and ``runs``, the records, with a snapshot
@@ -391,12 +391,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--out",
         required=True,
-        help="the folder of the session, which the same command goes on with",
+        help="the folder of the session; the same command continues it",
     )
     add("--minutes", type=float, default=9.0, help="of this call (9)")
     add("--device", type=int, default=0, help="the GPU (0)")
-    add("--only", help="names of pieces, by commas, section-4.2 for all that begin so (all)")
-    add("--again", default="", help="names of pieces that ended and are to be run again, by commas")
+    add("--only", help="pieces, with commas between them; section-4.2 for all of its own (all)")
+    add("--again", default="", help="ended pieces to run again, with commas between them")
     add("--trials", type=int, default=5, help="seeds of section 4.1, from 0 on (5)")
     add("--jobs", type=int, default=2, help="trainings of section 4.1 at a time (2)")
     add("--rounds", type=int, default=1, help="of the benchmark (1)")
