@@ -253,9 +253,9 @@ def sides_cells(counted: Mapping[str, Mapping[str, Any]]) -> Cells:
 def sides_legend() -> str:
     """Return what a table of :func:`sides` shows, as sentences."""
     return (
-        "How many trials have less than the paper's median, as much, and more, over the settings\n"
-        "that remove anything. p is the probability of a split at least this uneven if both came\n"
-        "from one distribution."
+        "The number of trials with less than the paper's median, as much, and more, over the\n"
+        "settings that remove anything. p is the probability of a split at least this uneven if\n"
+        "both came from one distribution."
     )
 
 

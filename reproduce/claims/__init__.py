@@ -47,7 +47,7 @@ VERDICTS = {
     HOLDS: ("holds", "hold"),
     PARTLY: ("holds in part", "hold in part"),
     FAILS: ("fails", "fail"),
-    UNKNOWN: ("undecided", "undecided"),
+    UNKNOWN: ("is undecided", "are undecided"),
 }
 
 

@@ -317,5 +317,5 @@ def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
     if missing:
         return Judged(UNKNOWN, details + missing, runs=count_runs(groups))
     outcome = HOLDS if max(ratios) <= SAME_TIME else FAILS
-    effect = f"ratio {_range(ratios, '.2f')}"
+    effect = f"{_range(ratios, '.2f')} times as long"
     return Judged(outcome, details, effect, count_runs(groups))

@@ -201,9 +201,9 @@ def _unit_time_as_fixed(evidence: Evidence, claim: Record) -> Judged:
     judged = compare_times(_original_pairs(evidence, UNIT_EPSILON0))
     if not judged.effect:
         return judged
-    judged.effect += " to the full network"
+    judged.effect += " as the full network"
     of_equal_size = compare_times(_unit_pairs(evidence, _unit_settings(0)[:4]))
     judged.details += [f"beside the rule: {line}" for line in of_equal_size.details]
     if of_equal_size.effect:
-        judged.effect += f", {of_equal_size.effect} to a fixed structure of equal size"
+        judged.effect += f", {of_equal_size.effect} as a fixed structure of equal size"
     return judged

@@ -178,7 +178,10 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
     where = computer(record)
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
-    schedule = f"{fraction}, not the paper's"
+    length = "full length" if fraction == 1 else f"{fraction} of the full length"
+    # Other columns of the table show the values of these settings.
+    told = ("dataset=", "epochs=", "eta_factor=")
+    schedule = ", ".join([length, *(c for c in settings.changed if not c.startswith(told))])
     if settings.is_paper_schedule:
         schedule = "paper" if experiments.of(settings).section else "full"
     title = f"{experiments.of(settings).title} on {settings.data.title}"

@@ -87,6 +87,14 @@ def test_the_appendix_says_everything(written):
         assert name.stat().st_size > 1000
     runs = text[text.index("## All runs") :]
     assert sum(line.startswith("| Unit selection on MNIST |") for line in runs.splitlines()) == 6
+    assert "| 1/125 of the full length | 125/d |" in runs
+
+
+def test_the_table_of_runs_names_what_was_changed():
+    changed = synthetic.unit(gradients="sum", eta_factor=2.0, dataset="fashion-mnist")
+    said = report.content([changed], [], [], [], [])
+    row = dict(zip(said["run_columns"], said["runs"][0]))
+    assert row["schedule"] == ("full length, gradients=sum", 1.0)
 
 
 def test_tables_are_whole(written):
