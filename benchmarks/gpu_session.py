@@ -9,8 +9,9 @@ section 4.2 at the paper's schedule, a training at a time.
 Everything goes into the folder: ``session.json``, how each piece stands; ``environment.json``, the
 devices, drivers and versions; the output of each piece; and ``runs``, the records, with a snapshot
 of whatever is unfinished.  A piece that ended is not run again at the same commit, unless
-``--again`` names it.  ``--dry-run`` lists the pieces and needs no GPU.  ``--pack`` puts what is to
-be kept into a few archives in ``FOLDER/packed``, to be unpacked into another folder.
+``--again`` names it or its beginning.  ``--dry-run`` lists the pieces and needs no GPU.  ``--pack``
+puts what is to be kept into a few archives in ``FOLDER/packed``, to be unpacked into another
+folder.
 """
 
 import argparse
@@ -396,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--minutes", type=float, default=9.0, help="of this call (9)")
     add("--device", type=int, default=0, help="the GPU (0)")
     add("--only", help="pieces, with commas between them; section-4.2 for all of its own (all)")
-    add("--again", default="", help="ended pieces to run again, with commas between them")
+    add("--again", default="", help="ended pieces to run again, named as for --only")
     add("--trials", type=int, default=5, help="seeds of section 4.1, from 0 on (5)")
     add("--jobs", type=int, default=2, help="trainings of section 4.1 at a time (2)")
     add("--rounds", type=int, default=1, help="of the benchmark (1)")
@@ -479,12 +480,15 @@ def _pieces(given: argparse.Namespace) -> tuple[list[Piece], list[str]]:
         peers,
     )
     names = [piece.name for piece in pieces]
-    again = [name for name in given.again.split(",") if name]
-    wanted = [name for name in (given.only or "").split(",") if name]
-    for name in (*again, *wanted):
+    repeated, wanted = (
+        tuple(name for name in (listed or "").split(",") if name)
+        for listed in (given.again, given.only)
+    )
+    for name in (*repeated, *wanted):
         if not any(piece.startswith(name) for piece in names):
             raise ReproduceError(f"{name!r} is none of the pieces {', '.join(names)}")
-    return [p for p in pieces if not wanted or any(map(p.name.startswith, wanted))], again
+    again = [name for name in names if name.startswith(repeated)] if repeated else []
+    return [p for p in pieces if not wanted or p.name.startswith(wanted)], again
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import gpu_session
 from benchmarks.gpu_session import DONE, FAILED, STOPPED, Piece, Session
-from reproduce import ReproduceError, data
+from reproduce import ReproduceError, data, record
 from reproduce.experiments.unit_selection import UnitSelection
 from tests.conftest import _has_gpu
 
@@ -172,6 +172,19 @@ def test_the_dry_run_lists_what_is_left(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "goes on, 1 of 70" in said
     assert "section-4.2-" not in said
+
+
+@pytest.mark.parametrize(
+    ("again", "left"),
+    [("", 0), ("tests", 1), ("benchmark", 2), ("benchmark-unit-selection,launches", 2)],
+)
+def test_again_takes_names_and_their_beginnings(again, left, tmp_path, capsys):
+    names = "tests", "launches", "benchmark-unit-selection", "benchmark-connection-selection"
+    done = {"outcome": DONE, "commit": record.versions()["commit"]}
+    (tmp_path / "session.json").write_text(json.dumps(dict.fromkeys(names, done)))
+    arguments = ["--dry-run", "--only", ",".join(names), "--again", again]
+    assert gpu_session.main(["--out", str(tmp_path), *arguments]) == 0
+    assert capsys.readouterr().out.count("to be run") == left
 
 
 def test_the_time_that_is_left_knows_how_far_a_training_is(tmp_path):

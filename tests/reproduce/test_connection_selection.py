@@ -3,8 +3,8 @@
 import numpy
 import pytest
 
-from chainer_sno import chainer, complexity
-from reproduce import ReproduceError, snapshot
+from chainer_sno import chainer, complexity, links
+from reproduce import ReproduceError, snapshot, structures
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.connection_training import ConnectionTraining
 from reproduce.run import get_device
@@ -140,6 +140,15 @@ def test_random_structures_without_a_path_are_drawn_again(dataset, tmp_path):
     assert max(draws) > 0
     with pytest.raises(ReproduceError, match="--usage-rate: none of .* give another usage rate"):
         build(dataset, tmp_path, method="random", usage_rate=0.0123)
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.158, 0.88), (0.241, 0.47), (0.423, 0.02)])
+def test_how_many_random_structures_have_no_path(rate, share, rng):
+    """The shares of reading R19."""
+    costs, draws = links.DenseNet().costs, 300
+    bits = (complexity.random_structure(costs, rate, rng) for _ in range(draws))
+    dead = sum(structures.depth(each, 3, 12) is None for each in bits)
+    assert dead / draws == pytest.approx(share, abs=0.08)
 
 
 def test_the_result_says_what_the_structure_is(dataset, tmp_path):
