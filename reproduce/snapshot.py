@@ -1,5 +1,6 @@
 """Snapshots that survive a kill at any moment, and the return to the newest good one."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from reproduce import ReproduceError
 from reproduce._types import Say, StrPath
 
 _PATTERN = "snapshot_iter_*.npz"
+#: The errors of the system that a damaged file, or a damaged disk under it, can cause.  Others,
+#: such as missing rights, say nothing of the file.
+_OF_DAMAGE = (None, errno.EINVAL, errno.EIO)
 
 
 class Snapshot(chainer.training.Extension):
@@ -83,13 +87,20 @@ def resume(trainer: Any, directory: StrPath, identity: dict[str, Any], say: Say 
         bool: whether there was one.
 
     Raises:
-        ReproduceError: a snapshot belongs to another configuration; the message says in what.
+        ReproduceError: a snapshot belongs to another configuration; the message says in what.  Or
+            the system refuses to read one: it may be whole, so it stays, and nothing is trained.
     """
     found = snapshots(directory)
     for number, path in enumerate(found):
         try:
             saved, content = read(path)
         except DAMAGE as error:
+            if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+                raise ReproduceError(
+                    f"{str(path)!r} cannot be read ({error.strerror or error}): make it readable, "
+                    "or move it away, and the same command goes on",
+                    again=True,
+                ) from error
             older = found[number + 1].name if number + 1 < len(found) else "the beginning"
             say(f"{path.name} is damaged ({error}): going back to {older}")
             continue

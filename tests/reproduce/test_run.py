@@ -1,6 +1,7 @@
 """One training from the command line: killed, resumed, refused, and what it leaves behind."""
 
 import contextlib
+import errno
 import io
 import json
 import random
@@ -251,6 +252,20 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(damage, undisturbed, st
     assert f"{newest.name} is damaged" in result.stdout
     assert f"going back to {before.name}" in result.stdout
     assert without_times(the_record(stopped)[1]) == without_times(undisturbed["sno"][1])
+
+
+def test_a_snapshot_that_the_system_refuses_to_read_stays(stopped, monkeypatch):
+    """It may be whole, as another user's may be: to begin anew would delete a training of days."""
+    before = sorted(stopped.glob("*/snapshot_iter_*.npz"))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(snapshot, "read_npz", refuse)
+    result = call_here(stopped, *COMMANDS["sno"])
+    assert result.returncode == 2
+    assert "cannot be read (Permission denied): make it readable" in result.stderr
+    assert sorted(stopped.glob("*/snapshot_iter_*.npz")) == before != []
 
 
 def test_a_snapshot_of_another_configuration_is_refused(stopped):
