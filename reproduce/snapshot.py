@@ -42,13 +42,26 @@ class Snapshot(chainer.training.Extension):
     ) -> None:
         self.directory = Path(directory)
         self.identity = identity
-        triggers = chainer.training.triggers
-        self.trigger = (
-            triggers.TimeTrigger(interval)
-            if seconds
-            else triggers.IntervalTrigger(interval, "iteration")
-        )
+        self.interval = interval
+        self.seconds = seconds
         self.keep = keep
+        self.due = 0.0
+        # Chainer's triggers have a state in the snapshot, each kind its own, and a run could not go
+        # on with an interval of the other kind.
+        self.trigger = self._is_due
+
+    def initialize(self, trainer: Any) -> None:
+        """Begin to wait for the first snapshot; a resumed training begins again."""
+        self.due = trainer.elapsed_time + self.interval
+
+    def _is_due(self, trainer: Any) -> bool:
+        """Return whether to save after an iteration."""
+        if not self.seconds:
+            return bool(trainer.updater.iteration % self.interval == 0)
+        if trainer.elapsed_time < self.due:
+            return False
+        self.due = trainer.elapsed_time + self.interval
+        return True
 
     def __call__(self, trainer: Any) -> None:
         """Save a snapshot."""

@@ -1,6 +1,7 @@
 """One training from the command line: killed, resumed, refused, and what it leaves behind."""
 
 import contextlib
+import dataclasses
 import errno
 import io
 import json
@@ -278,6 +279,23 @@ def test_a_snapshot_of_another_configuration_is_refused(stopped):
     assert result.stderr.count("\n") == 1
     assert "another configuration (seed is 0 there and 1 here)" in result.stderr
     assert snapshot.snapshots(other), "what was computed is lost"
+
+
+@pytest.mark.parametrize("intervals", [(7, None), (None, 7), (7, 1000)])
+def test_it_goes_on_with_another_interval_of_snapshots(intervals, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(data, "load", noise)
+    size = {"units": 6, "layers": 2, "examples": 640, "test_examples": 20, "epochs": 2}
+    settings = UnitSelection(**size)
+    before, after = (run.Options(interval=interval, quiet=True) for interval in intervals)
+    whole = run.run(settings, tmp_path / "whole", before)
+    halfway = dataclasses.replace(before, watch=lambda log: len(log) == 1)
+    with pytest.raises(Interrupted):
+        run.run(settings, tmp_path, halfway)
+    (directory,) = (path for path in tmp_path.iterdir() if path.name == settings.name)
+    names = [path.name for path in snapshot.snapshots(directory)]
+    assert names == [f"snapshot_iter_{i:09d}.npz" for i in ((20, 14) if intervals[0] else (20,))]
+    assert run.run(settings, tmp_path, after)["log"] == whole["log"]
+    assert not recwarn.list
 
 
 def test_the_plain_path_does_not_go_on_from_the_fast_one(stopped):
