@@ -326,16 +326,19 @@ class Training:
         if self.bernoulli is not None:
             entries += ["structure/usage_rate", "structure/weight_ratio", "theta/mean"]
         terminal = is_live(stream)
+        # Not Chainer's triggers: they have a state, which the snapshot of a quiet training lacks.
         self.trainer.extend(
             chainer.training.extensions.PrintReport(
                 [*entries, "elapsed_time"], out=stream if terminal else _WithoutControl(stream)
-            )
+            ),
+            trigger=self.every_epoch,
         )
         if terminal:
             self.trainer.extend(
                 chainer.training.extensions.ProgressBar(
                     (self.iterations, "iteration"), update_interval=100, out=stream
-                )
+                ),
+                trigger=lambda trainer: True,
             )
 
     def result(self) -> dict[str, Any]:

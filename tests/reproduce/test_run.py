@@ -18,7 +18,7 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from reproduce import ROOT, Interrupted, ReproduceError, cli, data, record, run, snapshot
+from reproduce import ROOT, Interrupted, ReproduceError, cli, data, record, run, snapshot, training
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining
 from reproduce.marks import is_locked
@@ -295,6 +295,21 @@ def test_it_goes_on_with_another_interval_of_snapshots(intervals, tmp_path, monk
     names = [path.name for path in snapshot.snapshots(directory)]
     assert names == [f"snapshot_iter_{i:09d}.npz" for i in ((20, 14) if intervals[0] else (20,))]
     assert run.run(settings, tmp_path, after)["log"] == whole["log"]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_quiet_run_goes_on_aloud_without_a_warning(
+    terminal, tmp_path, monkeypatch, recwarn, capsys
+):
+    monkeypatch.setattr(data, "load", noise)
+    monkeypatch.setattr(training, "is_live", lambda stream: terminal)
+    size = {"units": 6, "layers": 2, "examples": 640, "test_examples": 20, "epochs": 2}
+    settings = UnitSelection(**size)
+    with pytest.raises(Interrupted):
+        run.run(settings, tmp_path, run.Options(quiet=True, watch=lambda log: len(log) == 1))
+    run.run(settings, tmp_path)
+    assert capsys.readouterr().out.count("validation/main/error") == 1
     assert not recwarn.list
 
 
