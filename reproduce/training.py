@@ -294,7 +294,8 @@ class Training:
     def _extend(self, evaluator: Any, every_epoch: Any, examples: int) -> None:
         def number_epochs(entry: dict[str, Any]) -> None:
             # Chainer's epoch is still the one before where the last mini-batch crosses into it.
-            entry["epoch"] = round(entry["iteration"] * self.settings.batch_size / examples)
+            # It is the e of EpochTrigger: the only one with e n in [i N, (i + 1) N).
+            entry["epoch"] = ((entry["iteration"] + 1) * self.settings.batch_size - 1) // examples
 
         trainer = self.trainer
         if hasattr(trainer.updater, "synchronise"):

@@ -313,6 +313,14 @@ def test_a_quiet_run_goes_on_aloud_without_a_warning(
     assert not recwarn.list
 
 
+def test_the_log_counts_epochs_with_mini_batches_of_almost_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", noise)
+    size = {"units": 6, "layers": 1, "examples": 64, "test_examples": 20, "batch_size": 60}
+    found = run.run(UnitSelection(**size, epochs=16), tmp_path, run.Options(quiet=True))
+    assert found["log"]["epoch"] == list(range(1, 17))
+    assert found["log"]["iteration"] == [64 * epoch // 60 for epoch in range(1, 17)]
+
+
 def test_the_plain_path_does_not_go_on_from_the_fast_one(stopped):
     result = call_here(stopped, *COMMANDS["sno"], "--plain")
     assert result.returncode == 2
