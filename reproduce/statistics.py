@@ -11,6 +11,8 @@ from reproduce._types import Array
 
 #: Resamples of the bootstrap.
 RESAMPLES = 9999
+#: Decimals of a difference.  What is beyond them is rounding: 10.6% less 9.6% is not one point.
+DECIMALS = 9
 #: Up to this number, all permutations are enumerated.
 PERMUTATIONS = 10000
 
@@ -85,7 +87,7 @@ def difference(
         interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
     return {
         "medians": [median(ours), median(theirs)],
-        "difference": float(of_medians(first, second)),
+        "difference": round(float(of_medians(first, second)), DECIMALS),
         "interval": interval,
         "p": None if interval is None else rank_test(ours, theirs, alternative),
         "trials": [len(ours), len(theirs)],

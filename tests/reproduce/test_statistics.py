@@ -60,6 +60,16 @@ def test_a_single_trial_has_no_interval():
     assert found["trials"] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "points"),
+    [([205], [105], 1), ([297, 307], [296, 308], 0)],
+)
+def test_a_difference_is_free_of_rounding(ours, theirs, points):
+    """Errors of 10,000 images in percent: one point is one point, and equal medians are equal."""
+    ours, theirs = ([100 * (wrong / 10_000) for wrong in each] for each in (ours, theirs))
+    assert statistics.difference(ours, theirs)["difference"] == points
+
+
 def test_tests_together():
     assert statistics.combined([0.05, 0.05]) < 0.05
     assert statistics.combined([0.05, 0.95]) == pytest.approx(0.5)
