@@ -135,6 +135,11 @@ def sides_test(above: Sequence[float], trials: Sequence[int], published: int) ->
 
 
 def falling(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Return Kendall's tau of y over x, and the p-value of its being negative."""
+    """Return Kendall's tau of y over x, and the p-value of its being negative.
+
+    Where all y are equal, there is no trend: 0 and 1.
+    """
+    if min(y) == max(y):
+        return 0.0, 1.0
     found = scipy.stats.kendalltau(x, y, alternative="less")
     return float(found.statistic), float(found.pvalue)

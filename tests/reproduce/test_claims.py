@@ -125,6 +125,16 @@ def test_every_claim_holds_where_it_is_true():
         assert finding.rule.endswith(".")
 
 
+def test_a_trend_of_one_width_is_no_trend_of_the_others():
+    """Without it all errors are equal."""
+    records = [
+        synthetic.unit(0.05 if width == UNIT_WIDTHS[0] else 0.02, method="fixed", **of)
+        for width in UNIT_WIDTHS
+        for of in ({"width": width, "seed": seed} for seed in range(5))
+    ]
+    assert outcome("unit-fixed-degrades", records) == "holds in part"
+
+
 def test_without_runs_nothing_is_said():
     assert set(outcomes([]).values()) == {"not enough runs"}
 

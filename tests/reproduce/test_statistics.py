@@ -78,6 +78,7 @@ def test_tests_together():
     tau, p = statistics.falling([1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1])
     assert (tau, p) == (pytest.approx(-1), pytest.approx(1 / 720))
     assert statistics.falling([1, 2, 3, 4], [1, 2, 3, 4])[1] == pytest.approx(1)
+    assert statistics.falling([1, 2, 3, 4], [2, 2, 2, 2]) == (0, 1)
 
 
 def test_sides_are_counted_over_every_order():
