@@ -245,18 +245,25 @@ def _check_numbers(record: Record, settings: Settings, name: str) -> None:
 
 
 def read_all(directory: StrPath) -> tuple[list[Record], list[str]]:
-    """Read the records of a directory.
+    """Read the records of a directory, each run once: a copy of a file is no further trial.
 
     Args:
         directory (pathlib.Path): holds JSON files.
 
     Returns:
-        tuple: the records in the order of their names, and a message for each other file.
+        tuple: the records in the order of their files, and a message for each other file.
     """
-    records, refused = [], []
+    records: dict[Path, Record] = {}
+    refused = []
     for path in sorted(Path(directory).glob("*.json")):
         try:
-            records.append(read(path))
+            records[path] = read(path)
         except ReproduceError as error:
             refused.append(str(error))
-    return records, refused
+    # Of several files of a run, the one with the run's name.
+    kept: dict[str, Path] = {}
+    for path in sorted(records, key=lambda path: path.stem != records[path]["name"]):
+        first = kept.setdefault(records[path]["name"], path)
+        if first != path:
+            refused.append(f"{str(path)!r} is of the same run as {str(first)!r}, which counts once")
+    return [found for path, found in records.items() if path in kept.values()], refused

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from reproduce import ROOT, ReproduceError, cli, compare, experiments, schemas, statistics
+from reproduce import ROOT, ReproduceError, cli, compare, experiments, record, schemas, statistics
 from reproduce.experiments.connection_selection import CONNECTION_EPSILON0
 from reproduce.experiments.unit_selection import UNIT_EPSILON0
 from reproduce.settings import parse_epsilon0
@@ -333,3 +333,14 @@ def test_a_schedule_is_described():
     assert text == "fixed: 1000 epochs, the full length"
     text = compare.describe_schedule(synthetic.unit(method="fixed", epochs=2000))
     assert text == "fixed: 2000 epochs, 2 times the full length"
+
+
+def test_a_copy_of_a_record_is_no_further_trial(tmp_path):
+    trials = [synthetic.unit(epsilon0="2^-7", seed=seed) for seed in range(2)]
+    names = [trial["name"] for trial in trials]
+    for file, trial in zip((names[0], f"a copy of {names[0]}", names[1]), (*trials[:1], *trials)):
+        record.write(tmp_path / f"{file}.json", trial)
+    found, refused = record.read_all(tmp_path)
+    assert found == trials
+    (line,) = refused
+    assert f"a copy of {names[0]}.json' is of the same run as" in line
