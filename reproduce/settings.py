@@ -152,7 +152,8 @@ class Option:
             most = self.most
         least = -LARGEST_RATE if self.least is None else self.least
         limits = [
-            (math.isfinite(value), "finite"),
+            # A whole number may have more digits than a float.
+            (isinstance(value, numbers.Integral) or math.isfinite(value), "finite"),
             (self.above is None or value > self.above, f"greater than {self.above}"),
             (value >= least, f"at least {least}"),
             (self.below is None or value < self.below, f"less than {self.below}"),
@@ -160,7 +161,7 @@ class Option:
         ]
         for holds, words in limits:
             if not holds:
-                raise ReproduceError(f"{flag} must be {words}, not {value}")
+                raise ReproduceError(f"{flag} must be {words}, not {str(value)[:60]}")
 
 
 def option(default: Any, help: str, /, **values: Any) -> Any:

@@ -211,6 +211,14 @@ def test_one_line_says_what_is_wrong_before_any_work(words, message, capsys, pla
     assert not list(place.glob("runs/*.json"))
 
 
+def test_a_number_of_more_digits_than_a_float_has_is_refused(capsys):
+    digits = "9" * 400
+    line = refused([*UNIT, "--epochs", digits], capsys)
+    assert line.endswith(f"--epochs must be at most 2147483647, not {digits[:60]}\n")
+    line = refused(["quick", "unit-selection", "--seed", digits], capsys)
+    assert "--seed must be at most" in line
+
+
 def test_what_is_too_large_for_this_machine_is_refused(monkeypatch):
     settings = UnitSelection(method="fixed")
     least = 784 * 784 + 2 * 784 * 784
