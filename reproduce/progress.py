@@ -126,7 +126,7 @@ def read_all(directory: StrPath = PROGRESS) -> list[Record]:
     for path in sorted(Path(directory).glob("*.json")):
         try:
             content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ReproduceError(
                 f"{str(path)!r} cannot be read ({error}): write it anew with python -m reproduce "
                 "progress"

@@ -182,7 +182,7 @@ def read(path: StrPath) -> Record:
         raise ReproduceError(
             f"the record {name!r} cannot be read ({error.strerror or error}): {wanted}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReproduceError(f"{name!r} is not a record of a run ({error}): {wanted}") from error
     if not isinstance(record, dict) or "schema" not in record:
         raise ReproduceError(f"{name!r} is not a record of a run (no schema): {wanted}")
@@ -195,7 +195,7 @@ def read(path: StrPath) -> Record:
     schemas.check(record, schemas.RECORD, name)
     try:
         settings = from_dict(record["settings"])
-    except (ReproduceError, TypeError) as error:
+    except ReproduceError as error:
         raise ReproduceError(f"the settings of {name!r} are not valid ({error})") from error
     schemas.check_result(record["result"], settings, name)
     if settings.name != record["name"]:
@@ -207,6 +207,14 @@ def read(path: StrPath) -> Record:
     return record
 
 
+def _is_finite(value: object) -> bool:
+    """Return whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number with hundreds of digits
+        return False
+
+
 def _check_numbers(record: Record, settings: Settings, name: str) -> None:
     """Check what a schema cannot: that the log and the structure fit the settings."""
     columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
@@ -216,7 +224,7 @@ def _check_numbers(record: Record, settings: Settings, name: str) -> None:
             "entries: restore the file"
         )
     numbers = [number for column in columns.values() for number in column]
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+    if not all(map(_is_finite, numbers)):
         raise ReproduceError(
             f"the log of {name!r} has an entry that is not a finite number: restore the file"
         )
@@ -227,7 +235,7 @@ def _check_numbers(record: Record, settings: Settings, name: str) -> None:
             f"{settings.bits}: restore the file"
         )
     for key, value in {**result, **record["times"]}.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, int | float) and not _is_finite(value):
             raise ReproduceError(
                 f"the {key} of {name!r} is {value}, which is not a finite number: restore the file"
             )

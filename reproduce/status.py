@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import math
 import os
 import statistics
 import sys
@@ -83,7 +82,7 @@ def _number(content: Mapping[str, Any], name: str, otherwise: float | None = Non
     number = content.get(name)
     if isinstance(number, bool) or not isinstance(number, int | float):
         return otherwise
-    return number if 0 <= number < math.inf else otherwise
+    return number if 0 <= number <= sys.float_info.max else otherwise
 
 
 def state(out: StrPath, settings: Settings) -> State:

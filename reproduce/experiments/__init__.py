@@ -107,4 +107,8 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
     except (KeyError, TypeError) as error:
         known = " or ".join(all_experiments())
         raise ReproduceError(f"these are not the settings of a training of {known}") from error
-    return experiment.settings.from_dict(values)
+    try:
+        return experiment.settings.from_dict(values)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise ReproduceError(f"a setting has no value that it can have ({reason})") from error

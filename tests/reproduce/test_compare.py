@@ -335,6 +335,26 @@ def test_a_schedule_is_described():
     assert text == "fixed: 2000 epochs, 2 times the full length"
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("settings", {"dataset": None}),
+        ("settings", {"units": None}),
+        ("settings", {"seed": 10**400}),
+        ("log", {"epoch": [10**400] * 500}),
+        ("result", {"test_loss": 10**400}),
+    ],
+)
+def test_a_record_with_values_that_there_are_not_is_left_out(part, change, tmp_path):
+    found = synthetic.unit(epsilon0="2^-7")
+    found[part].update(change)
+    (tmp_path / "damaged.json").write_text(json.dumps(found))
+    (tmp_path / "deep.json").write_text(100_000 * "[")
+    records, lines = record.read_all(tmp_path)
+    assert (records, len(lines)) == ([], 2)
+    assert not any("\n" in line for line in lines)
+
+
 def test_a_copy_of_a_record_is_no_further_trial(tmp_path):
     trials = [synthetic.unit(epsilon0="2^-7", seed=seed) for seed in range(2)]
     names = [trial["name"] for trial in trials]
