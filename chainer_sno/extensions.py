@@ -87,8 +87,9 @@ class StructureEvaluator(ErrorEvaluator):
     The deterministic prediction, at the mode of the distribution, is the one that the paper
     reports; its names are those of :class:`ErrorEvaluator`.  The stochastic one, the mean of the
     softmax outputs over sampled structures, is reported as ``validation/main/stochastic_loss``
-    and ``validation/main/stochastic_error``.  Its structures come from a stream of their own and
-    do not disturb the training.
+    and ``validation/main/stochastic_error``, a probability that underflows counted as the smallest
+    positive number.  Its structures come from a stream of their own and do not disturb the
+    training.
 
     Args:
         iterator (chainer_sno.ArrayIterator): the data, with ``repeat=False``.
@@ -141,7 +142,10 @@ class StructureEvaluator(ErrorEvaluator):
 
             def stochastic(x: Array) -> Array:
                 ((_, mean),) = prediction.mean_probabilities(link, x, structures)
-                return prediction.log(mean)
+                # The loss of one that underflowed would be infinite, and with it the mean, which no
+                # file of JSON can hold.
+                least = float(numpy.log(float(numpy.finfo(mean.dtype).smallest_subnormal)))
+                return prediction.log(mean).clip(least)
 
             predictors["stochastic_"] = stochastic
         return predictors

@@ -68,6 +68,18 @@ def test_stochastic_prediction_is_the_mean_of_the_softmax(setup):
     assert "main/error" in found
 
 
+def test_a_probability_that_underflows_has_a_finite_loss(setup):
+    with chainer.using_config("train", False):
+        classifier = list(setup.link.links())[-1]
+        classifier.W.array[...] = 0
+        classifier.b.array[...] = [200, 0, 0]
+        found = setup.evaluator(8, samples=2)()
+    wrong = (setup.t != 0).mean()
+    assert found["main/stochastic_error"] == pytest.approx(wrong)
+    # The smallest positive number of float32 is 2^-149.
+    assert found["main/stochastic_loss"] == pytest.approx(149 * numpy.log(2) * wrong)
+
+
 def test_plain_networks_are_evaluated_too(setup):
     network = links.MLP(6, (5,), 3, dropout_ratio=0.5)
     iterator = ArrayIterator((setup.x, setup.t), 8, repeat=False, shuffle=False)
