@@ -72,13 +72,23 @@ class _WithoutControl:
 
 
 def _fail_without_a_number(trainer: Any) -> None:
-    """End a training whose loss is NaN or infinite, because it cannot recover."""
+    """End a training with a value that is NaN or infinite, which no record can hold.
+
+    A loss of the training does not recover either.
+    """
+    iteration = trainer.updater.iteration
     loss = float(trainer.observation.get("main/loss", 0))
     if not math.isfinite(loss):
         raise ReproduceError(
-            f"the training has diverged: the loss of iteration {trainer.updater.iteration} is "
-            f"{loss}: give a smaller --lr"
+            f"the training has diverged: the loss of iteration {iteration} is {loss}: give a "
+            "smaller --lr"
         )
+    for name, value in trainer.get_extension("LogReport").log[-1].items():
+        if not math.isfinite(value):
+            raise ReproduceError(
+                f"{name} at iteration {iteration} is {value}, which no record can hold: give a "
+                "smaller --lr"
+            )
 
 
 def costs_of(settings: Settings, link: Any) -> Array:

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import io
 import json
+import math
 import random
 import resource
 import shutil
@@ -17,7 +18,7 @@ import types
 import numpy
 import pytest
 
-from chainer_sno import chainer
+from chainer_sno import chainer, prediction
 from reproduce import ROOT, Interrupted, ReproduceError, cli, data, record, run, snapshot, training
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining
@@ -407,6 +408,15 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path):
     assert not list(tmp_path.glob("*.json"))
     (failed,) = tmp_path.glob("*/failed.json")
     assert "give a smaller --lr" in json.loads(failed.read_text())["reason"]
+
+
+def test_a_measurement_that_is_not_a_number_ends_the_run_at_once(tmp_path, monkeypatch):
+    """At the end of the training, its record could not be written."""
+    monkeypatch.setattr(data, "load", noise)
+    monkeypatch.setattr(prediction, "measure", lambda *_: {"": (math.inf, 0.9)})
+    size = {"units": 6, "layers": 2, "examples": 640, "test_examples": 20, "epochs": 2}
+    with pytest.raises(ReproduceError, match="validation/main/loss at iteration 20 is inf, which"):
+        run.run(UnitSelection(**size), tmp_path, run.Options(quiet=True))
 
 
 def test_a_learning_rate_that_the_fast_path_cannot_take_is_named(tmp_path):
