@@ -133,10 +133,11 @@ def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
     """
     records = record.read_all(directory)[0] if Path(directory).is_dir() else []
     machine, rates = _machine(records), _rates(records)
-    rows, hours, unknown = [], 0.0, 0
+    rows, hours, unknown, finished = [], 0.0, 0, 0
     for run in runs:
         if (Path(out) / f"{run.name}.json").exists():
             rows.append([run.name, f"{run.iterations():,}", "0.00", "finished"])
+            finished += 1
             continue
         own = rates.get((run.experiment, run.method, run.setting)) if _same_iteration(run) else {}
         rate, source = _rate(own, machine)
@@ -146,10 +147,14 @@ def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
         cell = "-" if estimated is None else f"{estimated:.2f}"
         rows.append([run.name, f"{run.iterations():,}", cell, source])
     lines = [compare.format_table(["run", "iterations", "hours", "from"], rows), ""]
-    if unknown == len(runs):
-        lines.append(f"{len(runs)} runs of unknown cost: no record tells what one of them takes")
+    count = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    if finished == len(runs):
+        lines.append(f"{count}, all finished")
+    elif unknown == len(runs) - finished:
+        rest = f", {finished} of them finished, the others" * bool(finished)
+        lines.append(f"{count}{rest} of unknown cost: no record tells what one of them takes")
     else:
-        lines.append(f"{len(runs)} runs, about {hours:.1f} core-hours on {machine}")
+        lines.append(f"{count}, about {hours:.1f} core-hours on {machine}")
         if unknown:
             lines[-1] += (
                 f"; {unknown} of them are not in this sum, since no record tells their cost"

@@ -1,6 +1,6 @@
 import pytest
 
-from reproduce import budget
+from reproduce import budget, experiments, sweep
 from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
 from tests.reproduce import synthetic
 
@@ -77,3 +77,17 @@ def test_the_total_names_what_it_lacks():
 
 def test_without_records_there_is_no_machine():
     assert budget.estimates([]) == (None, [])
+
+
+def test_what_is_finished_costs_nothing_on_no_machine(tmp_path):
+    runs = sweep.grid(experiments.get("unit-selection"), "paper", range(2), ["dropout"])
+
+    def last_line():
+        return budget.of_runs(runs, tmp_path, tmp_path / "none").splitlines()[-1]
+
+    unknown = "of unknown cost: no record tells what one of them takes."
+    assert last_line() == f"2 runs {unknown}"
+    (tmp_path / f"{runs[0].name}.json").touch()
+    assert last_line() == f"2 runs, 1 of them finished, the others {unknown}"
+    (tmp_path / f"{runs[1].name}.json").touch()
+    assert last_line() == "2 runs, all finished."
