@@ -116,12 +116,12 @@ class DataSet:
 
         Args:
             part (str): its name.
-            array (numpy.ndarray): uint8.
+            array (numpy.ndarray): uint8; the header of a damaged file may say another dtype.
             origin (str): where it came from, for the message.
 
         Raises:
-            OtherBytesError: it does not; the message names the origin, and both checksums or both
-                shapes.
+            OtherBytesError: it does not; the message names the origin, and both checksums, shapes
+                or dtypes.
         """
         expected = self.parts[part]
         content = numpy.ascontiguousarray(array).data
@@ -131,6 +131,8 @@ class DataSet:
             reason = f"{expected.algorithm.upper()} is {found}, not {expected.digest}"
         elif array.shape != expected.shape:
             reason = f"shape is {array.shape}, not {expected.shape}"
+        elif array.dtype != numpy.uint8:
+            reason = f"dtype is {array.dtype}, not uint8"
         if reason:
             raise OtherBytesError(
                 f"{origin} is not {self.name}'s {part.replace('_', ' ')}: its {reason}"

@@ -113,6 +113,12 @@ def test_sources_are_tried_in_order_and_cached(arrays, tmp_path, monkeypatch):
     data.load("mnist", tmp_path / "other")
 
 
+def test_a_dtype_that_a_damaged_header_states_is_named(small, arrays):
+    """The same bytes and shape, but pixels that are negative."""
+    with pytest.raises(ReproduceError, match="its dtype is int8, not uint8"):
+        small.verify("test_images", arrays["test_images"].view(numpy.int8), "'test_images.npy'")
+
+
 def test_a_shape_that_is_not_the_stated_one_is_named(small, arrays, tmp_path):
     other = {**arrays, "test_images": arrays["test_images"].reshape(2, 14, 56)}  # the same bytes
     store(other, tmp_path)
