@@ -7,6 +7,7 @@ written over by the next state; when the run ends, its record takes the file's p
 
 import datetime
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ def state(directory: Path) -> Record | None:
 
     Returns:
         dict: what a file of ``results/progress`` holds; None where there is no whole snapshot.
+
+    Raises:
+        ReproduceError: the run is of no experiment here, or of one that does not say what a
+            structure selects.
     """
     newest = _newest(directory)
     if newest is None:
@@ -99,7 +104,8 @@ def write(out: StrPath, directory: StrPath = PROGRESS) -> list[Path]:
         directory (str or pathlib.Path): gets the files.
 
     Returns:
-        list of pathlib.Path: the files written.
+        list of pathlib.Path: the files written.  A run whose state cannot be told is named on
+        stderr and left out.
     """
     out, directory = Path(out), make_writable(directory, "--to")
     written = []
@@ -108,7 +114,11 @@ def write(out: StrPath, directory: StrPath = PROGRESS) -> list[Path]:
         if (out / f"{run.name}.json").exists():
             target.unlink(missing_ok=True)
             continue
-        progress = state(run)
+        try:
+            progress = state(run)
+        except ReproduceError as error:
+            print(f"reproduce: left out: {str(run)!r} ({error})", file=sys.stderr)
+            continue
         if progress is not None:
             lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in progress.items()]
             write_bytes(target, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

@@ -136,8 +136,14 @@ class Experiment:
 
         Returns:
             dict: with :attr:`selected` among the keys.
+
+        Raises:
+            ReproduceError: the experiment does not say it.
         """
-        raise NotImplementedError
+        raise ReproduceError(
+            f"the experiment {self.name} does not say what a structure selects: define structure "
+            "in its class"
+        )
 
     def draw(
         self, record: Record, title: str, figures: Any

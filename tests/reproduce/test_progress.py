@@ -5,6 +5,7 @@ import json
 import numpy
 import pytest
 
+from chainer_sno import files
 from reproduce import (
     Interrupted,
     ReproduceError,
@@ -84,6 +85,17 @@ def test_damaged_snapshots_are_passed_over(out, tmp_path):
     for path in snapshot.snapshots(out / RUNS["units"].name):
         path.write_bytes(b"no snapshot")
     assert len(progress.write(out, tmp_path / "progress")) == 2
+
+
+def test_what_cannot_be_told_is_named_and_left_out(out, tmp_path, monkeypatch, capsys):
+    (out / "elsewhere").mkdir()
+    identity = json.dumps({"experiment": "elsewhere", "path": "fast"})
+    files.write_npz(out / "elsewhere" / "snapshot_iter_000000001.npz", {"identity": identity})
+    monkeypatch.delattr(type(experiments.get("unit-selection")), "structure")
+    assert len(progress.write(out, tmp_path / "progress")) == 2
+    unknown, silent = capsys.readouterr().err.splitlines()
+    assert "elsewhere' (experiment 'elsewhere' is unknown: give one of" in unknown
+    assert "unit-selection does not say what a structure selects: define structure" in silent
 
 
 def test_the_report_shows_them_apart(out, tmp_path):
