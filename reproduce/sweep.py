@@ -158,7 +158,8 @@ class _Process:
             raise Locked(f"another process trains {self.run.name}")
         last = said[-1].removeprefix("reproduce: ") if said else "it said nothing"
         if code < 0:
-            last = f"it was killed by {signal.Signals(-code).name}"
+            named = {each.value: each.name for each in signal.Signals}
+            last = f"it was killed by {named.get(-code, f'signal {-code}')}"
         if not os.path.exists(self.directory / marks.FAILED):
             # The training could not write its failure itself.  Its settings are not at fault in a
             # kill, a signal or an error that the user can fix, such as a full disk, so the same

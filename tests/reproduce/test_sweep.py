@@ -233,6 +233,14 @@ def test_a_killed_training_is_listed_and_taken_again(tmp_path):
     assert len(the_records(tmp_path)) == 2
 
 
+def test_a_signal_without_a_name_is_told_by_its_number(tmp_path, monkeypatch):
+    number = signal.SIGRTMIN + 1
+    monkeypatch.setattr(sweep, "command", lambda *_: ["sh", "-c", f"kill -{number:d} $$"])
+    job = sweep._Process(small_runs()[0], tmp_path, None, -1)
+    job.process.wait()
+    assert job.failure() == f"it was killed by signal {number:d}"
+
+
 def test_a_full_disk_loses_no_record(tmp_path):
     """The limit on the size of a file stands in for a full disk: writing more fails."""
     finished = small_runs()[:1]
