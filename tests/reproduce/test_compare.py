@@ -355,6 +355,14 @@ def test_a_record_with_values_that_there_are_not_is_left_out(part, change, tmp_p
     assert not any("\n" in line for line in lines)
 
 
+def test_no_two_usage_rates_have_one_label():
+    rates = (0.423, 0.4231, 0.42305, 1.0)
+    trials = [synthetic.connection(method="random", usage_rate=rate) for rate in rates]
+    labels = [row.label for row in compare.rows("connection-selection", trials)]
+    expected = ["42.3%", "42.305%", "42.31%", "100.0%"]
+    assert labels == [f"random at {rate}" for rate in expected]
+
+
 def test_a_copy_of_a_record_is_no_further_trial(tmp_path):
     trials = [synthetic.unit(epsilon0="2^-7", seed=seed) for seed in range(2)]
     names = [trial["name"] for trial in trials]
