@@ -32,7 +32,7 @@ def published() -> dict[str, Any]:
     """
     path = ROOT / "results" / "published.json"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReproduceError(f"{str(path)!r} cannot be read ({error}): restore the file") from error
     schemas.check(content, schemas.PUBLISHED, path.name)

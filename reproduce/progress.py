@@ -135,7 +135,7 @@ def read_all(directory: StrPath = PROGRESS) -> list[Record]:
     contents = []
     for path in sorted(Path(directory).glob("*.json")):
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ReproduceError(
                 f"{str(path)!r} cannot be read ({error}): write it anew with python -m reproduce "

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from chainer_sno.files import write_bytes
 from reproduce import ROOT, ReproduceError, claims, compare, experiments, record, sweep
 from reproduce._types import Record
 from reproduce.experiments import from_dict
@@ -142,7 +143,7 @@ def main() -> int:
     """Write the parts into README.md."""
     try:
         records, _ = record.read_all(ROOT / RUNS)
-        PATH.write_text(fill(PATH.read_text(), parts(records)))
+        write_bytes(PATH, fill(PATH.read_text(encoding="utf-8"), parts(records)).encode())
     except ReproduceError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

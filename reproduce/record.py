@@ -70,7 +70,7 @@ def machine(device: Any) -> dict[str, Any]:
     """
     processor = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -177,7 +177,7 @@ def read(path: StrPath) -> Record:
     name = str(path)
     wanted = "give the JSON file of a finished run"
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ReproduceError(
             f"the record {name!r} cannot be read ({error.strerror or error}): {wanted}"

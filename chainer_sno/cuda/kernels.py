@@ -52,7 +52,7 @@ def source(*names: str) -> str:
         str: C++ for CUDA that includes nothing.
     """
     files = ["common.cuh", *(file for name in names for file in _FILES[name])]
-    return "\n".join((Path(__file__).parent / file).read_text() for file in files)
+    return "\n".join((Path(__file__).parent / file).read_text(encoding="utf-8") for file in files)
 
 
 def signatures(text: str) -> dict[str, list[tuple[str, bool]]]:

@@ -94,7 +94,7 @@ class CifarDataSet(DataSet):
         """Return the data set with the digests that its cache keeps."""
         path = paths[PARTS[0]].with_name(SUMS)
         try:
-            sums = json.loads(path.read_text())
+            sums = json.loads(path.read_text(encoding="utf-8"))
             parts = {name: replace(part, digest=sums[name]) for name, part in self.parts.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self.damaged(path, error) from error

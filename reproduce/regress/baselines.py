@@ -38,7 +38,7 @@ def read(name: str, directory: str | Path, data_dir: str | Path | None = None) -
     path = Path(directory) / f"{name}.json"
     mend = _update_command(name, directory, data_dir)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             raise ReproduceError(
                 f"the baseline {str(path)!r} has schema {content['schema']!r}, not {SCHEMA}: "

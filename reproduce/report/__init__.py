@@ -284,7 +284,7 @@ def _check_replaceable(directory: Path) -> None:
     for name in PAGES:
         path = directory / f"{name}.md"
         try:
-            first = path.read_text().partition("\n")[0] if path.exists() else MARK
+            first = path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else MARK
         except (OSError, UnicodeDecodeError):
             first = ""
         if first != MARK:

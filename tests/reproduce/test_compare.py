@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -353,6 +356,21 @@ def test_a_record_with_values_that_there_are_not_is_left_out(part, change, tmp_p
     records, lines = record.read_all(tmp_path)
     assert (records, len(lines)) == ([], 2)
     assert not any("\n" in line for line in lines)
+
+
+def test_records_are_in_utf_8_in_any_locale(tmp_path):
+    found = synthetic.unit(epsilon0="2^-7", processor="Prozessör ε")
+    record.write(tmp_path / "found.json", found)
+    read = f"from reproduce import record; print(ascii(record.read('{tmp_path}/found.json')))"
+    locale = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    told = subprocess.run(
+        [sys.executable, "-c", read],
+        cwd=ROOT,
+        env={**os.environ, **locale},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == f"{ascii(found)}\n", told.stderr
 
 
 def test_no_two_usage_rates_have_one_label():
