@@ -10,7 +10,8 @@ from chainer_sno.files import DAMAGE, read_npz, write_npz
 from reproduce import ReproduceError
 from reproduce._types import Say, StrPath
 
-_PATTERN = "snapshot_iter_*.npz"
+#: Nine digits: another name, such as of a copy that a user made, would be the newest for ever.
+_PATTERN = f"snapshot_iter_{9 * '[0-9]'}.npz"
 #: The errors of the system that a damaged file, or a damaged disk under it, can cause.  Others,
 #: such as missing rights, say nothing of the file.
 _OF_DAMAGE = (None, errno.EINVAL, errno.EIO)

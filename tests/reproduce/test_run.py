@@ -299,6 +299,21 @@ def test_it_goes_on_with_another_interval_of_snapshots(intervals, tmp_path, monk
     assert not recwarn.list
 
 
+def test_a_copy_of_a_snapshot_is_not_the_newest(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", noise)
+    size = {"units": 6, "layers": 2, "examples": 640, "test_examples": 20, "epochs": 2}
+    settings = UnitSelection(**size)
+    options = run.Options(interval=10, quiet=True, watch=lambda log: len(log) == 1)
+    with pytest.raises(Interrupted):
+        run.run(settings, tmp_path, options)
+    first, *_ = reversed(snapshot.snapshots(tmp_path / settings.name))
+    copy = shutil.copy(first, first.with_name("snapshot_iter_first.npz"))
+    told = []
+    run.run(settings, tmp_path, run.Options(quiet=True, say=told.append))
+    assert told[0] == f"{settings.name}: going on at iteration 20"
+    assert copy.exists()
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_quiet_run_goes_on_aloud_without_a_warning(
     terminal, tmp_path, monkeypatch, recwarn, capsys
