@@ -142,7 +142,25 @@ def read_all(directory: StrPath = PROGRESS) -> list[Record]:
                 "progress"
             ) from error
         schemas.check(content, schemas.PROGRESS, str(path))
-        schemas.check_result(content, from_dict(content["settings"]), str(path), partial=True)
+        settings = from_dict(content["settings"])
+        schemas.check_result(content, settings, str(path), partial=True)
+        expected = {
+            "name": settings.name,
+            "iterations": settings.iterations(),
+            "bits": settings.bits,
+            "theta": settings.bits,
+        }
+        found = {
+            **content,
+            "bits": len(content.get("structure", "0" * settings.bits)),
+            "theta": sum(content.get("theta_histogram", [settings.bits])),
+        }
+        for key, value in expected.items():
+            if found[key] != value:
+                raise ReproduceError(
+                    f"{str(path)!r} does not fit its settings ({key} is {found[key]}, not {value}):"
+                    " write it anew with python -m reproduce progress"
+                )
         contents.append(content)
     return contents
 

@@ -326,6 +326,9 @@ def write(
         name = png.relative_to(directory).as_posix()
         drawn.append({**figure._asdict(), "png": name, "svg": svg})
     others = progress.read_all(unfinished) if unfinished else []
+    # A record that was copied here has not yet removed the file of its run.
+    finished = {each["name"] for each in records}
+    others = [each for each in others if each["name"] not in finished]
     short = record.read_all(pilot)[0] if pilot else []
     said = content(records, refused, drawn, others, short)
     texts = {f"{name}.md": f"{MARK}\n\n{text}" for name, text in pages(said, Markdown()).items()}

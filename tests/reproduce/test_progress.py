@@ -28,6 +28,18 @@ RUNS = {
     "random": ConnectionSelection(method="random", usage_rate=0.6, **{**SMALL, "batch_size": 32}),
     "units": UnitSelection(units=6, layers=2, epochs=4, examples=640, test_examples=20),
 }
+#: A state of a run at the paper's settings.
+STATE = {
+    "unfinished": True,
+    "name": ConnectionSelection(epsilon0=0.25).name,
+    "settings": ConnectionSelection(epsilon0=0.25).as_dict(),
+    "path": "winograd",
+    "iteration": 1000,
+    "iterations": 468_750,
+    "written": "2026-11-29",
+    "usage_rate": 0.2,
+    "theta_histogram": [200, *[0] * 18, 73],
+}
 
 
 def interrupt(settings, out):
@@ -142,6 +154,34 @@ def test_a_structure_without_a_path_has_no_depth():
             | {"iterations": 2, "usage_rate": 0.0, "theta_histogram": [3, *[0] * 18, 1]}
         ]
     )[1][0][6:9] == ["-", "none", "100"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "another"}, "name is another, not connection-selection_sno"),
+        ({"iterations": 7}, "iterations is 7, not 468750"),
+        ({"structure": "01"}, "bits is 2, not 273"),
+        ({"theta_histogram": [0, 0]}, "theta is 0, not 273"),
+    ],
+)
+def test_a_state_that_does_not_fit_its_settings_is_refused(change, message, tmp_path):
+    (tmp_path / "state.json").write_text(json.dumps({**STATE, **change}))
+    with pytest.raises(ReproduceError, match=message):
+        progress.read_all(tmp_path)
+
+
+def test_the_report_does_not_call_a_finished_run_unfinished(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.figures, "draw_all", lambda *_: [])
+    (tmp_path / "state.json").write_text(json.dumps(STATE))
+    other = ConnectionSelection(epsilon0=0.25, seed=1)
+    state = {**STATE, "name": other.name, "settings": other.as_dict()}
+    (tmp_path / "other.json").write_text(json.dumps(state))
+    report.write([synthetic.connection(epsilon0="2^-2")], [], tmp_path, tmp_path)
+    text = (tmp_path / "REPORT.md").read_text()
+    _, _, unfinished = text.partition("## Unfinished runs\n")
+    assert "seed 1 |" in unfinished
+    assert "seed 0 |" not in unfinished
 
 
 def test_the_structure_stands_beside_the_papers(tmp_path):
