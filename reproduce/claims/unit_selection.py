@@ -98,8 +98,8 @@ def _unit_fixed_degrades(evidence: Evidence, claim: Record) -> Judged:
 
     tau, p, count = trend()
     details.append(f"Kendall's tau {tau:.2f}, p = {p:.3g}, over {count} runs")
-    ends = (errors_of(groups[f"fixed {UNIT_WIDTHS[i]}"]) for i in (0, -1))
-    if not (p <= LEVEL and statistics.difference(*ends)["difference"] > 0):
+    narrowest, *_, widest = map(errors_of, groups.values())
+    if not (p <= LEVEL and statistics.difference(narrowest, widest)["difference"] > 0):
         return Judged(FAILS, details, f"tau {tau:.2f}", count)
     carried = []
     for width in UNIT_WIDTHS:
