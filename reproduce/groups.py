@@ -212,10 +212,19 @@ def count_trials(records: Iterable[Record]) -> str:
     return f"{number} trial{'s' if most > 1 else ''}"
 
 
+def has_moved(record: Record) -> bool:
+    """Return whether a training went on on another machine; its times then compare with none.
+
+    Args:
+        record (dict): of a run.
+    """
+    return len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
+
+
 def computer(record: Record) -> str:
     """Return on what a record was computed: the GPU or the processor, and which code.
 
-    Times of two records compare only where this is the same.
+    Times of two records compare only where this is the same and neither has moved.
 
     Args:
         record (dict): of a run.
@@ -233,11 +242,10 @@ def computer(record: Record) -> str:
             {match[1] for blas in machine.get("blas", ()) if (match := _KERNELS(blas))}
         )
         where = ", ".join([machine["processor"], *(f"{name} kernels" for name in kernels)])
-    others = len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
     threads = record["times"].get("threads", [1])
     with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
     path = f"{record['versions']['path']} path{with_threads}"
-    return f"{where}{' and others' * others} ({path})"
+    return f"{where}{' and others' * has_moved(record)} ({path})"
 
 
 def by_computer(records: Iterable[Record]) -> dict[str, list[Record]]:

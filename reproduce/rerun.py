@@ -10,6 +10,7 @@ from reproduce import Interrupted, ReproduceError, experiments, record, run
 from reproduce._types import Record, StrPath
 from reproduce.compare import format_table
 from reproduce.experiments import from_dict
+from reproduce.groups import has_moved
 
 #: In the directory of the runs, what is trained again, apart from the runs themselves.
 DIRECTORY = "rerun"
@@ -153,8 +154,7 @@ def suggest(path: StrPath, now: Record, where: Any) -> Path | None:
         code = kind.path_of(where, kind.is_plain(each["versions"]["path"]))
         here = {**now, "versions": {**now["versions"], "path": code}}
         same_device = ("gpu" in each["machine"]) == ("gpu" in now["machine"])
-        moved = len({str(entry["machine"]) for entry in each.get("computers", ())}) > 1
-        if same_device and not moved and not _other_rounding(each, here):
+        if same_device and not has_moved(each) and not _other_rounding(each, here):
             seconds = each["times"]["seconds"] / from_dict(each["settings"]).epochs
             found.append((seconds, each["name"]))
     return Path(path).parent / f"{min(found)[1]}.json" if found else None

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from reproduce import experiments, statistics
 from reproduce._types import Record
 from reproduce.experiments import from_dict
-from reproduce.groups import by_computer
+from reproduce.groups import by_computer, has_moved
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
 UNKNOWN = "not enough runs"
@@ -286,6 +286,8 @@ def last_seconds_of(records: Iterable[Record]) -> float:
 def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
     """Compare median seconds of trainings on each kind of machine that has both.
 
+    A training that has moved between machines has the time of none and does not count.
+
     Args:
         pairs (dict): by name, the records of ours and of theirs.
         at_the_end (bool): judge an iteration of the last tenth, where the structure is what it
@@ -294,7 +296,9 @@ def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
     usable: Pairs = {}
     details, ratios = [], []
     for name, pair in pairs.items():
-        ours, theirs = map(by_computer, pair)
+        ours, theirs = (
+            by_computer([record for record in records if not has_moved(record)]) for records in pair
+        )
         both = [where for where in ours if where in theirs]
         usable[name] = (
             [record for where in both for record in ours[where]],

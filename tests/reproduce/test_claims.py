@@ -258,6 +258,15 @@ def test_times_of_two_kinds_of_machines_are_not_compared():
     assert found["conn-time-as-random"] == "holds"
 
 
+def test_the_time_of_a_training_that_has_moved_compares_with_none():
+    """Both ended on one processor, but they were on different machines before."""
+    records = world(seconds={"sno": 200.0})
+    for record in records:
+        before = {"processor": record["settings"]["method"]}
+        record["computers"] = [{"machine": before}, {"machine": record["machine"]}]
+    assert outcome("unit-time-as-fixed", records) == "not enough runs"
+
+
 @pytest.mark.parametrize(
     ("part", "change"),
     [
