@@ -11,7 +11,7 @@ from reproduce._types import Array
 
 #: Resamples of the bootstrap.
 RESAMPLES = 9999
-#: Decimals of a difference.  What is beyond them is rounding: 10.6% less 9.6% is not one point.
+#: Decimals of a difference.  Beyond them is rounding, with which 2.05 less 1.05 is more than one.
 DECIMALS = 9
 #: Up to this number, all permutations are enumerated.
 PERMUTATIONS = 10000
