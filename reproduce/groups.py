@@ -221,6 +221,22 @@ def has_moved(record: Record) -> bool:
     return len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
 
 
+def commits(record: Record) -> list[str]:
+    """Return the commits of this repository that a training ran at, each once, the last one last.
+
+    Args:
+        record (dict): of a run; older ones name the last commit only.
+    """
+    used = [
+        version
+        for entry in record.get("computers", ())
+        for version in entry.get("versions", ())
+        if version is not None
+    ]
+    found = [version.get("commit") for version in [record["versions"], *reversed(used)]]
+    return list(dict.fromkeys(commit for commit in found if commit))[::-1]
+
+
 def computer(record: Record) -> str:
     """Return on what a record was computed: the GPU or the processor, and which code.
 

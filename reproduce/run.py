@@ -124,7 +124,8 @@ class Progress(chainer.training.Extension):
 class Computers(chainer.training.Extension):
     """Keep the list of the machines that computed a training, in its snapshots and its record.
 
-    Another processor rounds differently, so the bits depend on where each iteration was done.
+    Another processor or another version rounds differently, so the bits depend on where and with
+    what each iteration was done.
 
     Args:
         device (chainer.backend.Device): where this process computes.
@@ -133,7 +134,9 @@ class Computers(chainer.training.Extension):
     Attributes:
         machines (list of dict): those that trained, in their order.  Of each ``machine``, as
             :func:`reproduce.record.machine` returns it, None for one that an older snapshot does
-            not name, and the first and the last of its ``iterations``.
+            not name, the first and the last of its ``iterations``, and the ``versions`` that it
+            had one after the other, as :func:`reproduce.record.versions` returns them; None stands
+            for those that an older snapshot does not name.
         threads (list of int): the numbers of threads of the sessions.
     """
 
@@ -155,6 +158,11 @@ class Computers(chainer.training.Extension):
             self.machines.append({"machine": None, "iterations": [known + 1, done]})
         if not self.machines or self.machines[-1]["machine"] != self.own:
             self.machines.append({"machine": self.own, "iterations": [done + 1, done]})
+        first, last = self.machines[-1]["iterations"]
+        used = self.machines[-1].setdefault("versions", [None] if first <= last else [])
+        now = record.versions()
+        if not used or used[-1] != now:
+            used.append(now)
 
     def __call__(self, trainer: Any) -> None:
         """Count the iteration."""

@@ -27,6 +27,7 @@ from reproduce import (
 from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
+from reproduce.groups import commits as commits_of
 from reproduce.groups import computer
 from reproduce.report import findings, results
 from reproduce.report.markup import Markdown, Markup
@@ -174,7 +175,8 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
     settings, result, times = from_dict(record["settings"]), record["result"], record["times"]
     selected = experiments.of(settings).sizes(result)
     seconds = times["seconds"] / result["iterations"]
-    commit = record["versions"].get("commit") or "-"
+    commit, *others = reversed(commits_of(record) or ["-"])
+    commit = commit[:8] + f" and {len(others)} before" * bool(others)
     where = computer(record)
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
@@ -199,7 +201,7 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
         (f"{1000 * seconds:.3g}", seconds),
         (where, where),
         (times["finished"][:10], times["finished"]),
-        (commit[:8], commit),
+        (commit, commit),
     ]
 
 

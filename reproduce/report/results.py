@@ -10,6 +10,7 @@ from reproduce._types import Cells, Record
 from reproduce.claims.rules import Finding
 from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
+from reproduce.groups import commits as commits_of
 from reproduce.groups import computer, safe_name
 
 
@@ -171,8 +172,7 @@ def scope(records: Sequence[Record]) -> dict[str, Any]:
         dict: the commits in the order of the runs, the software and the machines.
     """
     ordered = sorted(records, key=lambda record: record["times"]["finished"])
-    commits = [record["versions"].get("commit") for record in ordered]
-    commits = list(dict.fromkeys(commit[:8] for commit in commits if commit))
+    commits = list(dict.fromkeys(c[:8] for record in ordered for c in commits_of(record)))
     names = ("python", "chainer", "numpy", "numba", "cupy")
     versions = {
         ", ".join(f"{name} {r['versions'][name]}" for name in names if name in r["versions"])

@@ -19,7 +19,18 @@ import numpy
 import pytest
 
 from chainer_sno import chainer, prediction
-from reproduce import ROOT, Interrupted, ReproduceError, cli, data, record, run, snapshot, training
+from reproduce import (
+    ROOT,
+    Interrupted,
+    ReproduceError,
+    cli,
+    data,
+    groups,
+    record,
+    run,
+    snapshot,
+    training,
+)
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining
 from reproduce.marks import is_locked
@@ -506,8 +517,10 @@ def test_the_record_lists_the_machines(tmp_path):
             trainer.updater.iteration += 1
             computers[-1](trainer)
     here, there = computers[-1].machines
-    assert here == {"machine": record.machine(get_device(-1)), "iterations": [1, 70]}
-    assert there == {"machine": {"processor": "another"}, "iterations": [71, 100]}
+    assert here["machine"] == record.machine(get_device(-1))
+    assert there["machine"] == {"processor": "another"}
+    assert [each["iterations"] for each in (here, there)] == [[1, 70], [71, 100]]
+    assert [each["versions"] for each in (here, there)] == [[record.versions()]] * 2
     assert computers[-1].threads == [1, 2]
 
 
@@ -521,6 +534,29 @@ def test_a_snapshot_that_is_older_than_the_list_of_machines():
     computers.initialize(trainer)
     assert computers.machines[0] == {"machine": None, "iterations": [1, 30]}
     assert computers.machines[1]["iterations"] == [31, 30]
+
+
+def test_the_record_lists_the_versions_of_each_machine(monkeypatch):
+    """Nothing is known of an older snapshot's; a session at the same versions adds none."""
+    trainer = types.SimpleNamespace(updater=types.SimpleNamespace(iteration=40))
+    computers = Computers(get_device(-1), 1)
+    computers.machines = [{"machine": computers.own, "iterations": [1, 40]}]
+    for commit in "aabab":
+        monkeypatch.setattr(record, "versions", lambda commit=commit: {"commit": commit})
+        computers.initialize(trainer)
+    (entry,) = computers.machines
+    monkeypatch.undo()
+    assert entry["versions"] == [None, *({"commit": commit} for commit in "abab")]
+    trained = {"versions": {"commit": "c"}, "computers": computers.machines}
+    assert groups.commits(trained) == ["a", "b", "c"]
+    assert groups.commits({"versions": {"commit": None}}) == []
+
+
+def test_the_versions_of_the_machine_are_those_of_the_record(undisturbed):
+    found = undisturbed["sno"][1]
+    (entry,) = found["computers"]
+    expected = {name: value for name, value in found["versions"].items() if name != "path"}
+    assert entry["versions"] == [expected]
 
 
 def test_a_long_record_is_small(undisturbed, tmp_path):
