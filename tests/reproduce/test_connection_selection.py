@@ -60,12 +60,12 @@ def test_goes_on_from_a_snapshot_augmentation_included(dataset, tmp_path, values
     saver = snapshot.Snapshot(tmp_path, identity, 4 if "epsilon0" in values else 2)
     first.trainer.extend(saver)
     first.trainer.stop_trigger = chainer.training.triggers.IntervalTrigger(
-        saver.trigger.period, "iteration"
+        saver.interval, "iteration"
     )
     first.trainer.run()
     second = build(dataset, tmp_path, **values)
     assert snapshot.resume(second.trainer, tmp_path, identity)
-    assert second.trainer.updater.iteration == saver.trigger.period < second.iterations
+    assert second.trainer.updater.iteration == saver.interval < second.iterations
     second.trainer.run()
     expected = parameters(whole)
     for name, array in parameters(second).items():

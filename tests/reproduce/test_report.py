@@ -364,7 +364,8 @@ def test_the_findings_state_the_computed_verdicts_and_no_others(shift, tmp_path,
     assert words(text) <= 900
     page = (tmp_path / "README.md").read_text()
     assert page.count("\n") <= 120
-    assert "Connection selection on CIFAR-10: nothing is missing." not in page  # a run goes on
+    # The committed unfinished runs of section 4.2 are among the records here.
+    assert "Connection selection on CIFAR-10: nothing is missing." in page
 
 
 def test_the_committed_findings_say_of_each_claim_what_the_records_say(committed):
