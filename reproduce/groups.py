@@ -222,7 +222,7 @@ def has_moved(record: Record) -> bool:
 
 
 def commits(record: Record) -> list[str]:
-    """Return the commits of this repository that a training ran at, each once, the last one last.
+    """Return the commits of this repository that a training ran at, each once, in their order.
 
     Args:
         record (dict): of a run; older ones name the last commit only.
@@ -233,8 +233,8 @@ def commits(record: Record) -> list[str]:
         for version in entry.get("versions", ())
         if version is not None
     ]
-    found = [version.get("commit") for version in [record["versions"], *reversed(used)]]
-    return list(dict.fromkeys(commit for commit in found if commit))[::-1]
+    found = [version.get("commit") for version in [*used, record["versions"]]]
+    return list(dict.fromkeys(commit for commit in found if commit))
 
 
 def computer(record: Record) -> str:

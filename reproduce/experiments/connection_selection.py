@@ -140,10 +140,10 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
 
         return ConnectionTraining
 
-    def place_and_label(self, settings: Settings) -> tuple[tuple[Any, ...], str]:
+    def place_and_label(self, settings: Any) -> tuple[tuple[Any, ...], str]:
         """Return the place of a setting in its table and its label, of every rate another."""
         place, label = super().place_and_label(settings)
-        rate = getattr(settings, "usage_rate", None)
+        rate = settings.usage_rate
         if rate is not None and rate != round(rate, 3):
             label = f"random at {100 * rate:.12g}%"
         return place, label

@@ -175,8 +175,9 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
     settings, result, times = from_dict(record["settings"]), record["result"], record["times"]
     selected = experiments.of(settings).sizes(result)
     seconds = times["seconds"] / result["iterations"]
-    commit, *others = reversed(commits_of(record) or ["-"])
-    commit = commit[:8] + f" and {len(others)} before" * bool(others)
+    commit = (record["versions"].get("commit") or "-")[:8]
+    before = len(commits_of(record)) - 1
+    commit += f" and {before} before" * (before > 0)
     where = computer(record)
     eta = settings.eta_factor
     fraction = fraction_of_paper(settings)
