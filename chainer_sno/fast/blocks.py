@@ -1,12 +1,17 @@
-"""A dense block of one structure, forward and backward, each in one compiled call.
+"""A dense block of all structures, forward and backward, each in one compiled call.
 
 Several threads may share a call: each is a *member* of a team and works on its own *units*, which
 are some blocks of 16 images, always the same ones together.  Between the steps that need all
 images, the members wait for each other at a :func:`barrier`.  Sums over the images are kept for
 each unit and added in the order of the units, so the numbers do not depend on the team.
 
-Notation: a *plane* is a channel of a block of images, ``row`` numbers a row of pixels; ``c``
-channels, those of ``rows``, are what a consumer (a layer, or the exit) takes.
+A *consumer* is a layer or an exit, with the maps that it takes.  Structures in which these are the
+same have the consumer in common, see :class:`chainer_sno.fast.dense_net.BlockGraph`.  A *map* is a
+channel of one of the structures, as it lies in memory; a *channel* is one of the network's, which
+parameters belong to.
+
+Notation: a *plane* is a map of a block of images, ``row`` numbers a row of pixels; a consumer takes
+``c`` maps, those of ``rows``, and ``channels`` says which channels they are.
 """
 
 import os
@@ -158,8 +163,8 @@ def _transform_inputs(
 
 @compiled
 def convolve(
-    x, first_block, blocks, shape, rows, r0, c, normal, mode, U, iu, y, y_channels, first, outputs,
-    S, V, M, bits,
+    x, first_block, blocks, shape, rows, channels, r0, c, normal, mode, U, iu, y, y_channels, first,
+    outputs, S, V, M, bits,
 ):  # fmt: skip
     """Write the convolution of c maps of x, normalised and activated, to maps of y.
 
@@ -167,8 +172,9 @@ def convolve(
         x, y (array): maps; ``outputs`` maps of y from ``first`` on, of ``y_channels``, get written.
         first_block (int): the first of ``blocks`` blocks of images.
         shape (Shape): of x.
-        rows (array): the channels, int64, ``c`` of them from ``r0`` on.
-        normal (array): scale and shift of each of the c channels, shape (2 or more, c or more).
+        rows (array): the maps of x, int64, ``c`` of them from ``r0`` on.
+        channels (array): which channels they are, int64, likewise.
+        normal (array): scale and shift of each of the c maps, shape (2 or more, c or more).
         mode (int): ``ACTIVATE``, or ``LINEAR`` for inputs as they are.
         U (array): transformed kernels (channels, POSITIONS, outputs rounded up), from ``iu`` on.
         S, V, M (array): room for transformed inputs and products.
@@ -190,8 +196,8 @@ def convolve(
                 bits, numpy.int64(0),
             )  # fmt: skip
             wino.multiply(
-                V, v_position, v_pair, U, padded, rows, r0 + k0, step, kc, M, 0, m_position, m_pair,
-                PAIR, 0, iu, POSITIONS, pairs, padded, k0,
+                V, v_position, v_pair, U, padded, channels, r0 + k0, step, kc, M, 0, m_position,
+                m_pair, PAIR, 0, iu, POSITIONS, pairs, padded, k0,
             )  # fmt: skip
         for i in range(count):
             b, ty = first_block + (g + i) // row_tiles, (g + i) % row_tiles * TILE
@@ -253,13 +259,13 @@ def gradient_of_weights(
 
 @compiled
 def gradient_of_maps(
-    x, gy, first_block, blocks, shape, rows, r0, c, normal, fresh, direct, U, iu, outputs, gx,
-    sums, S, E, M, bits,
+    x, gy, first_block, blocks, shape, rows, channels, r0, c, normal, fresh, direct, U, iu, outputs,
+    gx, sums, S, E, M, bits,
 ):  # fmt: skip
     """Add the gradient of the inputs to gx, all but what flows through the batch statistics.
 
     Args:
-        fresh (array): uint8, of each of the c channels: gx has no gradient of it yet.
+        fresh (array): uint8, of each of the c maps: gx has no gradient of it yet.
         direct (array): uint8, the same: sum up g (x - mean) as well.
         gx (array): gradients of the maps, as x.
         sums (array): (c, 2, LANES): of g, and of g (x - mean) where ``direct``.
@@ -290,8 +296,8 @@ def gradient_of_maps(
         for q in range(0, c, BACK):
             for t in range(pairs):
                 wino.multiply_back(
-                    E, t * e_pair, e_position, U, iu, places, POSITIONS, rows, r0 + q, c - 1 - q,
-                    POSITIONS * padded, outputs, M,
+                    E, t * e_pair, e_position, U, iu, places, POSITIONS, channels, r0 + q,
+                    c - 1 - q, POSITIONS * padded, outputs, M,
                 )  # fmt: skip
                 for tile in range(2 * t, min(2 * t + 2, count * tiles)):
                     i, tx = tile // tiles, tile % tiles
@@ -365,117 +371,140 @@ def moments(x, shape, first, count, mean, var, parts, own, counter, member):
 
 
 @compiled
-def _normalise(rows, r0, c, start, gamma, beta, eps, mean, var, by_channel, normal):
-    """Write scale, shift, mean and 1 / standard deviation of each of c channels to normal.
+def _normalise(
+    rows, channels, r0, c, start, gamma, beta, eps, mean, var, by_map, normal
+):  # fmt: skip
+    """Write scale, shift, mean and 1 / standard deviation of each of c maps to normal.
 
-    The statistics stand by channel; otherwise, running ones, behind those of other consumers.
+    The statistics stand by map; otherwise, running ones, behind those of other consumers.
     """
     for i in range(c):
-        channel = rows[r0 + i]
-        j = channel if by_channel else start + channel
+        own = start + channels[r0 + i]
+        j = rows[r0 + i] if by_map else own
         inverse = 1 / (numba.float64(var[j]) + eps) ** 0.5
-        scale = gamma[start + channel] * inverse
+        scale = gamma[own] * inverse
         normal[0, i] = scale
-        normal[1, i] = beta[start + channel] - scale * mean[j]
+        normal[1, i] = beta[own] - scale * mean[j]
         normal[2, i] = mean[j]
         normal[3, i] = inverse
 
 
 @compiled
 def block_forward(
-    shape, training, x, rows, ends, computed, U, u_starts, gamma, beta, eps, starts, running_mean,
-    running_var, mean, var, parts, normal, own, S, V, M, bits, width, has_transition, T, outputs,
-    pooled, y, y_channels, counter, member,
+    shape, training, x, rows, channels, ends, numbers, computed, U, u_starts, gamma, beta, eps,
+    starts, running_mean, running_var, mean, var, parts, normal, own, S, V, M, bits, width,
+    has_transition, T, outputs, pooled, y, y_channels, counter, member,
 ):  # fmt: skip
-    """Compute a block of one structure, given the maps of its input.
+    """Compute a block of all structures, given the maps of its inputs.
 
     Args:
         shape (Shape): of x.
         training (bool): use the statistics of the mini-batch, which go to ``mean`` and ``var``;
             otherwise the running ones.
-        x (array): the maps; those of the input are there, the layers' get written.
-        rows (array): int64, the channels that the consumers take, one consumer after the other.
-        ends (array): int64, where those of each consumer end.
-        computed (array): uint8, of each layer, whether anybody needs it.
+        x (array): the maps; those of the inputs are there, the layers' get written behind them.
+        rows (array): int64, the maps that the consumers take, one consumer after the other.
+        channels (array): int64, which channels they are.
+        ends (array): int64, where those of each consumer end; the layers come before the exits.
+        numbers (array): int64, which layer of the block each consumer is; the exits have the last.
+        computed (array): uint8, of each consumer that is a layer, whether anybody needs it.
         U (array): the layers' transformed kernels, from ``u_starts`` on.
-        gamma, beta, running_mean, running_var (array): of the consumers, one after the other, from
-            ``starts`` on.
-        eps (array): float64, of each consumer.
-        mean, var, normal, own, S, V, M, bits (array): of this member; ``mean`` and ``var`` hold
-            those of the input where it is training and a previous structure has computed them.
+        gamma, beta, running_mean, running_var (array): of the layers and the exit, one after the
+            other, from ``starts`` on.
+        eps (array): float64, of each of them.
+        mean, var, normal, own, S, V, M, bits (array): of this member; ``mean`` and ``var``, of each
+            map, hold those of the inputs where it is training and they are known.
         parts (array): of the team, see :func:`moments`.
-        width (int): channels of the input; negative if their statistics are known.
-        has_transition (bool): or the exit's output is the mean over the pixels.
+        width (int): maps of the inputs; negative if their statistics are known.
+        has_transition (bool): or an exit's output is the mean over the pixels.
         T (array): weights of the transition, (channels, outputs rounded up).
-        outputs (int): of the transition.
-        pooled (array): what T multiplies, see ``_transition``.
-        y (array): gets the exit's output: maps of the next block, of ``y_channels`` planes; or
-            planes of one pixel.
+        outputs (int): of the transition; without one, the channels of the block.
+        pooled (array): what T multiplies, for each exit, see ``_transition``.
+        y (array): gets the exits' outputs: maps of the next block, of ``y_channels`` planes; or
+            planes of one pixel, (exits, blocks, outputs, LANES).
         counter (array): of the team's :func:`barrier`.
         member (Member): which thread this is.
     """
-    layers = len(ends) - 1
+    last = len(starts) - 2
+    most = starts[last + 1] - starts[last]
     # numba would compile a function once more for an argument that is written out.
     mode, zero = numpy.int64(ACTIVATE), numpy.int64(0)
     blocks, units = _units(shape)
     height, padded_width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     plane = height * padded_width * LANES
+    means, variances = (mean, var) if training else (running_mean, running_var)
     barrier(counter, member)  # units of the block before were others
     if training and width > 0:
         moments(x, shape, zero, width, mean, var, parts, own, counter, member)
     width = abs(width)
-    for i in range(layers + 1):
-        r0 = ends[i - 1] if i else 0
+    exits = 0
+    for i in range(len(ends)):
+        number, r0 = numbers[i], ends[i - 1] if i else 0
         c, first = ends[i] - r0, width + i * shape.growth
-        means, variances = (mean, var) if training else (running_mean, running_var)
-        _normalise(rows, r0, c, starts[i], gamma, beta, eps[i], means, variances, training, normal)
-        if i == layers:
-            break
-        if not computed[i]:
+        if number < last and not computed[i]:
             continue
+        _normalise(
+            rows, channels, r0, c, starts[number], gamma, beta, eps[number], means, variances,
+            training, normal,
+        )  # fmt: skip
         for u in range(member.number, units, member.size):
             b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
-            if c:
+            if number == last:
+                for b in range(b0, b0 + count):
+                    if has_transition:
+                        _transition(
+                            x, b, shape, rows, channels, r0, c, normal, T, outputs, pooled, exits,
+                            most, y, y_channels,
+                        )  # fmt: skip
+                        continue
+                    iy = (exits * blocks + b) * outputs * LANES
+                    y[iy : iy + outputs * LANES] = 0
+                    for k in range(c):
+                        maps.mean_plane(
+                            x, (b * shape.channels + rows[r0 + k]) * plane, padded_width * LANES,
+                            shape.height, shape.width,
+                            x.dtype.type(1 / (shape.height * shape.width)), normal[0, k],
+                            normal[1, k], y, iy + channels[r0 + k] * LANES,
+                        )  # fmt: skip
+            elif c:
                 convolve(
-                    x, b0, count, shape, rows, r0, c, normal, mode, U, u_starts[i], x,
-                    shape.channels, first, shape.growth, S, V, M, bits,
+                    x, b0, count, shape, rows, channels, r0, c, normal, mode, U, u_starts[number],
+                    x, shape.channels, first, shape.growth, S, V, M, bits,
                 )  # fmt: skip
             else:
                 for b in range(b0, b0 + count):
                     start = (b * shape.channels + first) * plane
                     x[start : start + shape.growth * plane] = 0
-        if training and c:
+        if number == last:
+            exits += 1
+        elif training and c:
             moments(x, shape, first, shape.growth, mean, var, parts, own, counter, member)
         elif training:
             mean[first : first + shape.growth] = 0
             var[first : first + shape.growth] = 0
-    for u in range(member.number, units, member.size):
-        for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
-            if has_transition:
-                _transition(x, b, shape, rows, r0, c, normal, T, outputs, pooled, y, y_channels)
-            else:
-                y[b * y_channels * LANES : (b + 1) * y_channels * LANES] = 0
-                for k in range(c):
-                    channel = rows[r0 + k]
-                    maps.mean_plane(
-                        x, (b * shape.channels + channel) * plane, padded_width * LANES,
-                        shape.height, shape.width, x.dtype.type(1 / (shape.height * shape.width)),
-                        normal[0, k], normal[1, k], y, (b * y_channels + channel) * LANES,
-                    )  # fmt: skip
 
 
 @compiled
-def _transition(x, b, shape, rows, r0, c, normal, T, outputs, pooled, y, y_channels):
+def _start_of_pooled(shape, number, b, pairs, c, most):
+    """Return where a block of images begins in what T of exit ``number`` multiplies."""
+    blocks, _ = _units(shape)
+    return (number * blocks * most + b * c) * pairs * PAIR
+
+
+@compiled
+def _transition(
+    x, b, shape, rows, channels, r0, c, normal, T, outputs, pooled, number, most, y, y_channels
+):  # fmt: skip
     """Normalise, activate, average over squares and multiply by T, of one block of images.
 
     The averages and the product may change places, and in this order the product is a quarter as
-    large.  pooled is (blocks, pairs of pixels, c, PAIR).
+    large.  pooled is (blocks, pairs of pixels, c, PAIR) for each exit, c at ``most``, and y gets
+    the maps of exit ``number``.
     """
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     half_height, half_width = shape.height // 2, shape.width // 2
     next_height, next_width = rounded(half_height, TILE), rounded(half_width, TILE)
     row, pair, pairs = width * LANES, c * PAIR, next_height * next_width // 2
-    start = b * pairs * pair
+    start = _start_of_pooled(shape, number, b, pairs, c, most)
     if next_height > half_height or next_width > half_width:
         pooled[start : start + pairs * pair] = 0
     padded = rounded(outputs, 4)
@@ -488,10 +517,10 @@ def _transition(x, b, shape, rows, r0, c, normal, T, outputs, pooled, y, y_chann
                     x, ix, row, half_width, normal[0, k], normal[1, k], pooled, place + k * PAIR,
                     pair,
                 )  # fmt: skip
-        target = (b * y_channels * pairs + yy * next_width // 2) * PAIR
+        target = ((b * y_channels + number * outputs) * pairs + yy * next_width // 2) * PAIR
         wino.multiply(
-            pooled, 0, pair, T, 0, rows, r0, padded, c, y, target, 0, PAIR, pairs * PAIR, place, 0,
-            1, next_width // 2, padded, 0,
+            pooled, 0, pair, T, 0, channels, r0, padded, c, y, target, 0, PAIR, pairs * PAIR, place,
+            0, 1, next_width // 2, padded, 0,
         )  # fmt: skip
 
 
@@ -509,14 +538,14 @@ def _complete(x, gx, b, shape, first, count, mean, slope, offset, seen, out, blo
     if height > shape.height or width > shape.width:
         out[start : start + count * plane] = 0
     for k in range(count):
-        channel = first + k
+        own = first + k
         io = start + (k * PAIR if paired else k * plane)
         for y in range(shape.height):
             target = io + y * width // 2 * pair
-            if seen[channel]:
+            if seen[own]:
                 maps.complete_row(
-                    x, gx, (b * shape.channels + channel) * plane + y * row, shape.width,
-                    _valid(shape, b), mean[channel], slope[channel], offset[channel], out, target,
+                    x, gx, (b * shape.channels + own) * plane + y * row, shape.width,
+                    _valid(shape, b), mean[own], slope[own], offset[own], out, target,
                     pair,
                 )  # fmt: skip
             else:
@@ -527,23 +556,21 @@ def _complete(x, gx, b, shape, first, count, mean, slope, offset, seen, out, blo
 
 @compiled
 def _add_normalisation(
-    channel, start, gamma, beta, total, product, dot, direct, inverse, ggamma, gbeta, through
+    own, j, gamma, beta, total, product, dot, direct, inverse, ggamma, gbeta, through
 ):
-    """Add the gradients of gamma and beta of one channel of a consumer.
+    """Add the gradients of gamma[j] and beta[j], with which a consumer takes map ``own``.
 
     Where the activation a is positive it is gamma xhat + beta, so the sum of g a, which is ``dot``,
     is gamma times the gradient of gamma plus beta times that of beta.
     """
-    j = start + channel
     if direct:
-        own = product * inverse
+        gradient = product * inverse
     else:
-        own = (dot - beta[j] * total) / gamma[j]
-    # Rounded first: structures of a team of their own are added as rounded numbers.
-    ggamma[j] += ggamma.dtype.type(own)
-    gbeta[j] += gbeta.dtype.type(total)
-    through[0, channel] += gamma[j] * own * inverse * inverse
-    through[1, channel] += gamma[j] * total * inverse
+        gradient = (dot - beta[j] * total) / gamma[j]
+    ggamma[j] += gradient
+    gbeta[j] += total
+    through[0, own] += gamma[j] * gradient * inverse * inverse
+    through[1, own] += gamma[j] * total * inverse
 
 
 @compiled
@@ -557,13 +584,12 @@ def _sum_of(sums, units, step, place):
 
 
 @compiled
-def _mark(rows, r0, c, start, gamma, beta, is_exit, fresh, direct, seen):
+def _mark(rows, channels, r0, c, start, gamma, beta, is_exit, fresh, direct, seen):
     """Note which of the inputs of a consumer have no gradient yet, and which need a direct sum."""
     for k in range(c):
-        channel = rows[r0 + k]
-        fresh[k], seen[channel] = 1 - seen[channel], 1
-        g = gamma[start + channel]
-        small = g == 0 or abs(g) <= SMALL_GAMMA * abs(beta[start + channel])
+        own, j = rows[r0 + k], start + channels[r0 + k]
+        fresh[k], seen[own] = 1 - seen[own], 1
+        small = gamma[j] == 0 or abs(gamma[j]) <= SMALL_GAMMA * abs(beta[j])
         # The exit reads its inputs anyway.
         direct[k] = 1 if small or is_exit else 0
 
@@ -577,11 +603,11 @@ def _add_units(G, G_step, units, first, last):
 
 
 @compiled
-def _add_kernel(taps, group, k, growth, maps_below, channel, start, W, gW):
+def _add_kernel(taps, group, k, growth, inputs, channel, start, W, gW):
     """Add the gradient of the kernel of one channel; return its product with the kernel."""
     dot = 0.0
     for o in range(growth):
-        target = start + (o * maps_below + channel) * 9
+        target = start + (o * inputs + channel) * 9
         place = o // 4 * 16 + o % 4 * 4 + k % 4
         for t in range(9):
             own = taps[t * group + place]
@@ -592,34 +618,38 @@ def _add_kernel(taps, group, k, growth, maps_below, channel, start, W, gW):
 
 @compiled
 def block_backward(
-    shape, training, x, rows, ends, needed, U, u_starts, gamma, beta, eps, starts, running_mean,
-    running_var, mean, var, normal, S, V, M, bits, width, has_transition, T, outputs, pooled, gout,
-    gx, gy, G, sums, taps, fresh, direct, seen, slope, offset, through, W, gW, w_starts, gT, ggamma,
-    gbeta, gin, paired, counter, member,
+    shape, training, x, rows, channels, ends, numbers, needed, U, u_starts, gamma, beta, eps,
+    starts, running_mean, running_var, mean, var, normal, S, V, M, bits, inputs, has_transition, T,
+    outputs, pooled, gout, gx, gy, G, sums, taps, fresh, direct, seen, slope, offset, through, W,
+    gW, w_starts, gT, ggamma, gbeta, gin, paired, counter, member,
 ):  # fmt: skip
-    """Add the gradients of a block of one structure, after :func:`block_forward`.
+    """Add the gradients of a block of all structures, after :func:`block_forward`.
 
     Args:
-        needed (array): uint8, of each layer: the exit depends on it, and it has inputs.
-        gout (array): gradient of the exit's output: (blocks, pairs of pixels, outputs, PAIR) of a
-            transition, otherwise planes of one pixel.
+        needed (array): uint8, of each consumer: an exit depends on it, and it has inputs.
+        inputs (int): how many inputs of the block there are; structures may differ in them.
+        gout (array): gradients of the exits' outputs, one exit after the other: (blocks, pairs of
+            pixels, outputs, PAIR) of a transition, otherwise planes of one pixel.
         gx (array): room for gradients of the maps, as x.
         gy, V, M (array): room, of this member.
         G (array): room for gradients of transformed kernels, shape (units, size).
         sums (array): room, shape (units, size).
         taps (array): room for the kernels of four channels, of this member.
-        fresh, direct, seen, slope, offset (array): room, one a channel, of this member.
-        through (array): float64, of the team, shape (2, channels), zeros.
+        fresh, direct (array): room, one for each of a consumer's maps, of this member.
+        seen, slope, offset (array): room, one for each map, of this member.
+        through (array): float64, of the team, shape (2, maps), zeros.
         W (array): the layers' kernels, (outputs, channels, 9) each, from ``w_starts`` on.
         gW (array): gets the gradients of the kernels of all layers that are needed.
         gT (array): the same of the transition, (outputs, channels).
         ggamma, gbeta (array): the same, as gamma and beta.
-        gin (array): gets the gradient of the input, see ``_complete``.
+        gin (array): gets the gradients of the inputs, one after the other, see ``_complete``.
         paired (bool): in which form.
 
     The other arguments are those of :func:`block_forward`.
     """
-    layers = len(ends) - 1
+    last = len(starts) - 2
+    most, in_channels = starts[last + 1] - starts[last], starts[1]
+    width = inputs * in_channels
     # numba would compile a function once more for an argument that is written out.
     mode, zero = numpy.int64(ACTIVATE), numpy.int64(0)
     blocks, units = _units(shape)
@@ -634,23 +664,32 @@ def block_backward(
     slope[:] = 0
     offset[:] = 0
     means, variances = (mean, var) if training else (running_mean, running_var)
-    for i in range(layers, -1, -1):
-        r0 = ends[i - 1] if i else 0
-        c, first, start = ends[i] - r0, width + i * shape.growth, starts[i]
-        if i < layers and not needed[i]:
+    exits = 0
+    for number in numbers:
+        exits += number == last
+    for i in range(len(ends) - 1, -1, -1):
+        number, r0 = numbers[i], ends[i - 1] if i else 0
+        c, first, start = ends[i] - r0, width + i * shape.growth, starts[number]
+        is_exit = number == last
+        if is_exit:
+            exits -= 1
+        elif not needed[i]:
             continue
         # Gradients of transformed kernels, or of the transition, of four channels.
-        four = POSITIONS * group if i < layers else has_transition * 4 * rounded(outputs, 4)
-        _normalise(rows, r0, c, start, gamma, beta, eps[i], means, variances, training, normal)
-        _mark(rows, r0, c, start, gamma, beta, i == layers, fresh, direct, seen)
-        if i < layers and training:
+        four = has_transition * 4 * rounded(outputs, 4) if is_exit else POSITIONS * group
+        _normalise(
+            rows, channels, r0, c, start, gamma, beta, eps[number], means, variances, training,
+            normal,
+        )  # fmt: skip
+        _mark(rows, channels, r0, c, start, gamma, beta, is_exit, fresh, direct, seen)
+        if training and not is_exit:
             for k in range(first, first + shape.growth):
                 slope[k], offset[k] = through[0, k] / size, through[1, k] / size
         for u in range(member.number, units, member.size):
             b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
             sums[u, : c * PAIR] = 0
             G[u, : (c + 3) // 4 * four] = 0
-            if i < layers:
+            if not is_exit:
                 for b in range(count):
                     _complete(
                         x, gx, b0 + b, shape, first, shape.growth, mean, slope, offset, seen, gy, b,
@@ -661,60 +700,63 @@ def block_backward(
                     u * G_step, S, V, M, bits,
                 )  # fmt: skip
                 gradient_of_maps(
-                    x, gy, b0, count, shape, rows, r0, c, normal, fresh, direct, U, u_starts[i],
-                    shape.growth, gx, flat_sums[u * sums_step :], S, V, M, bits,
+                    x, gy, b0, count, shape, rows, channels, r0, c, normal, fresh, direct, U,
+                    u_starts[number], shape.growth, gx, flat_sums[u * sums_step :], S, V, M, bits,
                 )  # fmt: skip
                 continue
             for b in range(b0, b0 + count):
                 if has_transition:
                     _transition_back(
-                        x, gx, gout, pooled, b, shape, rows, r0, c, normal, fresh, T, outputs,
-                        flat_G, u * G_step, flat_sums, u * sums_step, M,
+                        x, gx, gout, pooled, b, shape, rows, channels, r0, c, normal, fresh, T,
+                        outputs, exits, most, flat_G, u * G_step, flat_sums, u * sums_step, M,
                     )  # fmt: skip
                     continue
                 for k in range(c):
-                    channel = rows[r0 + k]
                     maps.mean_back(
-                        gout, (b * len(seen) + channel) * LANES, x, gx,
-                        (b * shape.channels + channel) * plane, row, shape.height, shape.width,
+                        gout, ((exits * blocks + b) * outputs + channels[r0 + k]) * LANES, x, gx,
+                        (b * shape.channels + rows[r0 + k]) * plane, row, shape.height, shape.width,
                         x.dtype.type(1 / (shape.height * shape.width)), normal[0, k], normal[1, k],
                         normal[2, k], fresh[k], flat_sums, u * sums_step + k * PAIR,
                     )  # fmt: skip
         barrier(counter, member)
         for q in range(member.number, (c + 3) // 4, member.size):
             _add_units(flat_G, G_step, units, q * four, (q + 1) * four)
-            if i < layers:
+            if not is_exit:
                 wino.gradient_of_kernel(flat_G, q * four, group, group, taps)
             for k in range(4 * q, min(4 * q + 4, c)):
-                channel, dot = rows[r0 + k], 0.0
-                if i < layers:
+                channel, dot = channels[r0 + k], 0.0
+                if not is_exit:
                     dot = _add_kernel(
-                        taps, group, k, shape.growth, first, channel, w_starts[i], W, gW
-                    )
+                        taps, group, k, shape.growth, starts[number + 1] - start, channel,
+                        w_starts[number], W, gW,
+                    )  # fmt: skip
                 elif has_transition:
                     for o in range(outputs):
                         gT[o, channel] += flat_G[q * four + o // 4 * 16 + o % 4 * 4 + k % 4]
                 total = _sum_of(flat_sums, units, sums_step, k * PAIR)
                 product = _sum_of(flat_sums, units, sums_step, k * PAIR + LANES)
                 _add_normalisation(
-                    channel, start, gamma, beta, total, product, dot, direct[k],
+                    rows[r0 + k], start + channel, gamma, beta, total, product, dot, direct[k],
                     numba.float64(normal[3, k]), ggamma, gbeta, through,
                 )  # fmt: skip
         barrier(counter, member)
     if training:
         for k in range(width):
             slope[k], offset[k] = through[0, k] / size, through[1, k] / size
-    for u in range(member.number, units, member.size):
-        for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
-            _complete(
-                x, gx, b, shape, zero, width, mean, slope, offset, seen, gin, b, numpy.int64(paired)
-            )
+    for i in range(inputs):
+        for u in range(member.number, units, member.size):
+            for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
+                _complete(
+                    x, gx, b, shape, i * in_channels, in_channels, mean, slope, offset, seen, gin,
+                    i * blocks + b, numpy.int64(paired),
+                )  # fmt: skip
 
 
 @compiled
 def _transition_back(
-    x, gx, gout, pooled, b, shape, rows, r0, c, normal, fresh, T, outputs, G, ig, sums, isum, M
-):
+    x, gx, gout, pooled, b, shape, rows, channels, r0, c, normal, fresh, T, outputs, number, most,
+    G, ig, sums, isum, M,
+):  # fmt: skip
     """Go back through ``_transition``.
 
     G gets (c / 4, outputs / 4, 4 outputs, 4 channels).
@@ -726,9 +768,12 @@ def _transition_back(
     pairs, padded = next_height * row_pairs, rounded(outputs, 4)
     pair, g_pair = c * PAIR, outputs * PAIR
     at_once = max(1, TILES // row_pairs)
+    blocks, _ = _units(shape)
+    pooled_start = _start_of_pooled(shape, number, b, pairs, c, most)
+    gout_start = (number * blocks + b) * pairs * g_pair
     for y0 in range(0, half_height, at_once):
         count = min(at_once, half_height - y0)
-        v0, g0 = (b * pairs + y0 * row_pairs) * pair, (b * pairs + y0 * row_pairs) * g_pair
+        v0, g0 = pooled_start + y0 * row_pairs * pair, gout_start + y0 * row_pairs * g_pair
         wino.multiply_transposed(
             gout, g0, 0, g_pair, pooled, v0, 0, pair, count * row_pairs, G, ig, 1, c, padded
         )
@@ -738,7 +783,7 @@ def _transition_back(
                 if pixels <= 0:
                     continue
                 wino.multiply_back(
-                    gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, rows, r0 + q, c - 1 - q, padded,
+                    gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, channels, r0 + q, c - 1 - q, padded,
                     outputs, M,
                 )  # fmt: skip
                 y = 2 * (y0 + t // row_pairs)

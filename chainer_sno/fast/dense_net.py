@@ -19,6 +19,8 @@ from chainer_sno.fast.winograd import BACK, LANES, PAIR, POSITIONS, TILE
 SLACK = 4 * PAIR
 #: How many sets of arrays are kept for later calls.
 KEPT = 4
+#: Structures whose maps are in memory at once where there will be no backward pass.
+TOGETHER = 4
 
 
 def _rounded(n: int, multiple: int) -> int:
@@ -65,15 +67,6 @@ def _move_images(x: Array, maps: Array, height: int, width: int, back: bool) -> 
                         maps[place + k * LANES] = x[i, c, y, k]
 
 
-@compiled
-def _copy_input(source: Array, x: Array, shape: Shape, width: int, plane: int) -> None:
-    """Copy the maps of a block's input to their place among the maps of the block."""
-    for b in range((shape.images + LANES - 1) // LANES):
-        start, begin = b * shape.channels * plane, b * width * plane
-        for i in range(width * plane):
-            x[start + i] = source[begin + i]
-
-
 class BlockPlan:
     """The sizes of a block, and where its parameters are in flat arrays.
 
@@ -81,18 +74,32 @@ class BlockPlan:
         widths (list of int): channels of its input and of what each layer makes.
         images, height, width (int): N and the sides of the maps.
         outputs (int): channels of its transition; 0 without one.
+        inputs (int): inputs of the block, at most; structures may differ in them.
+        structures (int): whose maps are in memory at once.
 
     Attributes:
         shape (Shape): of its maps.
-        channels (int): maps.
+        channels (int): of the input and all layers.
+        maps (int): of all structures, at most.
         starts (numpy.ndarray): where the parameters of each consumer's normalisation begin.
         u_starts (numpy.ndarray): where the transformed kernels of each layer begin.
         w_starts (numpy.ndarray): where the kernels of each layer begin.
     """
 
-    def __init__(self, widths: Any, images: int, height: int, width: int, outputs: int) -> None:
+    def __init__(
+        self,
+        widths: Any,
+        images: int,
+        height: int,
+        width: int,
+        outputs: int,
+        inputs: int = 1,
+        structures: int = 1,
+    ) -> None:
         self.widths, self.outputs = list(widths), outputs
-        self.channels, self.layers = sum(widths), len(widths) - 1
+        self.inputs, self.structures = inputs, structures
+        self.channels = sum(widths)
+        self.maps = inputs * widths[0] + structures * sum(widths[1:])
         growth = widths[-1]
         self.padded_height, self.padded_width = _rounded(height, TILE), _rounded(width, TILE)
         self.plane = self.padded_height * self.padded_width * LANES
@@ -101,13 +108,13 @@ class BlockPlan:
         unit = -(-blocks.TILES // tiles)
         self.units = -(-self.blocks // unit)
         # A product writes four outputs at a time, up to three planes after the last one.
-        self.shape = Shape(images, self.channels + 3, height, width, growth, unit)
+        self.shape = Shape(images, self.maps + 3, height, width, growth, unit)
         self.starts = numpy.concatenate(([0], numpy.cumsum(numpy.cumsum(widths))))
-        inputs = numpy.cumsum(widths)[:-1]
+        taken = numpy.cumsum(widths)[:-1]
         padded = _rounded(growth, 4)
-        sizes = inputs * (POSITIONS * padded) + SLACK
+        sizes = taken * (POSITIONS * padded) + SLACK
         self.u_starts = numpy.concatenate(([0], numpy.cumsum(sizes)))
-        self.w_starts = numpy.concatenate(([0], numpy.cumsum(inputs * growth * 9)))
+        self.w_starts = numpy.concatenate(([0], numpy.cumsum(taken * growth * 9)))
         # Pairs of pixels of the next block's maps.
         self.half = height // 2, width // 2
         next_plane = _rounded(self.half[0], TILE) * _rounded(self.half[1], TILE)
@@ -137,48 +144,15 @@ class _Thread:
         self.S = [aligned(plan.scratch["S"], dtype) for plan in plans]
         self.V, self.M, self.gy = (aligned(sizes[name], dtype) for name in ("V", "M", "gy"))
         self.bits = aligned(sizes["bits"], numpy.uint8)
-        channels = max(plan.channels for plan in plans)
+        channels, most = (
+            max(getattr(plan, name) for plan in plans) for name in ("channels", "maps")
+        )
         self.normal = numpy.zeros((4, channels), dtype)
         self.own = aligned(LANES, dtype)
         self.taps = aligned(9 * 4 * max(_rounded(p.shape.growth, 4) for p in plans), dtype)
         self.fresh, self.direct = (numpy.zeros(channels, numpy.uint8) for _ in range(2))
-        self.seen = [numpy.zeros(plan.channels, numpy.uint8) for plan in plans]
-        self.slope, self.offset = (numpy.zeros(channels, dtype) for _ in range(2))
-
-
-class _Team:
-    """The threads that work on one structure at a time, and the arrays that they share."""
-
-    def __init__(self, plans: list[BlockPlan], size: int, dtype: Any, training: bool) -> None:
-        self.size = size
-        self.threads = [_Thread(plans, dtype) for _ in range(size)]
-        self.counter = numpy.zeros(1, numpy.int64)
-        self.parts = [
-            numpy.zeros((2, plan.units, max(plan.widths)), numpy.float64) for plan in plans
-        ]
-        if training:
-            self.gx = aligned(max(p.blocks * p.shape.channels * p.plane for p in plans), dtype)
-            self.G = [
-                aligned(p.units * p.gradient_size, dtype)[: p.units * p.gradient_size].reshape(
-                    p.units, -1
-                )
-                for p in plans
-            ]
-            self.sums = [numpy.zeros((p.units, p.channels * PAIR), dtype) for p in plans]
-            self.through = [numpy.zeros((2, p.channels)) for p in plans]
-            self.gin = [aligned(p.blocks * p.widths[0] * p.plane, dtype) for p in plans]
-
-
-class _Maps:
-    """The maps of a structure, which its backward pass reads again."""
-
-    def __init__(self, plans: list[BlockPlan], dtype: Any) -> None:
-        self.x = [aligned(p.blocks * p.shape.channels * p.plane, dtype) for p in plans]
-        self.pooled = [
-            aligned(p.blocks * p.pairs * p.channels * PAIR if p.outputs else 0, dtype)
-            for p in plans
-        ]
-        self.y = aligned(plans[-1].blocks * plans[-1].channels * LANES, dtype)
+        self.seen = numpy.zeros(most, numpy.uint8)
+        self.slope, self.offset = (numpy.zeros(most, dtype) for _ in range(2))
 
 
 class Workspace:
@@ -187,7 +161,6 @@ class Workspace:
     Args:
         plans (list of BlockPlan): of the blocks.
         in_channels (int): of the images.
-        structures (int): lambda.
         threads (int): how many may work at once.
         dtype (numpy.dtype): of the network.
         training (bool): there will be a backward pass.
@@ -197,21 +170,28 @@ class Workspace:
         self,
         plans: list[BlockPlan],
         in_channels: int,
-        structures: int,
         threads: int,
         dtype: Any,
         training: bool,
     ) -> None:
         self.plans = plans
-        first = plans[0]
-        teams = min(threads, structures)
-        units = max(plan.units for plan in plans)
-        sizes = [min(units, threads // teams + (i < threads % teams)) for i in range(teams)]
-        self.teams = [_Team(plans, size, dtype, training) for size in sizes]
-        self.maps = [_Maps(plans, dtype) for _ in range(structures if training else teams)]
+        first, last = plans[0], plans[-1]
+        size = min(threads, max(plan.units for plan in plans))
+        self.threads = [_Thread(plans, dtype) for _ in range(size)]
+        self.counter = numpy.zeros(1, numpy.int64)
+        # The first moments that are computed may be those of all inputs of a block.
+        self.parts = [
+            numpy.zeros((2, p.units, max(p.inputs * p.widths[0], *p.widths)), numpy.float64)
+            for p in plans
+        ]
+        self.x = [aligned(p.blocks * p.shape.channels * p.plane, dtype) for p in plans]
+        self.pooled = [
+            aligned(p.structures * p.blocks * p.pairs * p.channels * PAIR * (p.outputs > 0), dtype)
+            for p in plans
+        ]
+        self.y = aligned(last.structures * last.blocks * last.channels * LANES, dtype)
         self.images = aligned(first.blocks * in_channels * first.plane, dtype)
         features = first.widths[0]
-        self.stem = aligned(first.blocks * features * first.plane, dtype)
         # The first convolution is a layer of its own: images in, `features` maps out.
         self.stem_shape = first.shape._replace(channels=in_channels, growth=features)
         self.stem_plan = BlockPlan(
@@ -225,14 +205,19 @@ class Workspace:
         self.stem_U = aligned(int(self.stem_plan.u_starts[-1]), dtype)
         most = max(_rounded(features, 4), *(_rounded(p.shape.growth, 4) for p in plans))
         # One for each thread.
-        self.taps = [
-            aligned(9 * (most + LANES), dtype)[: 9 * (most + LANES)] for _ in range(sum(sizes))
-        ]
+        self.taps = [aligned(9 * (most + LANES), dtype)[: 9 * (most + LANES)] for _ in range(size)]
         if training:
-            # Of each structure, the gradient of the first convolution's output.
-            self.gstem = [aligned(first.blocks * features * first.plane, dtype) for _ in self.maps]
-            size = self.stem_plan.gradient_size
-            self.stem_G = aligned(size, dtype)
+            self.gx = aligned(max(p.blocks * p.shape.channels * p.plane for p in plans), dtype)
+            self.G = [
+                aligned(p.units * p.gradient_size, dtype)[: p.units * p.gradient_size].reshape(
+                    p.units, -1
+                )
+                for p in plans
+            ]
+            self.sums = [numpy.zeros((p.units, p.channels * PAIR), dtype) for p in plans]
+            self.through = [numpy.zeros((2, p.maps)) for p in plans]
+            self.gin = [aligned(p.inputs * p.blocks * p.widths[0] * p.plane, dtype) for p in plans]
+            self.stem_G = aligned(self.stem_plan.gradient_size, dtype)
 
 
 _kept: list[tuple[Any, Workspace]] = []
@@ -316,23 +301,85 @@ class BlockParameters:
             self.T[:, : self.outputs] = transition.reshape(self.outputs, channels).T
 
 
-class BlockStructure:
-    """The parts of a block that a structure uses.
+class BlockGraph:
+    """The layers and exits of a block that some structures need, each of them once.
+
+    Structures have a layer in common where it takes the same maps: the output depends on nothing
+    else, and the layer's gradient is the sum of theirs.  As theta converges, most of the layers are
+    common to all structures of a mini-batch.
 
     Args:
         block (chainer_sno.links.plain_dense_net.DenseBlock): which.
-        bits (numpy.ndarray): of the block, bool.
+        bits (numpy.ndarray): of the block, of each structure, bool, shape (structures, bits).
+        sources (sequence of int): which of the block's inputs each structure has.
         training (bool): statistics of all layers are wanted, also of those that lead nowhere.
+
+    Attributes:
+        inputs (int): of the block.
+        rows (numpy.ndarray): int64, the maps that the consumers take, one consumer after the other,
+            layers before exits.  The maps of the inputs come first, then those of the layers.
+        channels (numpy.ndarray): int64, which channels of the block they are.
+        ends (numpy.ndarray): int64, where the maps of each consumer end.
+        numbers (numpy.ndarray): int64, which layer of the block each consumer is; an exit has the
+            number of layers.
+        computed (numpy.ndarray): uint8, of each consumer, whether its output is needed.
+        needed (numpy.ndarray): uint8, of each consumer, whether its gradient is.
+        exits (list of int): which exit each structure has.
+        maps (numpy.ndarray): int64, of each structure, which map each channel is.
     """
 
-    def __init__(self, block: Any, bits: Array, training: bool) -> None:
-        rows = [numpy.flatnonzero(bits[own].repeat(widths)) for own, widths in block.consumers()]
-        self.rows = numpy.concatenate([*rows, [0]]).astype(numpy.int64)
-        self.ends = numpy.cumsum([len(r) for r in rows])
-        live = block.live(bits)[:-1]
-        self.computed = numpy.array([training or alive for alive in live], numpy.uint8)
-        self.needed = numpy.array([bool(a and len(r)) for a, r in zip(live, rows)], numpy.uint8)
-        self.inputs = rows
+    def __init__(self, block: Any, bits: Array, sources: Any, training: bool) -> None:
+        layers, widths = len(block.convs), block.widths
+        starts = numpy.cumsum([0, *widths])[:-1].tolist()
+        spans = [numpy.arange(start, start + width) for start, width in zip(starts, widths)]
+        self.inputs = max(sources) + 1
+        # The first map of what each structure may take.
+        made = [[source * widths[0]] for source in sources]
+        live = [block.live(own) for own in bits]
+        found: dict[Any, int] = {}
+        numbers: list[int] = []
+        alive: list[bool] = []
+        taken: list[int] = []  # the inputs of all consumers, one after the other
+        shifts: list[int] = []  # from their channels to their maps
+        counts: list[int] = []
+        lists = bits.tolist()
+        for number, (own, _) in enumerate(block.consumers()):
+            self.exits = []
+            for s, bits_of_structure in enumerate(lists):
+                places = [i for i, bit in enumerate(bits_of_structure[own]) if bit]
+                key = number, *[made[s][i] for i in places]
+                node = found.setdefault(key, len(found))
+                if node == len(numbers):
+                    numbers.append(number)
+                    alive.append(False)
+                    taken += places
+                    shifts += [made[s][i] - starts[i] for i in places]
+                    counts.append(sum(widths[i] for i in places))
+                alive[node] |= live[s][number]
+                if number < layers:
+                    made[s].append(self.inputs * widths[0] + node * widths[-1])
+                else:
+                    self.exits.append(node)
+        self.exits = [node - min(self.exits) for node in self.exits]
+        self.ends = numpy.cumsum(counts)
+        # One more, so that they are never empty.
+        self.channels = numpy.concatenate([*(spans[i] for i in taken), spans[0][:1]])
+        self.rows = self.channels.copy()
+        self.rows[:-1] += numpy.repeat(
+            numpy.array(shifts, numpy.int64), numpy.array([widths[i] for i in taken], numpy.int64)
+        )
+        self.numbers = numpy.array(numbers)
+        self.computed = numpy.array([training or needed for needed in alive], numpy.uint8)
+        self.needed = numpy.array([a and n > 0 for a, n in zip(alive, counts)], numpy.uint8)
+        self.maps = numpy.concatenate(spans) + (numpy.array(made) - starts).repeat(widths, axis=1)
+
+    def inputs_of(self) -> Any:
+        """Yield the number of each consumer that is computed, and the channels that it takes."""
+        begin = 0
+        for number, end, computed in zip(self.numbers, self.ends, self.computed):
+            if computed:
+                yield number, self.channels[begin:end]
+            begin = end
 
 
 class Passes:
@@ -342,7 +389,8 @@ class Passes:
         x (numpy.ndarray): images, shape (N, in_channels, H, W).
         stem (numpy.ndarray): the kernels of the first convolution.
         parameters (list of BlockParameters): of the blocks.
-        structures (list of list of BlockStructure): of each structure, of each block.
+        graphs (list of list of BlockGraph): of each part of the structures, of each block; one
+            part where there may be a backward pass.
         plans (list of BlockPlan): of the blocks.
         threads (int): how many may work at once.
         train (bool): use the statistics of the mini-batch.
@@ -358,21 +406,20 @@ class Passes:
         x: Array,
         stem: Array,
         parameters: list[BlockParameters],
-        structures: list[list[BlockStructure]],
+        graphs: list[list[BlockGraph]],
         plans: list[BlockPlan],
         threads: int,
         train: bool,
         keep: bool,
     ) -> None:
-        self.x, self.train, self.parameters, self.structures = x, train, parameters, structures
+        self.x, self.train, self.parameters, self.graphs = x, train, parameters, graphs
         self.dtype, self.plans = x.dtype, plans
         key = (
-            tuple((tuple(p.widths), p.outputs, p.shape) for p in plans),
-            (x.shape[1], len(structures), threads, x.dtype.str, keep),
+            tuple((tuple(p.widths), p.outputs, p.shape, p.inputs, p.structures) for p in plans),
+            (x.shape[1], threads, x.dtype.str, keep),
         )
         self.workspace = take_workspace(
-            key,
-            lambda: Workspace(plans, x.shape[1], len(structures), threads, x.dtype, keep),
+            key, lambda: Workspace(plans, x.shape[1], threads, x.dtype, keep)
         )
         # A network may live until Python ends, when there is nothing to give back to any more.
         self._give_back = weakref.finalize(self, give_workspace, key, self.workspace)
@@ -389,13 +436,13 @@ class Passes:
         self.workspace = None  # type: ignore[assignment]
         self._give_back()
 
-    def _jobs(self, work: Any) -> None:
-        """Let each member of each team do ``work(team number, team, member)``."""
+    def _together(self, work: Any) -> None:
+        """Let each member of the team do ``work(thread, member)``."""
+        threads = self.workspace.threads
         _run(
             [
-                functools.partial(work, i, team, Member(number, team.size))
-                for i, team in enumerate(self.workspace.teams)
-                for number in range(team.size)
+                functools.partial(work, thread, Member(number, len(threads)))
+                for number, thread in enumerate(threads)
             ]
         )
 
@@ -409,43 +456,48 @@ class Passes:
         _transform_kernels(kernels, every, space.taps[0], _rounded(features, 4), space.stem_U, 0)
         self._stem_rows = numpy.arange(stem.shape[1], dtype=numpy.int64)
         blocks.convolve(
-            space.images, 0, first.blocks, space.stem_shape, self._stem_rows, 0, stem.shape[1],
-            thread.normal, blocks.LINEAR, space.stem_U, 0, space.stem, features, 0, features,
-            thread.S[0], thread.V, thread.M, thread.bits,
+            space.images, 0, first.blocks, space.stem_shape, self._stem_rows, self._stem_rows, 0,
+            stem.shape[1], thread.normal, blocks.LINEAR, space.stem_U, 0, space.x[0],
+            first.shape.channels, 0, features, thread.S[0], thread.V, thread.M, thread.bits,
         )  # fmt: skip
         self._transform()
-        count = len(self.structures)
-        self._mean, self._var = (
-            [[numpy.zeros(p.channels, dtype) for p in plans] for _ in range(count)] for _ in "mv"
-        )
+        self._mean, self._var = ([numpy.zeros(p.maps, dtype) for p in plans] for _ in "mv")
         if self.train:
-            mean, var = (numpy.zeros(features, dtype) for _ in "mv")
-            shape = first.shape._replace(channels=features)
-            parts = numpy.zeros((2, first.units, features))
-            counter, alone = numpy.zeros(1, numpy.int64), Member(0, 1)
+            parts, counter = space.parts[0], numpy.zeros(1, numpy.int64)
             blocks.moments(
-                space.stem, shape, 0, features, mean, var, parts, thread.own, counter, alone
-            )
-            for s in range(count):
-                self._mean[s][0][:features], self._var[s][0][:features] = mean, var
-        self.y = numpy.empty((count, self.x.shape[0], plans[-1].channels), dtype)
-        self._jobs(self._forward_member)
-        self.statistics = [
-            [(self._mean[s][i], self._var[s][i]) for s in range(count)] for i in range(len(plans))
-        ]
+                space.x[0], first.shape, 0, features, self._mean[0], self._var[0], parts,
+                thread.own, counter, Member(0, 1),
+            )  # fmt: skip
+        self.statistics = [[] for _ in plans]
+        last, count = plans[-1], sum(len(graphs[-1].exits) for graphs in self.graphs)
+        self.y = numpy.empty((count, len(self.x), last.channels), dtype)
+        begin = 0
+        for graphs in self.graphs:
+            self._together(functools.partial(self._forward_member, graphs))
+            exits = graphs[-1].exits
+            size = (max(exits) + 1) * last.blocks * last.channels * LANES
+            planes = space.y[:size].reshape(-1, last.blocks, last.channels, LANES)
+            images = planes.swapaxes(2, 3).reshape(len(planes), -1, last.channels)
+            self.y[begin : begin + len(exits)] = images[exits, : len(self.x)]
+            begin += len(exits)
+            for i, graph in enumerate(graphs):
+                self.statistics[i] += [
+                    (self._mean[i][own], self._var[i][own]) for own in graph.maps
+                ]
 
     def _transform(self) -> None:
         """Transform the layers' kernels, of the channels that any structure takes."""
         space, tasks = self.workspace, []
         for i, (plan, parameters) in enumerate(zip(self.plans, self.parameters)):
+            wanted = [numpy.zeros(n, numpy.uint8) for _, n in parameters.kernel_shapes]
+            wanted.append(numpy.zeros(plan.channels, numpy.uint8))
+            for graphs in self.graphs:
+                for number, channels in graphs[i].inputs_of():
+                    wanted[number][channels] = 1
             for k, (outputs, channels) in enumerate(parameters.kernel_shapes):
-                wanted = numpy.zeros(channels, numpy.uint8)
-                for structure in self.structures:
-                    if structure[i].computed[k]:
-                        wanted[structure[i].inputs[k]] = 1
                 W = parameters.W[plan.w_starts[k] :][: outputs * channels * 9]
                 W = W.reshape(outputs, channels, 9)
-                tasks.append((W, wanted, _rounded(outputs, 4), space.U[i], plan.u_starts[k]))
+                tasks.append((W, wanted[k], _rounded(outputs, 4), space.U[i], plan.u_starts[k]))
 
         def work(first: int) -> None:
             for W, wanted, padded, U, start in tasks[first :: len(space.taps)]:
@@ -453,38 +505,25 @@ class Passes:
 
         _run([functools.partial(work, first) for first in range(len(space.taps))])
 
-    def _forward_member(self, number: int, team: _Team, member: Member) -> None:
+    def _forward_member(self, graphs: list[BlockGraph], thread: _Thread, member: Member) -> None:
         space, plans = self.workspace, self.plans
-        thread, last = team.threads[member.number], plans[-1]
-        for s in range(number, len(self.structures), len(space.teams)):
-            maps = space.maps[s if len(space.maps) == len(self.structures) else number]
-            if member.number == 0:
-                first = plans[0]
-                _copy_input(space.stem, maps.x[0], first.shape, first.widths[0], first.plane)
-            for i, (plan, parameters) in enumerate(zip(plans, self.parameters)):
-                own = self.structures[s][i]
-                # Every member has its own; those of the first are the result.
-                mean, var = self._mean[s][i], self._var[s][i]
-                if member.number:
-                    mean, var = mean.copy(), var.copy()
-                known = -1 if i == 0 else 1
-                y = maps.x[i + 1] if plan.outputs else maps.y
-                y_channels = plans[i + 1].shape.channels if plan.outputs else plan.channels
-                blocks.block_forward(
-                    plan.shape, self.train, maps.x[i], own.rows, own.ends, own.computed, space.U[i],
-                    plan.u_starts, parameters.gamma, parameters.beta, parameters.eps, plan.starts,
-                    parameters.running_mean, parameters.running_var, mean, var, team.parts[i],
-                    thread.normal, thread.own, thread.S[i], thread.V, thread.M, thread.bits,
-                    known * plan.widths[0], plan.outputs > 0, parameters.T.reshape(-1),
-                    plan.outputs, maps.pooled[i], y, y_channels, team.counter, member,
-                )  # fmt: skip
-            blocks.barrier(team.counter, member)
-            if member.number == 0:
-                size = last.blocks * last.channels * LANES
-                planes = maps.y[:size].reshape(last.blocks, last.channels, LANES)
-                images = planes.swapaxes(1, 2).reshape(-1, last.channels)
-                self.y[s] = images[: self.y.shape[1]]
-            blocks.barrier(team.counter, member)
+        for i, (plan, parameters, graph) in enumerate(zip(plans, self.parameters, graphs)):
+            # Every member has its own; those of the first are the result.
+            mean, var = self._mean[i], self._var[i]
+            if member.number:
+                mean, var = mean.copy(), var.copy()
+            width = graph.inputs * plan.widths[0]
+            y = space.x[i + 1] if plan.outputs else space.y
+            y_channels = plans[i + 1].shape.channels if plan.outputs else 0
+            blocks.block_forward(
+                plan.shape, self.train, space.x[i], graph.rows, graph.channels, graph.ends,
+                graph.numbers, graph.computed, space.U[i], plan.u_starts, parameters.gamma,
+                parameters.beta, parameters.eps, plan.starts, parameters.running_mean,
+                parameters.running_var, mean, var, space.parts[i], thread.normal, thread.own,
+                thread.S[i], thread.V, thread.M, thread.bits, width if i else -width,
+                plan.outputs > 0, parameters.T.reshape(-1), plan.outputs or plan.channels,
+                space.pooled[i], y, y_channels, space.counter, member,
+            )  # fmt: skip
 
     def backward(self, gy: Array, with_images: bool) -> tuple[Any, Any, list[Any]]:
         """Return the gradients.
@@ -499,22 +538,19 @@ class Passes:
             arrays.
         """
         space, plans = self.workspace, self.plans
-        count, together = len(self.structures), len(space.teams) > 1
-        # One set a structure where several are computed at the same time.
-        self._gradients = [self._zeros() for _ in range(count if together else 1)]
-        self._gy = gy
-        self._jobs(self._backward_member)
-        gradients = self._gradients[0]
-        for other in self._gradients[1:]:
-            for own, more in zip(gradients, other):
-                for array, summand in zip(own, more):
-                    array += summand
-        del self._gradients, self._gy
-        first, thread = plans[0], space.stem_thread
+        (graphs,) = self.graphs
+        gradients = self._zeros()
+        last, exits = plans[-1], graphs[-1].exits
+        images = numpy.zeros((max(exits) + 1, last.blocks * LANES, last.channels), self.dtype)
+        for number, own in zip(exits, gy):
+            images[number, : len(own)] += own
+        planes = images.reshape(-1, last.blocks, LANES, last.channels).swapaxes(2, 3)
+        space.y[: planes.size].reshape(planes.shape)[...] = planes
+        for through in space.through:
+            through[...] = 0
+        self._together(functools.partial(self._backward_member, graphs, gradients))
+        first, thread, gstem = plans[0], space.stem_thread, space.gin[0]
         features, channels = first.widths[0], self.x.shape[1]
-        gstem = space.gstem[0]
-        for other in space.gstem[1:]:
-            gstem += other
         G = space.stem_G
         G[...] = 0
         blocks.gradient_of_weights(
@@ -545,39 +581,28 @@ class Passes:
             )
         return zeros
 
-    def _backward_member(self, number: int, team: _Team, member: Member) -> None:
+    def _backward_member(
+        self, graphs: list[BlockGraph], gradients: Any, thread: _Thread, member: Member
+    ) -> None:
         space, plans = self.workspace, self.plans
-        thread, last = team.threads[member.number], plans[-1]
-        for s in range(number, len(self.structures), len(space.teams)):
-            maps = space.maps[s]
-            gradients = self._gradients[s if len(self._gradients) > 1 else 0]
-            gout = maps.y
-            if member.number == 0:
-                size = last.blocks * last.channels * LANES
-                images = numpy.zeros((last.blocks * LANES, last.channels), self.dtype)
-                images[: self._gy.shape[1]] = self._gy[s]
-                planes = images.reshape(last.blocks, LANES, last.channels).swapaxes(1, 2)
-                gout[:size].reshape(planes.shape)[...] = planes
-                for through in team.through:
-                    through[...] = 0
-            blocks.barrier(team.counter, member)
-            for i in reversed(range(len(plans))):
-                plan, parameters, own = plans[i], self.parameters[i], self.structures[s][i]
-                gin = team.gin[i] if i else space.gstem[s]
-                ggamma, gbeta, gW, gT = gradients[i]
-                blocks.block_backward(
-                    plan.shape, self.train, maps.x[i], own.rows, own.ends, own.needed, space.U[i],
-                    plan.u_starts, parameters.gamma, parameters.beta, parameters.eps, plan.starts,
-                    parameters.running_mean, parameters.running_var, self._mean[s][i],
-                    self._var[s][i], thread.normal, thread.S[i], thread.V, thread.M, thread.bits,
-                    plan.widths[0], plan.outputs > 0, parameters.T.reshape(-1), plan.outputs,
-                    maps.pooled[i], gout, team.gx, thread.gy, team.G[i], team.sums[i], thread.taps,
-                    thread.fresh, thread.direct, thread.seen[i], thread.slope, thread.offset,
-                    team.through[i], parameters.W, gW, plan.w_starts, gT, ggamma, gbeta, gin, i > 0,
-                    team.counter, member,
-                )  # fmt: skip
-                gout = gin
-                blocks.barrier(team.counter, member)
+        gout = space.y
+        for i in reversed(range(len(plans))):
+            plan, parameters, graph = plans[i], self.parameters[i], graphs[i]
+            ggamma, gbeta, gW, gT = gradients[i]
+            blocks.block_backward(
+                plan.shape, self.train, space.x[i], graph.rows, graph.channels, graph.ends,
+                graph.numbers, graph.needed, space.U[i], plan.u_starts, parameters.gamma,
+                parameters.beta, parameters.eps, plan.starts, parameters.running_mean,
+                parameters.running_var, self._mean[i], self._var[i], thread.normal, thread.S[i],
+                thread.V, thread.M, thread.bits, graph.inputs, plan.outputs > 0,
+                parameters.T.reshape(-1), plan.outputs or plan.channels, space.pooled[i], gout,
+                space.gx, thread.gy, space.G[i], space.sums[i], thread.taps, thread.fresh,
+                thread.direct, thread.seen, thread.slope, thread.offset, space.through[i],
+                parameters.W, gW, plan.w_starts, gT, ggamma, gbeta, space.gin[i], i > 0,
+                space.counter, member,
+            )  # fmt: skip
+            gout = space.gin[i]
+            blocks.barrier(space.counter, member)
 
     def _gradient_of_images(self, gstem: Array) -> Array:
         space, first, thread = self.workspace, self.plans[0], self.workspace.stem_thread
@@ -588,9 +613,9 @@ class Passes:
         sums = numpy.zeros(channels * PAIR, self.dtype)
         bits = numpy.full(first.blocks * channels * first.plane // 8 + SLACK, 255, numpy.uint8)
         blocks.gradient_of_maps(
-            space.images, gstem, 0, first.blocks, space.stem_shape, self._stem_rows, 0, channels,
-            thread.normal, thread.fresh, thread.direct, space.stem_U, 0, first.widths[0], gmaps,
-            sums, thread.S[0], thread.V, thread.M, bits,
+            space.images, gstem, 0, first.blocks, space.stem_shape, self._stem_rows,
+            self._stem_rows, 0, channels, thread.normal, thread.fresh, thread.direct,
+            space.stem_U, 0, first.widths[0], gmaps, sums, thread.S[0], thread.V, thread.M, bits,
         )  # fmt: skip
         gx = numpy.empty_like(self.x)
         _move_images(gx, gmaps, first.padded_height, first.padded_width, True)

@@ -54,7 +54,10 @@ class DenseNetFunction(chainer.FunctionNode):
         x, stem, *others = (numpy.ascontiguousarray(array) for array in inputs)
         train = bool(chainer.config.train)
         height, width = x.shape[2:]
-        parameters, plans = [], []
+        keep, lam = bool(chainer.config.enable_backprop), len(self.structures)
+        together = lam if keep else min(lam, fast.TOGETHER)
+        parameters: list[Any] = []
+        plans: list[Any] = []
         rest = iter(others)
         for block in self.network.blocks:
             consumers = len(block.norms)
@@ -65,22 +68,27 @@ class DenseNetFunction(chainer.FunctionNode):
                 fast.BlockParameters(gammas, betas, kernels, transition, block.norms, x.dtype)
             )
             outputs = 0 if transition is None else len(transition)
-            plans.append(fast.BlockPlan(block.widths, len(x), height, width, outputs))
+            inputs = together if plans else 1
+            plans.append(
+                fast.BlockPlan(block.widths, len(x), height, width, outputs, inputs, together)
+            )
             height, width = height // 2, width // 2
-        structures = [
-            [
-                fast.BlockStructure(block, bits[group], train)
-                for block, group in zip(self.network.blocks, self.network.groups.values())
-            ]
-            for bits in self.structures
+        graphs = [
+            self._graphs(self.structures[first : first + together], train)
+            for first in range(0, lam, together)
         ]
-        keep = bool(chainer.config.enable_backprop)
-        self._passes = fast.Passes(
-            x, stem, parameters, structures, plans, self.threads, train, keep
-        )
+        self._passes = fast.Passes(x, stem, parameters, graphs, plans, self.threads, train, keep)
         self._plans = plans
         self.statistics = self._passes.statistics
         return (self._passes.y,)
+
+    def _graphs(self, structures: Any, train: bool) -> Any:
+        """Return the layers of each block that these structures need."""
+        fast, graphs, sources = engine(), [], [0] * len(structures)
+        for block, group in zip(self.network.blocks, self.network.groups.values()):
+            graphs.append(fast.BlockGraph(block, structures[:, group], sources, train))
+            sources = graphs[-1].exits
+        return graphs
 
     def backward(self, indexes: Any, grad_outputs: Any) -> Any:
         """Return the gradients of the inputs."""

@@ -62,6 +62,11 @@ def make_structures(kind, lam, d, rng):
         structures = numpy.zeros((lam, d), dtype=bool)
         structures[range(lam), rng.integers(d, size=lam)] = True
         return structures
+    if kind in ("same", "alike"):
+        structures = numpy.repeat(rng.random((1, d)) < 0.5, lam, axis=0)
+        if kind == "alike":  # all layers before the bit are in common
+            structures[range(lam), rng.integers(d, size=lam)] ^= True
+        return structures
     return rng.random((lam, d)) < {"empty": 0.0, "sparse": 0.2, "random": 0.5, "full": 1.0}[kind]
 
 
@@ -144,7 +149,7 @@ def assert_same(plain, quick, x, structures, rng):
 
 
 @pytest.mark.parametrize("lam", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["empty", "single", "sparse", "random", "full"])
+@pytest.mark.parametrize("kind", ["empty", "single", "sparse", "random", "full", "same", "alike"])
 def test_equals_plain(kind, lam, dtype, path, rng):
     plain, quick = make_pair(rng, **SMALL)
     for _ in range(2):
@@ -210,7 +215,7 @@ def test_mini_batches_and_sides(n, side, rng):
     with chainer.using_config("dtype", numpy.float64):
         plain, quick = make_pair(rng, **arguments)
         quick.threads = 1 + n % 3
-        for kind, lam in [("random", 2), ("full", 1), ("single", 4)]:
+        for kind, lam in [("random", 2), ("full", 1), ("single", 4), ("alike", 3)]:
             x = rng.standard_normal((n, 3, side, side))
             structures = make_structures(kind, lam, len(plain.costs), rng)
             assert_same(plain, quick, x, structures, rng)
@@ -224,11 +229,12 @@ def test_odd_sides(side, rng):
         assert_same(plain, quick, x, make_structures("random", 2, len(plain.costs), rng), rng)
 
 
+@pytest.mark.parametrize("kind", ["random", "alike"])
 @pytest.mark.parametrize(("lam", "n"), [(1, 64), (2, 32), (4, 20)])
-def test_any_number_of_threads_gives_the_same_bits(lam, n, dtype, rng):
+def test_any_number_of_threads_gives_the_same_bits(lam, n, kind, dtype, rng):
     _, quick = make_pair(rng, depth=13, growth_rate=12)
     x = rng.standard_normal((n, 3, 16, 16)).astype(dtype)
-    structures = make_structures("random", lam, len(quick.costs), rng)
+    structures = make_structures(kind, lam, len(quick.costs), rng)
     weights = rng.standard_normal((lam, n, 10)).astype(dtype)
     expected = outputs_and_gradients(quick, x, structures, weights)
     for threads in (2, 3, 5, 8):

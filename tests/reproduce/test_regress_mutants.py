@@ -142,7 +142,7 @@ MUTATIONS = {
         "connections",
         (
             "chainer_sno/fast/blocks.py",
-            "    through[1, channel] += gamma[j] * total * inverse\n",
+            "    through[1, own] += gamma[j] * total * inverse\n",
             "",
         ),
     ),

@@ -41,7 +41,7 @@ def features_of(network, x, structure):
     parameters += [network.blocks[0].convs[0].W]
     function.apply((x, *parameters))
     plan = function._plans[0]
-    maps = function._passes.workspace.maps[0].x[0]
+    maps = function._passes.workspace.x[0]
     size = plan.blocks * plan.shape.channels * plan.plane
     planes = maps[:size].reshape(plan.blocks, plan.shape.channels, 16, 16, 16)
     return planes[:, -15:-3].transpose(0, 4, 1, 2, 3).reshape(32, 12, 16, 16)
