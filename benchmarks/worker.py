@@ -26,6 +26,7 @@ from reproduce import data
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.experiments.connection_training import TEST_BATCH
 from reproduce.run import get_device
+from reproduce.structures import depth
 
 WIDTHS = (784, (784, 784, 784), 10)
 D = 2352
@@ -33,6 +34,8 @@ D = 2352
 CONVERGED = {"converged 340/141/126": (340, 141, 126), "converged 92/31/24": (92, 31, 24)}
 
 
+#: A training that has converged to this usage rate (Table 2), where theta is 1/d or 1 - 1/d.
+CONVERGED_DENSENET, CONVERGED_RATE = "DenseNet, converged at 15.8% usage", 0.158
 #: Cases of section 4.2 and their theta; at its ends theta is clamped to 1/d and 1 - 1/d.
 CONNECTIONS = {
     "DenseNet, theta = 0.5": 0.5,
@@ -40,6 +43,7 @@ CONNECTIONS = {
     "DenseNet, theta = 1": 1.0,
     "stock Chainer, DenseNet": 0.5,
     "DenseNet, theta = 0.5, two threads": 0.5,
+    CONVERGED_DENSENET: None,
 }
 #: An evaluation of section 4.2, of so many test images at a structure of this usage rate.
 EVALUATION, TEST_IMAGES, USAGE = "DenseNet, evaluation at 40% usage", 1000, 0.4
@@ -155,8 +159,18 @@ def traffic(device: Any) -> Callable[[], None]:
 def make_connection(case: str, device: Any, captured: bool) -> Callable[[], object]:
     """Return a function that does one iteration of a case of section 4.2."""
     network = links.PlainDenseNet() if case == "stock Chainer, DenseNet" else links.DenseNet()
-    theta = CONNECTIONS[case.removeprefix(EAGER)]
+    theta: Any = CONNECTIONS[case.removeprefix(EAGER)]
     rng = numpy.random.default_rng(0)
+    if case == CONVERGED_DENSENET:
+        d = len(network.costs)
+        layers = len(network.blocks[0].convs)
+        on = complexity.random_structure(
+            network.costs,
+            CONVERGED_RATE,
+            numpy.random.default_rng(0),
+            accept=lambda s: depth(s, len(network.blocks), layers) is not None,
+        )
+        theta = numpy.where(on, 1 - 1 / d, 1 / d)
     images = rng.integers(0, 256, (50000, 3, 32, 32), dtype=numpy.uint8)
     labels = rng.integers(0, 10, 50000).astype("i")
     standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))

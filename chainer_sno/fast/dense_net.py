@@ -342,24 +342,28 @@ class BlockGraph:
         taken: list[int] = []  # the inputs of all consumers, one after the other
         shifts: list[int] = []  # from their channels to their maps
         counts: list[int] = []
+        *of_layers, of_exit = enumerate(block.consumers())
+        # All layers of a structure and then those that the next one adds: what has been written
+        # last is read next.
+        order = [(s, consumer) for s in range(len(bits)) for consumer in of_layers]
+        order += [(s, of_exit) for s in range(len(bits))]
         lists = bits.tolist()
-        for number, (own, _) in enumerate(block.consumers()):
-            self.exits = []
-            for s, bits_of_structure in enumerate(lists):
-                places = [i for i, bit in enumerate(bits_of_structure[own]) if bit]
-                key = number, *[made[s][i] for i in places]
-                node = found.setdefault(key, len(found))
-                if node == len(numbers):
-                    numbers.append(number)
-                    alive.append(False)
-                    taken += places
-                    shifts += [made[s][i] - starts[i] for i in places]
-                    counts.append(sum(widths[i] for i in places))
-                alive[node] |= live[s][number]
-                if number < layers:
-                    made[s].append(self.inputs * widths[0] + node * widths[-1])
-                else:
-                    self.exits.append(node)
+        self.exits = []
+        for s, (number, (own, _)) in order:
+            places = [i for i, bit in enumerate(lists[s][own]) if bit]
+            key = number, *[made[s][i] for i in places]
+            node = found.setdefault(key, len(found))
+            if node == len(numbers):
+                numbers.append(number)
+                alive.append(False)
+                taken += places
+                shifts += [made[s][i] - starts[i] for i in places]
+                counts.append(sum(widths[i] for i in places))
+            alive[node] |= live[s][number]
+            if number < layers:
+                made[s].append(self.inputs * widths[0] + node * widths[-1])
+            else:
+                self.exits.append(node)
         self.exits = [node - min(self.exits) for node in self.exits]
         self.ends = numpy.cumsum(counts)
         # One more, so that they are never empty.

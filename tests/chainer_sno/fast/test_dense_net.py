@@ -1,5 +1,7 @@
 """The graph of the layers that several structures have in common."""
 
+import gc
+
 import numpy
 import pytest
 
@@ -38,16 +40,15 @@ def test_the_layers_behind_a_difference_are_computed_twice():
     # The bits of a block of three layers: one for layer 0, two for layer 1, then three and four.
     structures[1, 1] = False  # layer 1 of block 1 does not take the block's input
     first, second = graphs_of(network, structures)
-    # Maps: 4 of the input, 3 of layer 0, 3 of layer 1 in each structure, and so on.
-    own, other = list(range(7, 10)), list(range(10, 13))
-    start = list(range(7))
+    # Maps: 4 of the input, 3 of each layer of the first structure, then two layers of the second.
+    start, own, other = list(range(7)), list(range(7, 10)), list(range(13, 16))
     assert [(number, [*maps]) for number, *maps in consumers_of(first)] == [
         (0, start[:4]),
         (1, start),
-        (1, start[4:]),
         (2, start + own),
+        (1, start[4:]),
         (2, start + other),
-        (3, [*start, *own, *range(13, 16)]),
+        (3, [*start, *own, *range(10, 13)]),
         (3, [*start, *other, *range(16, 19)]),
     ]
     assert first.exits == [0, 1]
@@ -66,6 +67,28 @@ def test_what_leads_nowhere_is_not_compared():
     assert graph.needed.tolist() == [1, 0, 0, 1, 1]
     (graph,) = DenseNetFunction(structures, network)._graphs(structures[:1], False)
     assert graph.computed.tolist() == [0, 0, 0, 1]
+
+
+def test_what_is_in_memory_from_before_does_not_matter(rng):
+    """Layers that lead nowhere in one structure or in all have no gradient, not an old one."""
+    network = DenseNet(**SMALL)
+    x = rng.standard_normal((4, 3, 8, 8), dtype="f")
+
+    def gradients(structures):
+        network.cleargrads()
+        y = network(x, structures)
+        chainer.functions.sum(y * y).backward()
+        return [parameter.grad for parameter in network.params()]
+
+    for kind in ("sparse", "alike", "single"):
+        structures = make_structures(kind, 3, len(network.costs), rng)
+        expected = gradients(structures)
+        gc.collect()
+        workspace = dense_net._kept[-1][1]
+        for array in (workspace.gx, *workspace.gin, workspace.y, *workspace.pooled):
+            array[...] = numpy.nan
+        for found, before in zip(gradients(structures), expected):
+            numpy.testing.assert_array_equal(found, before)
 
 
 @pytest.mark.parametrize("kind", ["random", "alike", "same"])
