@@ -91,6 +91,17 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
 #: What reading an npz file that is damaged or none can raise; RuntimeError where a bit says that it
 #: is encrypted or compressed by an unknown method.
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+#: The errors of the system among them that a damaged file, or a damaged disk under it, can cause.
+_OF_DAMAGE = (None, errno.EINVAL, errno.EIO)
+
+
+def says_nothing_of_the_file(error: BaseException) -> bool:
+    """Return whether a file that cannot be read may be whole, as with missing rights.
+
+    Args:
+        error (BaseException): one of :data:`DAMAGE`.
+    """
+    return isinstance(error, OSError) and error.errno not in _OF_DAMAGE
 
 
 def read_npz(path: str | Path) -> dict[str, Array]:

@@ -8,7 +8,7 @@ import threadpoolctl
 
 import chainer_sno
 from chainer_sno import chainer
-from chainer_sno.files import DAMAGE, read_npz
+from chainer_sno.files import DAMAGE, read_npz, says_nothing_of_the_file
 from chainer_sno.saving import load_arrays, load_compact
 from reproduce import ROOT, ReproduceError, experiments, record
 from reproduce._types import Array, Record, Say, StrPath
@@ -90,6 +90,11 @@ def trained_network(finished: Record, directory: Path) -> Any:
             "again, or copy the directory of its run beside the record"
         ) from error
     except DAMAGE as error:
+        if says_nothing_of_the_file(error):
+            reason = getattr(error, "strerror", None) or error
+            raise ReproduceError(
+                f"{str(source)!r} cannot be read ({reason}): make it readable"
+            ) from error
         reason = " ".join(str(error).split())
         raise ReproduceError(
             f"{str(source)!r} is damaged or belongs to another run ({reason}): train the run again"

@@ -1,20 +1,16 @@
 """Snapshots that survive a kill at any moment, and the return to the newest good one."""
 
-import errno
 import json
 from pathlib import Path
 from typing import Any
 
 from chainer_sno import chainer
-from chainer_sno.files import DAMAGE, read_npz, write_npz
+from chainer_sno.files import DAMAGE, read_npz, says_nothing_of_the_file, write_npz
 from reproduce import ReproduceError
 from reproduce._types import Say, StrPath
 
 #: Nine digits: another name, such as of a copy that a user made, would be the newest for ever.
 _PATTERN = f"snapshot_iter_{9 * '[0-9]'}.npz"
-#: The errors of the system that a damaged file, or a damaged disk under it, can cause.  Others,
-#: such as missing rights, say nothing of the file.
-_OF_DAMAGE = (None, errno.EINVAL, errno.EIO)
 
 
 class Snapshot(chainer.training.Extension):
@@ -109,9 +105,10 @@ def resume(trainer: Any, directory: StrPath, identity: dict[str, Any], say: Say 
         try:
             saved, content = read(path)
         except DAMAGE as error:
-            if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+            if says_nothing_of_the_file(error):
+                reason = getattr(error, "strerror", None) or error
                 raise ReproduceError(
-                    f"{str(path)!r} cannot be read ({error.strerror or error}): make it readable, "
+                    f"{str(path)!r} cannot be read ({reason}): make it readable, "
                     "or move it away, and the same command goes on",
                     again=True,
                 ) from error

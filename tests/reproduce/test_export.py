@@ -1,5 +1,6 @@
 """Trained networks of records, exported; and the committed ones, which give the recorded errors."""
 
+import errno
 import json
 import shutil
 import sys
@@ -163,6 +164,19 @@ def test_damaged_weights_are_named(name, copied, capsys):
     if structure:
         write_npz(model, {**arrays, structure: 1 - arrays[structure]})
         assert "damaged or belongs to another run" in failure(capsys, path, "--format", "onnx")
+
+
+def test_weights_that_the_system_refuses_to_read_are_not_called_damaged(
+    copied, capsys, monkeypatch
+):
+    path, model = copied("fixed")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(export, "read_npz", refuse)
+    error = failure(capsys, path, "--format", "onnx")
+    assert f"{str(model)!r} cannot be read (Permission denied): make it readable" in error
 
 
 def test_a_dead_network_is_named(copied, capsys):
