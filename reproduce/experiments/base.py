@@ -18,12 +18,14 @@ class Method:
         label (str): in tables, with one place for the value that varies: ``fixed {} a layer``.
         short (str): the value in the title of a figure: ``{} units``.
         beside (str): what a note beside a point of Figure 1 says; empty for no note.
+        written (callable): from the value to its text, another one for every value.
     """
 
     words: str
     label: str = ""
     short: str = ""
     beside: str = ""
+    written: Callable[[Any], str] = str
 
 
 #: The proposed method, which every experiment has.
@@ -119,8 +121,8 @@ class Experiment:
             return (0, place, -settings.epsilon0), f"epsilon0 = {label}"
         for name, method in varied.items():
             if method == settings.method:
-                value = getattr(settings, name)
-                return (1, value), self.methods[method].label.format(value)
+                value, own = getattr(settings, name), self.methods[method]
+                return (1, value), own.label.format(own.written(value))
         return (2,), settings.method
 
     def sizes(self, result: Mapping[str, Any]) -> list[int]:

@@ -30,6 +30,11 @@ _STRUCTURE_COLUMNS = (
 )
 
 
+def format_rate(rate: float) -> str:
+    """Return a usage rate in percent, with the digits that tell it from any other."""
+    return f"{rate:.1%}" if rate == round(rate, 3) else f"{100 * rate:.12g}%"
+
+
 @dataclasses.dataclass(frozen=True, init=False)
 class ConnectionSelection(Settings):
     """One training of section 4.2; ``random`` trains a structure drawn at random as it is.
@@ -112,7 +117,7 @@ class _ConnectionSelection(Experiment):
     penalties = CONNECTION_EPSILON0
     methods = {
         "sno": PROPOSED,
-        "random": Method("random selection", "random at {:.1%}", "{:.1%}"),
+        "random": Method("random selection", "random at {}", "{}", written=format_rate),
     }
     result_properties = {
         "connections": {"type": "array", "items": {"type": "integer", "minimum": 0}},
@@ -139,14 +144,6 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
         from reproduce.experiments.connection_training import ConnectionTraining
 
         return ConnectionTraining
-
-    def place_and_label(self, settings: Any) -> tuple[tuple[Any, ...], str]:
-        """Return the place of a setting in its table and its label, of every rate another."""
-        place, label = super().place_and_label(settings)
-        rate = settings.usage_rate
-        if rate is not None and rate != round(rate, 3):
-            label = f"random at {100 * rate:.12g}%"
-        return place, label
 
     def grid(self, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """Return what varies within each method."""

@@ -141,5 +141,6 @@ def label_of(record: Record) -> str:
     method = experiments.of(settings).methods[settings.method]
     for name, applies_to in settings.varied().items():
         if applies_to == settings.method:
-            return f"{method.words}, {method.short.format(getattr(settings, name))}"
+            value = method.written(getattr(settings, name))
+            return f"{method.words}, {method.short.format(value)}"
     return method.words

@@ -8,6 +8,7 @@ import pytest
 from reproduce import ROOT, ReproduceError, cli, compare, experiments, record, schemas, statistics
 from reproduce.experiments.connection_selection import CONNECTION_EPSILON0
 from reproduce.experiments.unit_selection import UNIT_EPSILON0
+from reproduce.figures import style
 from reproduce.settings import parse_epsilon0
 from tests.reproduce import synthetic
 
@@ -379,6 +380,10 @@ def test_no_two_usage_rates_have_one_label():
     labels = [row.label for row in compare.rows("connection-selection", trials)]
     expected = ["42.3%", "42.305%", "42.31%", "100.0%"]
     assert labels == [f"random at {rate}" for rate in expected]
+    titles = [style.label_of(trial) for trial in trials]
+    assert titles == [
+        f"random selection, {rate}" for rate in ("42.3%", "42.31%", "42.305%", "100.0%")
+    ]
 
 
 def test_a_copy_of_a_record_is_no_further_trial(tmp_path):
