@@ -1,9 +1,11 @@
 """A dense block of all structures, forward and backward, each in one compiled call.
 
 Several threads may share a call: each is a *member* of a team and works on its own *units*, which
-are some blocks of 16 images, always the same ones together.  Between the steps that need all
-images, the members wait for each other at a :func:`barrier`.  Sums over the images are kept for
-each unit and added in the order of the units, so the numbers do not depend on the team.
+are some blocks of 16 images, always the same ones together.  Where there are more members than
+units, several of them do a *part* of a unit's work each: some rows of pixels forward, and some maps
+backward.  Between the steps that need all images, the members wait for each other at a
+:func:`barrier`.  Sums over the images are kept for each unit and added in the order of the units,
+so the numbers do not depend on the team.
 
 A *consumer* is a layer or an exit, with the maps that it takes.  Structures in which these are the
 same have the consumer in common, see :class:`chainer_sno.fast.dense_net.BlockGraph`.  A *map* is a
@@ -121,6 +123,24 @@ def barrier(counter, member):
 
 
 @compiled
+def _share(member, units):
+    """Return the member's first unit, the step to its next one, its part of them and the parts."""
+    if member.size <= units:
+        return member.number, member.size, 0, 1
+    parts, part = member.size // units, member.number // units
+    if part >= parts:  # one too many: there is no unit for it
+        return units, 1, 0, 1
+    return member.number % units, units, part, parts
+
+
+@compiled
+def _part_of(n, multiple, part, parts):
+    """Return where a part of n begins and ends, both of them multiples, or n."""
+    size = rounded((n + parts - 1) // parts, multiple)
+    return min(part * size, n), min((part + 1) * size, n)
+
+
+@compiled
 def _clear_half(V, v_position, place, channels):
     """Zero the second tile of a pair, which is none."""
     for p in range(POSITIONS):
@@ -164,7 +184,7 @@ def _transform_inputs(
 @compiled
 def convolve(
     x, first_block, blocks, shape, rows, channels, r0, c, normal, mode, U, iu, y, y_channels, first,
-    outputs, S, V, M, bits,
+    outputs, S, V, M, bits, part, parts,
 ):  # fmt: skip
     """Write the convolution of c maps of x, normalised and activated, to maps of y.
 
@@ -179,14 +199,16 @@ def convolve(
         U (array): transformed kernels (channels, POSITIONS, outputs rounded up), from ``iu`` on.
         S, V, M (array): room for transformed inputs and products.
         bits (array): not used.
+        part, parts (int): which of so many parts of the rows of pixels to write.
     """
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     row, tiles, row_tiles = width * LANES, width // TILE, height // TILE
     padded = rounded(outputs, 4)
     step, v_pair, m_pair = POSITIONS * padded, CHANNELS * PAIR, padded * PAIR
-    at_once, total = max(1, TILES // tiles), blocks * row_tiles
-    for g in range(0, total, at_once):
-        count = min(at_once, total - g)
+    begin, end = _part_of(blocks * row_tiles, 1, part, parts)
+    at_once = max(1, TILES // tiles)
+    for g in range(begin, end, at_once):
+        count = min(at_once, end - g)
         pairs = (count * tiles + 1) // 2
         m_position = pairs * m_pair + LANES
         for k0 in range(0, c, CHANNELS):
@@ -347,9 +369,10 @@ def moments(x, shape, first, count, mean, var, parts, own, counter, member):
     row = width * LANES
     blocks, units = _units(shape)
     size = shape.images * shape.height * shape.width
+    first_unit, step, part, several = _share(member, units)
     for second in range(2):
-        for u in range(member.number, units, member.size):
-            for k in range(count):
+        for u in range(first_unit, units, step):
+            for k in range(part, count, several):
                 total = 0.0
                 for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
                     ix = (b * shape.channels + first + k) * height * row
@@ -432,6 +455,7 @@ def block_forward(
     height, padded_width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     plane = height * padded_width * LANES
     means, variances = (mean, var) if training else (running_mean, running_var)
+    first_unit, step, part, several = _share(member, units)
     barrier(counter, member)  # units of the block before were others
     if training and width > 0:
         moments(x, shape, zero, width, mean, var, parts, own, counter, member)
@@ -446,15 +470,17 @@ def block_forward(
             rows, channels, r0, c, starts[number], gamma, beta, eps[number], means, variances,
             training, normal,
         )  # fmt: skip
-        for u in range(member.number, units, member.size):
+        for u in range(first_unit, units, step):
             b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
             if number == last:
                 for b in range(b0, b0 + count):
                     if has_transition:
                         _transition(
                             x, b, shape, rows, channels, r0, c, normal, T, outputs, pooled, exits,
-                            most, y, y_channels,
+                            most, y, y_channels, part, several,
                         )  # fmt: skip
+                        continue
+                    if part:
                         continue
                     iy = (exits * blocks + b) * outputs * LANES
                     y[iy : iy + outputs * LANES] = 0
@@ -468,19 +494,24 @@ def block_forward(
             elif c:
                 convolve(
                     x, b0, count, shape, rows, channels, r0, c, normal, mode, U, u_starts[number],
-                    x, shape.channels, first, shape.growth, S, V, M, bits,
+                    x, shape.channels, first, shape.growth, S, V, M, bits, part, several,
                 )  # fmt: skip
-            else:
+            elif part == 0:
                 for b in range(b0, b0 + count):
                     start = (b * shape.channels + first) * plane
                     x[start : start + shape.growth * plane] = 0
         if number == last:
             exits += 1
         elif training and c:
+            if member.size > units:
+                barrier(counter, member)  # another part has written what is added up
             moments(x, shape, first, shape.growth, mean, var, parts, own, counter, member)
-        elif training:
-            mean[first : first + shape.growth] = 0
-            var[first : first + shape.growth] = 0
+        else:
+            if training:
+                mean[first : first + shape.growth] = 0
+                var[first : first + shape.growth] = 0
+            if member.size > units:
+                barrier(counter, member)
 
 
 @compiled
@@ -492,24 +523,25 @@ def _start_of_pooled(shape, number, b, pairs, c, most):
 
 @compiled
 def _transition(
-    x, b, shape, rows, channels, r0, c, normal, T, outputs, pooled, number, most, y, y_channels
+    x, b, shape, rows, channels, r0, c, normal, T, outputs, pooled, number, most, y, y_channels,
+    part, parts,
 ):  # fmt: skip
     """Normalise, activate, average over squares and multiply by T, of one block of images.
 
     The averages and the product may change places, and in this order the product is a quarter as
     large.  pooled is (blocks, pairs of pixels, c, PAIR) for each exit, c at ``most``, and y gets
-    the maps of exit ``number``.
+    the maps of exit ``number``.  Of the rows, one part of several is written.
     """
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     half_height, half_width = shape.height // 2, shape.width // 2
     next_height, next_width = rounded(half_height, TILE), rounded(half_width, TILE)
     row, pair, pairs = width * LANES, c * PAIR, next_height * next_width // 2
     start = _start_of_pooled(shape, number, b, pairs, c, most)
-    if next_height > half_height or next_width > half_width:
-        pooled[start : start + pairs * pair] = 0
     padded = rounded(outputs, 4)
-    for yy in range(next_height):
+    for yy in range(part, next_height, parts):
         place = start + yy * next_width // 2 * pair
+        if yy >= half_height or next_width > half_width:
+            pooled[place : place + next_width // 2 * pair] = 0
         if yy < half_height:
             for k in range(c):
                 ix = ((b * shape.channels + rows[r0 + k]) * height + 2 * yy) * row
@@ -664,6 +696,7 @@ def block_backward(
     slope[:] = 0
     offset[:] = 0
     means, variances = (mean, var) if training else (running_mean, running_var)
+    first_unit, step, part, parts = _share(member, units)
     exits = 0
     for number in numbers:
         exits += number == last
@@ -685,10 +718,21 @@ def block_backward(
         if training and not is_exit:
             for k in range(first, first + shape.growth):
                 slope[k], offset[k] = through[0, k] / size, through[1, k] / size
-        for u in range(member.number, units, member.size):
+        # The maps of this member's part: ``own`` of them from ``at`` on.
+        at, end = _part_of(c, 4, part, parts)
+        own, begin = end - at, r0 + at
+        if parts > 1:
+            _normalise(
+                rows, channels, begin, own, start, gamma, beta, eps[number], means, variances,
+                training, normal,
+            )  # fmt: skip
+        for u in range(first_unit, units, step):
             b0, count = u * shape.unit, min(shape.unit, blocks - u * shape.unit)
-            sums[u, : c * PAIR] = 0
-            G[u, : (c + 3) // 4 * four] = 0
+            s0, g0 = u * sums_step + at * PAIR, u * G_step + at // 4 * four
+            flat_sums[s0 : s0 + own * PAIR] = 0
+            flat_G[g0 : g0 + (own + 3) // 4 * four] = 0
+            if own == 0:
+                continue
             if not is_exit:
                 for b in range(count):
                     _complete(
@@ -696,29 +740,35 @@ def block_backward(
                         zero,
                     )  # fmt: skip
                 gradient_of_weights(
-                    x, gy, b0, count, shape, rows, r0, c, normal, mode, shape.growth, flat_G,
-                    u * G_step, S, V, M, bits,
+                    x, gy, b0, count, shape, rows, begin, own, normal, mode, shape.growth, flat_G,
+                    g0, S, V, M, bits,
                 )  # fmt: skip
                 gradient_of_maps(
-                    x, gy, b0, count, shape, rows, channels, r0, c, normal, fresh, direct, U,
-                    u_starts[number], shape.growth, gx, flat_sums[u * sums_step :], S, V, M, bits,
+                    x, gy, b0, count, shape, rows, channels, begin, own, normal, fresh[at:],
+                    direct[at:], U, u_starts[number], shape.growth, gx, flat_sums[s0:], S, V, M,
+                    bits,
                 )  # fmt: skip
                 continue
             for b in range(b0, b0 + count):
                 if has_transition:
                     _transition_back(
-                        x, gx, gout, pooled, b, shape, rows, channels, r0, c, normal, fresh, T,
-                        outputs, exits, most, flat_G, u * G_step, flat_sums, u * sums_step, M,
+                        x, gx, gout, pooled, b, shape, rows, channels, r0, c, at, own, normal,
+                        fresh[at:], T, outputs, exits, most, flat_G, g0, flat_sums, s0, M,
                     )  # fmt: skip
                     continue
-                for k in range(c):
+                for k in range(own):
                     maps.mean_back(
-                        gout, ((exits * blocks + b) * outputs + channels[r0 + k]) * LANES, x, gx,
-                        (b * shape.channels + rows[r0 + k]) * plane, row, shape.height, shape.width,
-                        x.dtype.type(1 / (shape.height * shape.width)), normal[0, k], normal[1, k],
-                        normal[2, k], fresh[k], flat_sums, u * sums_step + k * PAIR,
+                        gout, ((exits * blocks + b) * outputs + channels[begin + k]) * LANES, x, gx,
+                        (b * shape.channels + rows[begin + k]) * plane, row, shape.height,
+                        shape.width, x.dtype.type(1 / (shape.height * shape.width)), normal[0, k],
+                        normal[1, k], normal[2, k], fresh[at + k], flat_sums, s0 + k * PAIR,
                     )  # fmt: skip
         barrier(counter, member)
+        if parts > 1:
+            _normalise(
+                rows, channels, r0, c, start, gamma, beta, eps[number], means, variances, training,
+                normal,
+            )  # fmt: skip
         for q in range(member.number, (c + 3) // 4, member.size):
             _add_units(flat_G, G_step, units, q * four, (q + 1) * four)
             if not is_exit:
@@ -744,8 +794,10 @@ def block_backward(
         for k in range(width):
             slope[k], offset[k] = through[0, k] / size, through[1, k] / size
     for i in range(inputs):
-        for u in range(member.number, units, member.size):
+        for u in range(first_unit, units, step):
             for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
+                if part:
+                    continue
                 _complete(
                     x, gx, b, shape, i * in_channels, in_channels, mean, slope, offset, seen, gin,
                     i * blocks + b, numpy.int64(paired),
@@ -754,12 +806,12 @@ def block_backward(
 
 @compiled
 def _transition_back(
-    x, gx, gout, pooled, b, shape, rows, channels, r0, c, normal, fresh, T, outputs, number, most,
-    G, ig, sums, isum, M,
+    x, gx, gout, pooled, b, shape, rows, channels, r0, c, at, own, normal, fresh, T, outputs,
+    number, most, G, ig, sums, isum, M,
 ):  # fmt: skip
-    """Go back through ``_transition``.
+    """Go back through ``_transition`` to ``own`` of the c maps, from ``at`` on.
 
-    G gets (c / 4, outputs / 4, 4 outputs, 4 channels).
+    G gets (own / 4, outputs / 4, 4 outputs, 4 channels).
     """
     height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
     half_height, half_width = shape.height // 2, shape.width // 2
@@ -773,22 +825,23 @@ def _transition_back(
     gout_start = (number * blocks + b) * pairs * g_pair
     for y0 in range(0, half_height, at_once):
         count = min(at_once, half_height - y0)
-        v0, g0 = pooled_start + y0 * row_pairs * pair, gout_start + y0 * row_pairs * g_pair
+        v0 = pooled_start + y0 * row_pairs * pair + at * PAIR
+        g0 = gout_start + y0 * row_pairs * g_pair
         wino.multiply_transposed(
-            gout, g0, 0, g_pair, pooled, v0, 0, pair, count * row_pairs, G, ig, 1, c, padded
+            gout, g0, 0, g_pair, pooled, v0, 0, pair, count * row_pairs, G, ig, 1, own, padded
         )
-        for q in range(0, c, BACK):
+        for q in range(0, own, BACK):
             for t in range(count * row_pairs):
                 pixels = min(2, half_width - t % row_pairs * 2)
                 if pixels <= 0:
                     continue
                 wino.multiply_back(
-                    gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, channels, r0 + q, c - 1 - q, padded,
-                    outputs, M,
+                    gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, channels, r0 + at + q, own - 1 - q,
+                    padded, outputs, M,
                 )  # fmt: skip
                 y = 2 * (y0 + t // row_pairs)
-                for k in range(q, min(q + BACK, c)):
-                    planes = b * shape.channels + rows[r0 + k]
+                for k in range(q, min(q + BACK, own)):
+                    planes = b * shape.channels + rows[r0 + at + k]
                     ix = (planes * height + y) * row + t % row_pairs * 4 * LANES
                     maps.pool_back(
                         M, (k - q) * PAIR, x, gx, ix, row, pixels, normal[0, k], normal[1, k],

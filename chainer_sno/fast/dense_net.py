@@ -19,6 +19,8 @@ from chainer_sno.fast.winograd import BACK, LANES, PAIR, POSITIONS, TILE
 SLACK = 4 * PAIR
 #: How many sets of arrays are kept for later calls.
 KEPT = 4
+#: Threads that may share the work on a unit; each does some of it anew.
+PARTS = 4
 #: Structures whose maps are in memory at once where there will be no backward pass.
 TOGETHER = 4
 
@@ -176,7 +178,7 @@ class Workspace:
     ) -> None:
         self.plans = plans
         first, last = plans[0], plans[-1]
-        size = min(threads, max(plan.units for plan in plans))
+        size = min(threads, PARTS * max(plan.units for plan in plans))
         self.threads = [_Thread(plans, dtype) for _ in range(size)]
         self.counter = numpy.zeros(1, numpy.int64)
         # The first moments that are computed may be those of all inputs of a block.
@@ -462,7 +464,7 @@ class Passes:
         blocks.convolve(
             space.images, 0, first.blocks, space.stem_shape, self._stem_rows, self._stem_rows, 0,
             stem.shape[1], thread.normal, blocks.LINEAR, space.stem_U, 0, space.x[0],
-            first.shape.channels, 0, features, thread.S[0], thread.V, thread.M, thread.bits,
+            first.shape.channels, 0, features, thread.S[0], thread.V, thread.M, thread.bits, 0, 1,
         )  # fmt: skip
         self._transform()
         self._mean, self._var = ([numpy.zeros(p.maps, dtype) for p in plans] for _ in "mv")

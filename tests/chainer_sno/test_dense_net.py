@@ -236,10 +236,21 @@ def test_any_number_of_threads_gives_the_same_bits(lam, n, kind, dtype, rng):
     x = rng.standard_normal((n, 3, 16, 16)).astype(dtype)
     structures = make_structures(kind, lam, len(quick.costs), rng)
     weights = rng.standard_normal((lam, n, 10)).astype(dtype)
-    expected = outputs_and_gradients(quick, x, structures, weights)
+
+    def evaluate():
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            return quick(x, structures).array
+
+    expected, evaluated = outputs_and_gradients(quick, x, structures, weights), evaluate()
+    statistics = copy.deepcopy(persistents(quick))
     for threads in (2, 3, 5, 8):
+        for name, value in persistents(quick).items():
+            value[...] = 0 if name.endswith("mean") else 1
         quick.threads = threads
         found = outputs_and_gradients(quick, x, structures, weights)
+        for name, value in persistents(quick).items():
+            numpy.testing.assert_array_equal(value, statistics[name], f"{name}, {threads} threads")
+        numpy.testing.assert_array_equal(evaluate(), evaluated, f"{threads} threads")
         for name, value in expected.items():
             numpy.testing.assert_array_equal(found[name], value, f"{name}, {threads} threads")
 
