@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+import threadpoolctl
 
 import chainer_sno  # noqa: F401  (imports Chainer)
 from chainer_sno import chainer
@@ -33,6 +34,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a GPU and CuPy"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_of_blas():
+    """As in a training: the tests run in several processes, whose threads would wait for cores."""
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture

@@ -214,8 +214,8 @@ def test_mini_batches_and_sides(n, side, rng):
     arguments = {"depth": 6, "blocks": 2, "growth_rate": 3, "first_channels": 5, "classes": 4}
     with chainer.using_config("dtype", numpy.float64):
         plain, quick = make_pair(rng, **arguments)
-        quick.threads = 1 + n % 3
-        for kind, lam in [("random", 2), ("full", 1), ("single", 4), ("alike", 3)]:
+        quick.threads = 2 if n == 50 else 1
+        for kind, lam in [("random", 2), ("single", 4), ("alike", 2)]:
             x = rng.standard_normal((n, 3, side, side))
             structures = make_structures(kind, lam, len(plain.costs), rng)
             assert_same(plain, quick, x, structures, rng)
