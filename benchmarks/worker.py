@@ -34,7 +34,7 @@ D = 2352
 CONVERGED = {"converged 340/141/126": (340, 141, 126), "converged 92/31/24": (92, 31, 24)}
 
 
-#: A training that has converged to this usage rate (Table 2), where theta is 1/d or 1 - 1/d.
+#: The state of a training that has converged at this usage rate (Table 2): theta is 1/d or 1 - 1/d.
 CONVERGED_DENSENET, CONVERGED_RATE = "DenseNet, converged at 15.8% usage", 0.158
 #: Cases of section 4.2 and their theta; at its ends theta is clamped to 1/d and 1 - 1/d.
 CONNECTIONS = {

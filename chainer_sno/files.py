@@ -91,7 +91,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
 #: What reading an npz file that is damaged or none can raise; RuntimeError where a bit says that it
 #: is encrypted or compressed by an unknown method.
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-#: The errors of the system among them that a damaged file, or a damaged disk under it, can cause.
+#: The error numbers of an OSError that a damaged file, or a damaged disk under it, can cause.
 _OF_DAMAGE = (None, errno.EINVAL, errno.EIO)
 
 

@@ -1,11 +1,12 @@
 """A dense block of all structures, forward and backward, each in one compiled call.
 
 Several threads may share a call: each is a *member* of a team and works on its own *units*, which
-are some blocks of 16 images, always the same ones together.  Where there are more members than
-units, several of them do a *part* of a unit's work each: some rows of pixels forward, and some maps
-backward.  Between the steps that need all images, the members wait for each other at a
-:func:`barrier`.  Sums over the images are kept for each unit and added in the order of the units,
-so the numbers do not depend on the team.
+are some blocks of 16 images, always the same ones together.  Where there are at least twice as
+many members as units, several members do a *part* of a unit's work each: some rows of pixels
+forward, some maps backward.  Members that are left over have no unit.  Members wait for each other
+at a :func:`barrier` before a step that needs all images, or what other parts have written.  Sums
+over the images are kept for each unit and added in the order of the units, so the numbers do not
+depend on the team.
 
 A *consumer* is a layer or an exit, with the maps that it takes.  Structures in which these are the
 same have the consumer in common, see :class:`chainer_sno.fast.dense_net.BlockGraph`.  A *map* is a

@@ -19,10 +19,10 @@ from chainer_sno.fast.winograd import BACK, LANES, PAIR, POSITIONS, TILE
 SLACK = 4 * PAIR
 #: How many sets of arrays are kept for later calls.
 KEPT = 4
-#: Threads that may share the work on a unit; each does some of it anew.
+#: Threads for each unit of the block that has most units, at most; each repeats some of the work.
 PARTS = 4
 #: Structures whose maps are in memory at once where there will be no backward pass.
-TOGETHER = 4
+TOGETHER = 2
 
 
 def _rounded(n: int, multiple: int) -> int:
@@ -111,15 +111,15 @@ class BlockPlan:
         self.units = -(-self.blocks // unit)
         # A product writes four outputs at a time, up to three planes after the last one.
         self.shape = Shape(images, self.maps + 3, height, width, growth, unit)
-        self.starts = numpy.concatenate(([0], numpy.cumsum(numpy.cumsum(widths))))
-        taken = numpy.cumsum(widths)[:-1]
+        ends = numpy.cumsum(widths, dtype=numpy.int64)
+        self.starts = numpy.concatenate(([0], numpy.cumsum(ends)))
+        taken = ends[:-1]
         padded = _rounded(growth, 4)
         sizes = taken * (POSITIONS * padded) + SLACK
         self.u_starts = numpy.concatenate(([0], numpy.cumsum(sizes)))
         self.w_starts = numpy.concatenate(([0], numpy.cumsum(taken * growth * 9)))
         # Pairs of pixels of the next block's maps.
-        self.half = height // 2, width // 2
-        next_plane = _rounded(self.half[0], TILE) * _rounded(self.half[1], TILE)
+        next_plane = _rounded(height // 2, TILE) * _rounded(width // 2, TILE)
         self.pairs = next_plane // 2
         rows = max(1, blocks.TILES // (self.padded_width // TILE))
         pairs = (rows * self.padded_width // TILE + 1) // 2
@@ -176,12 +176,13 @@ class Workspace:
         dtype: Any,
         training: bool,
     ) -> None:
-        self.plans = plans
         first, last = plans[0], plans[-1]
-        size = min(threads, PARTS * max(plan.units for plan in plans))
+        size, units = threads, max(plan.units for plan in plans)
+        if size > units:  # a multiple, as the others would have next to nothing to do
+            size = min(size // units, PARTS) * units
         self.threads = [_Thread(plans, dtype) for _ in range(size)]
         self.counter = numpy.zeros(1, numpy.int64)
-        # The first moments that are computed may be those of all inputs of a block.
+        # Moments are computed for all inputs of a block together, or for the maps of one layer.
         self.parts = [
             numpy.zeros((2, p.units, max(p.inputs * p.widths[0], *p.widths)), numpy.float64)
             for p in plans
@@ -333,7 +334,10 @@ class BlockGraph:
     def __init__(self, block: Any, bits: Array, sources: Any, training: bool) -> None:
         layers, widths = len(block.convs), block.widths
         starts = numpy.cumsum([0, *widths])[:-1].tolist()
-        spans = [numpy.arange(start, start + width) for start, width in zip(starts, widths)]
+        spans = [
+            numpy.arange(start, start + width, dtype=numpy.int64)
+            for start, width in zip(starts, widths)
+        ]
         self.inputs = max(sources) + 1
         # The first map of what each structure may take.
         made = [[source * widths[0]] for source in sources]
@@ -345,8 +349,8 @@ class BlockGraph:
         shifts: list[int] = []  # from their channels to their maps
         counts: list[int] = []
         *of_layers, of_exit = enumerate(block.consumers())
-        # All layers of a structure and then those that the next one adds: what has been written
-        # last is read next.
+        # The layers of a structure come together, and then those that the next structure adds: so a
+        # layer reads what was written last.
         order = [(s, consumer) for s in range(len(bits)) for consumer in of_layers]
         order += [(s, of_exit) for s in range(len(bits))]
         lists = bits.tolist()
@@ -367,14 +371,14 @@ class BlockGraph:
             else:
                 self.exits.append(node)
         self.exits = [node - min(self.exits) for node in self.exits]
-        self.ends = numpy.cumsum(counts)
+        self.ends = numpy.cumsum(counts, dtype=numpy.int64)
         # One more, so that they are never empty.
         self.channels = numpy.concatenate([*(spans[i] for i in taken), spans[0][:1]])
         self.rows = self.channels.copy()
         self.rows[:-1] += numpy.repeat(
             numpy.array(shifts, numpy.int64), numpy.array([widths[i] for i in taken], numpy.int64)
         )
-        self.numbers = numpy.array(numbers)
+        self.numbers = numpy.array(numbers, numpy.int64)
         self.computed = numpy.array([training or needed for needed in alive], numpy.uint8)
         self.needed = numpy.array([a and n > 0 for a, n in zip(alive, counts)], numpy.uint8)
         self.maps = numpy.concatenate(spans) + (numpy.array(made) - starts).repeat(widths, axis=1)
@@ -395,8 +399,8 @@ class Passes:
         x (numpy.ndarray): images, shape (N, in_channels, H, W).
         stem (numpy.ndarray): the kernels of the first convolution.
         parameters (list of BlockParameters): of the blocks.
-        graphs (list of list of BlockGraph): of each part of the structures, of each block; one
-            part where there may be a backward pass.
+        graphs (list of list of BlockGraph): of each group of structures, of each block; one group
+            where there may be a backward pass.
         plans (list of BlockPlan): of the blocks.
         threads (int): how many may work at once.
         train (bool): use the statistics of the mini-batch.

@@ -18,7 +18,7 @@ class Method:
         label (str): in tables, with one place for the value that varies: ``fixed {} a layer``.
         short (str): the value in the title of a figure: ``{} units``.
         beside (str): what a note beside a point of Figure 1 says; empty for no note.
-        written (callable): from the value to its text, another one for every value.
+        written (callable): returns the text of a value; different values have different texts.
     """
 
     words: str

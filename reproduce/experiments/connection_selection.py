@@ -31,7 +31,7 @@ _STRUCTURE_COLUMNS = (
 
 
 def format_rate(rate: float) -> str:
-    """Return a usage rate in percent, with the digits that tell it from any other."""
+    """Return a usage rate in percent: with one decimal if that is exact, else with up to twelve."""
     return f"{rate:.1%}" if rate == round(rate, 3) else f"{100 * rate:.12g}%"
 
 

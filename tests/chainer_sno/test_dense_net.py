@@ -651,6 +651,22 @@ def test_link_hooks_are_refused(rng):
         call(quick)
 
 
+@pytest.mark.parametrize(
+    ("n", "threads", "used"), [(32, 3, 2), (32, 7, 6), (32, 99, 8), (50, 3, 3)]
+)
+def test_no_thread_is_without_work(n, threads, used, rng):
+    """One that waits for the others keeps a core busy."""
+    _, quick = make_pair(rng, **SMALL)
+    quick.threads = threads
+    x = rng.standard_normal((n, 3, 16, 16), dtype="f")
+    function = dense_net.DenseNetFunction(numpy.ones((1, 30), bool), quick, threads)
+    parameters = [quick.stem.W]
+    for block in quick.blocks:
+        parameters += quick._parameters(block)
+    function.apply((x, *parameters))
+    assert len(function._passes.workspace.threads) == used
+
+
 def test_gradients_in_evaluation_mode_after_a_training_pass(path, rng):
     """Both passes work in the same arrays."""
     with chainer.using_config("dtype", numpy.float64):

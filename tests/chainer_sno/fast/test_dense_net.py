@@ -56,7 +56,7 @@ def test_the_layers_behind_a_difference_are_computed_twice():
     assert len(second.numbers) == 8  # nothing of block 2 is common
 
 
-def test_what_leads_nowhere_is_not_compared():
+def test_a_common_layer_is_needed_if_any_structure_uses_it():
     """A layer that one structure uses needs a gradient, whether or not another one uses it."""
     network = DenseNet(depth=7, blocks=1, growth_rate=3, first_channels=4, classes=5)
     structures = numpy.zeros((2, len(network.costs)), bool)
@@ -95,7 +95,7 @@ def test_what_is_in_memory_from_before_does_not_matter(rng):
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("backprop", [False, True])
 def test_a_structure_has_the_outputs_that_it_has_alone(backprop, train, kind, dtype, rng):
-    """To the bit.  Without a backward pass, a part of the structures is computed at a time."""
+    """To the bit.  Without a backward pass, a group of the structures is computed at a time."""
     with chainer.using_config("dtype", dtype):
         network = DenseNet(**SMALL)
     x = rng.standard_normal((20, 3, 8, 8)).astype(dtype)
