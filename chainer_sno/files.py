@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy
 
@@ -95,7 +95,7 @@ DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipF
 _OF_DAMAGE = (None, errno.EINVAL, errno.EIO)
 
 
-def says_nothing_of_the_file(error: BaseException) -> bool:
+def says_nothing_of_the_file(error: BaseException) -> TypeGuard[OSError]:
     """Return whether a file that cannot be read may be whole, as with missing rights.
 
     Args:

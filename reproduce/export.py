@@ -91,9 +91,8 @@ def trained_network(finished: Record, directory: Path) -> Any:
         ) from error
     except DAMAGE as error:
         if says_nothing_of_the_file(error):
-            reason = getattr(error, "strerror", None) or error
             raise ReproduceError(
-                f"{str(source)!r} cannot be read ({reason}): make it readable"
+                f"{str(source)!r} cannot be read ({error.strerror or error}): make it readable"
             ) from error
         reason = " ".join(str(error).split())
         raise ReproduceError(

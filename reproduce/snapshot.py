@@ -106,9 +106,8 @@ def resume(trainer: Any, directory: StrPath, identity: dict[str, Any], say: Say 
             saved, content = read(path)
         except DAMAGE as error:
             if says_nothing_of_the_file(error):
-                reason = getattr(error, "strerror", None) or error
                 raise ReproduceError(
-                    f"{str(path)!r} cannot be read ({reason}): make it readable, "
+                    f"{str(path)!r} cannot be read ({error.strerror or error}): make it readable, "
                     "or move it away, and the same command goes on",
                     again=True,
                 ) from error

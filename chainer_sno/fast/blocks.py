@@ -794,11 +794,9 @@ def block_backward(
     if training:
         for k in range(width):
             slope[k], offset[k] = through[0, k] / size, through[1, k] / size
-    for i in range(inputs):
+    for i in range(inputs if part == 0 else 0):
         for u in range(first_unit, units, step):
             for b in range(u * shape.unit, min((u + 1) * shape.unit, blocks)):
-                if part:
-                    continue
                 _complete(
                     x, gx, b, shape, i * in_channels, in_channels, mean, slope, offset, seen, gin,
                     i * blocks + b, numpy.int64(paired),

@@ -87,6 +87,16 @@ def outputs_and_gradients(network, x, structures, weights):
     return {"y": y.array, "x": x.grad, **{name: p.grad for name, p in network.namedparams()}}
 
 
+def apply_function(network, x, structures):
+    """Return the compiled function of all blocks after a forward pass, and its output."""
+    function = dense_net.DenseNetFunction(structures, network, network.threads)
+    parameters = [network.stem.W]
+    for block in network.blocks:
+        parameters += network._parameters(block)
+    (y,) = function.apply((x, *parameters))
+    return function, y.array
+
+
 def persistents(network):
     return {
         f"{path}/{name}": getattr(link, name)
@@ -659,11 +669,7 @@ def test_no_thread_is_without_work(n, threads, used, rng):
     _, quick = make_pair(rng, **SMALL)
     quick.threads = threads
     x = rng.standard_normal((n, 3, 16, 16), dtype="f")
-    function = dense_net.DenseNetFunction(numpy.ones((1, 30), bool), quick, threads)
-    parameters = [quick.stem.W]
-    for block in quick.blocks:
-        parameters += quick._parameters(block)
-    function.apply((x, *parameters))
+    function, _ = apply_function(quick, x, numpy.ones((1, 30), bool))
     assert len(function._passes.workspace.threads) == used
 
 

@@ -4,8 +4,8 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
-from chainer_sno.functions.dense_net import DenseNetFunction
 from chainer_sno.links import DenseNet
+from tests.chainer_sno.test_dense_net import apply_function
 
 F = chainer.functions
 
@@ -35,11 +35,7 @@ def in_double(network):
 
 def features_of(network, x, structure):
     """Return the compiled feature maps of the layer, before the exit."""
-    function = DenseNetFunction(structure, network)
-    parameters = [network.stem.W, *(norm.gamma for norm in network.blocks[0].norms)]
-    parameters += [norm.beta for norm in network.blocks[0].norms]
-    parameters += [network.blocks[0].convs[0].W]
-    function.apply((x, *parameters))
+    function, _ = apply_function(network, x, structure)
     plan = function._plans[0]
     maps = function._passes.workspace.x[0]
     size = plan.blocks * plan.shape.channels * plan.plane

@@ -9,9 +9,7 @@ from chainer_sno import chainer
 from chainer_sno.fast import dense_net
 from chainer_sno.functions.dense_net import DenseNetFunction
 from chainer_sno.links import DenseNet
-from tests.chainer_sno.test_dense_net import make_structures
-
-SMALL = {"depth": 13, "growth_rate": 3, "first_channels": 4, "classes": 5}
+from tests.chainer_sno.test_dense_net import SMALL, apply_function, make_structures
 
 
 def graphs_of(network, structures):
@@ -101,14 +99,10 @@ def test_a_structure_has_the_outputs_that_it_has_alone(backprop, train, kind, dt
     x = rng.standard_normal((20, 3, 8, 8)).astype(dtype)
     lam = 2 * dense_net.TOGETHER + 3
     structures = make_structures(kind, lam, len(network.costs), rng)
-    parameters = [network.stem.W]
-    for block in network.blocks:
-        parameters += network._parameters(block)
 
     def call(structures):
-        function = DenseNetFunction(structures, network)
-        (y,) = function.apply((x, *parameters))
-        return y.array, [numpy.array(statistics) for statistics in function.statistics]
+        function, y = apply_function(network, x, structures)
+        return y, [numpy.array(statistics) for statistics in function.statistics]
 
     with chainer.using_config("train", train), chainer.using_config("enable_backprop", backprop):
         y, statistics = call(structures)
