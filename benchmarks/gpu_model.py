@@ -422,6 +422,11 @@ class Model:
         consumers = int(a["geometry"][7])
         return Work(0, a["rows"].nbytes, self._blocks(launch), 3 + consumers**2 / 2)
 
+    def _drop_dead_layers(self, launch: Launch, a: Any) -> Work:
+        # One thread does it, connection by connection.
+        consumers = int(a["geometry"][7])
+        return Work(0, a["structures"].nbytes, self._blocks(launch), 3 + consumers**2 / 2)
+
     def _running_statistics(self, launch: Launch, a: Any) -> Work:
         samples = int(a["samples"])
         return self._elementwise(launch, 2 * samples + 4, 2 + 2 * samples, 6 * samples)

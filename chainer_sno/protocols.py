@@ -124,7 +124,9 @@ class DenselyConnected(Protocol):
 
     With ``costs``, it is a :class:`SearchableLink`.  Without them, it has the attribute
     ``structure``, the bits at which it is trained, as :class:`chainer_sno.links.FixedStructure`
-    has.  The parts have all of its parameters.
+    has.  If it also has ``drops_dead_layers``, and that is true, it is trained without the layers
+    that lead nowhere, see :meth:`chainer_sno.links.PlainDenseNet.without_dead_layers`.  The parts
+    have all of its parameters.
     """
 
     def dense_parts(self) -> DenseParts:

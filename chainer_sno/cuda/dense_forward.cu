@@ -1,5 +1,23 @@
 // The DenseNet from the images to the losses; what the kernels share is in dense.cuh.
 
+// Leave the layers that the exit does not depend on without inputs.  Blocks (samples).
+extern "C" __global__ void drop_dead_layers(const Geometry *geometry, real *structures)
+{
+    const Geometry g = *geometry;
+    if (threadIdx.x)
+        return;
+    real *bits = structures + (long long)blockIdx.x * g.bits;
+    // Backwards: the dead ones above a layer have let go of it when its turn comes.
+    for (int i = g.consumers - 2; i >= 0; --i) {
+        bool live = false;
+        for (int above = i + 1; above < g.consumers; ++above)
+            live |= bits[first_bit_of(g, above) + 1 + i] != 0;
+        if (!live)
+            for (int source = 0; source <= i; ++source)
+                bits[first_bit_of(g, i) + source] = 0;
+    }
+}
+
 // Which channels each consumer reads, and which consumers the exit depends on.
 //   rows: (samples, consumers, channels); counts, live: (samples, consumers)
 // Blocks (consumers + 1, samples).

@@ -159,6 +159,8 @@ class DenseNetwork:
         batch_size (int): N.
         image_shape (tuple of int): height and width.
         samples (int): :math:`\lambda`.
+        drop_dead (bool): layers that lead nowhere are not computed, and their feature maps'
+            running statistics fall to zero; ``structures`` loses their inputs.
 
     Raises:
         ValueError: the network is larger than the kernels have room for, or the optimizer is
@@ -175,6 +177,7 @@ class DenseNetwork:
         batch_size: int,
         image_shape: tuple[int, int],
         samples: int = 1,
+        drop_dead: bool = False,
     ) -> None:
         xp, dtype = kernels.xp, kernels.dtype
         if link.classes > MAX_CLASSES:
@@ -183,7 +186,7 @@ class DenseNetwork:
                 "backend 'reference'"
             )
         self.link, self.samples, self.images = link, samples, batch_size
-        self.classes = link.classes
+        self.classes, self.drop_dead = link.classes, drop_dead
         self.rates = DeviceRates(optimizer, xp, dtype)
         self._group = _weight_group(dtype)
         self.flat = FlatParameters(list(link.params()), self.rates, xp)
@@ -255,6 +258,10 @@ class DenseNetwork:
     def _add_connections(self, program: Any) -> None:
         """Add the kernels that list which channels are active, block by block."""
         for block in self.blocks:
+            if self.drop_dead:
+                program.add(
+                    "drop_dead_layers", (self.samples,), (32,), block.geometry, self.structures
+                )
             program.add(
                 "connect",
                 (block.consumers + 1, self.samples),

@@ -54,7 +54,10 @@ def _dense(link: Any, optimizer: Any, iterator: Any, make_kernels: Any, samples:
     dtype = link.stem.W.dtype
     defined = {**step_definitions(optimizer), **dense.definitions(link, shape, dtype)}
     kernels = make_kernels(("method", "optimizer", "dense"), dtype, defined)
-    network = dense.DenseNetwork(kernels, link, optimizer, iterator.batch_size, shape, samples)
+    drop_dead = getattr(target, "drops_dead_layers", False)
+    network = dense.DenseNetwork(
+        kernels, link, optimizer, iterator.batch_size, shape, samples, drop_dead
+    )
     return kernels, network
 
 

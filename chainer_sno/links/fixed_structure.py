@@ -14,8 +14,12 @@ from chainer_sno.protocols import DenselyConnected, check_forward
 class FixedStructure(chainer.Chain):
     """A searchable link that is trained and evaluated at one given structure.
 
+    Layers of a DenseNet that lead nowhere at this structure are not computed, so the running
+    statistics of their feature maps fall to zero; nothing at this structure reads them.
+
     Args:
-        link (chainer.Link): a searchable link.
+        link (chainer.Link): a searchable link.  It may have a method ``without_dead_layers``, see
+            :meth:`chainer_sno.links.PlainDenseNet.without_dead_layers`.
         structure (array): bits, shape (d,); saved with the link.
 
     Raises:
@@ -30,6 +34,11 @@ class FixedStructure(chainer.Chain):
             self.link = link
         self.add_persistent("structure", bits)
 
+    @property
+    def drops_dead_layers(self) -> bool:
+        """Whether layers that lead nowhere at the structure are not computed."""
+        return hasattr(self.link, "without_dead_layers")
+
     def forward(self, x: Any) -> Any:
         """Return the outputs at the structure.
 
@@ -39,7 +48,10 @@ class FixedStructure(chainer.Chain):
         Returns:
             chainer.Variable: what the link returns for one structure.
         """
-        return self.link(x, self.structure[None])[0]
+        structure = self.structure
+        if self.drops_dead_layers:
+            structure = self.link.without_dead_layers(structure)
+        return self.link(x, structure[None])[0]
 
     def dense_parts(self) -> Any:
         """Return the parts of a DenseNet, for the backend ``graph``.

@@ -310,6 +310,27 @@ class PlainDenseNet(chainer.Chain):
         stem = self.stem.W.size
         return float((stem + (structure * self.costs).sum()) / (stem + self.costs.sum()))
 
+    def without_dead_layers(self, structure: Array) -> Array:
+        """Return a structure in which the layers that lead nowhere have no inputs.
+
+        A layer leads nowhere if no path of connections goes from it to the exit of its block.  The
+        outputs of the network are the same at both structures.  In training mode they differ in
+        the batch statistics of those layers' feature maps, which are zero at the one returned, and
+        in what it costs to compute them.
+
+        Args:
+            structure (array): bits, shape (d,).
+
+        Returns:
+            array: bool of shape (d,), on the device of the structure.
+        """
+        bits = chainer.backends.cuda.to_cpu(structure).astype(bool)
+        for block, group in zip(self.blocks, self.groups.values()):
+            own = bits[group]  # a view
+            for live, (inputs, _) in zip(block.live(own), block.consumers()):
+                own[inputs] &= live
+        return chainer.backend.get_device_from_array(structure).send(bits)
+
     def compact(self, structure: Array) -> Any:
         """Return the plain network that remains when absent connections are deleted.
 

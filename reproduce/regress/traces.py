@@ -145,7 +145,7 @@ def _numbers_at_the_end(training: Training) -> dict[str, Any]:
     """Return the fingerprints of all arrays of a training, and the numbers of its result."""
     numbers: dict[str, Any] = {
         f"final {name}": fingerprint(array)
-        for name, array in training.arrays().items()
+        for name, array in sorted(training.arrays().items())
         if name != "bernoulli/settings"  # which are no result
     }
     for name, value in training.result().items():

@@ -168,6 +168,61 @@ def test_equals_plain(kind, lam, dtype, path, rng):
         assert_same(plain, quick, x, structures, rng)
 
 
+def leads_nowhere(block, bits):
+    """Return, for every layer of a block, whether no path of connections leads to the exit."""
+    taken = [numpy.flatnonzero(bits[own]) - 1 for own, _ in block.consumers()]
+    reached, further = set(), [len(block.convs)]
+    while further:
+        consumer = further.pop()
+        reached.add(consumer)
+        further += [layer for layer in taken[consumer] if layer >= 0]
+    return [layer not in reached for layer in range(len(block.convs))]
+
+
+@pytest.mark.parametrize("kind", ["empty", "single", "sparse", "random", "full"])
+def test_a_fixed_structure_does_without_layers_that_lead_nowhere(kind, dtype, path, rng):
+    x, dead = rng.standard_normal((4, 3, 8, 8)).astype(dtype), 0
+    for network in make_pair(rng, **SMALL):
+        structures = make_structures(kind, 1, len(network.costs), rng)
+        weights = rng.standard_normal((1, 4, 5)).astype(dtype)
+        fixed, whole = links.FixedStructure(network, structures[0]), copy.deepcopy(network)
+        expected = outputs_and_gradients(whole, x, structures, weights)
+        fixed.cleargrads()
+        y = fixed(x)
+        F.sum(y * weights[0]).backward()
+        numpy.testing.assert_array_equal(y.array, expected["y"][0])
+        for name, parameter in network.namedparams():
+            numpy.testing.assert_array_equal(parameter.grad, expected[name], name)
+        for block, other, group in zip(network.blocks, whole.blocks, network.groups.values()):
+            nowhere = [False, *leads_nowhere(block, structures[0][group])]
+            dead += sum(nowhere)
+            maps = numpy.repeat(nowhere, block.widths)
+            for norm, reference in zip(block.norms, other.norms):
+                own = maps[: len(norm.avg_mean)]
+                mean = numpy.where(own, 0, reference.avg_mean)
+                var = numpy.where(own, dtype.type(norm.decay), reference.avg_var)
+                numpy.testing.assert_array_equal(norm.avg_mean, mean)
+                numpy.testing.assert_array_equal(norm.avg_var, var)
+    assert (dead > 0) == (kind != "full")
+
+
+def test_the_structure_without_dead_layers(rng):
+    network = PlainDenseNet(**SMALL)
+    for kind in ("empty", "single", "sparse", "random", "full"):
+        for structure in make_structures(kind, 20, len(network.costs), rng):
+            given = structure.copy()
+            found = network.without_dead_layers(structure)
+            assert found.dtype == bool
+            numpy.testing.assert_array_equal(structure, given)
+            for block, group in zip(network.blocks, network.groups.values()):
+                nowhere = [*leads_nowhere(block, given[group]), False]
+                for (own, _), dead in zip(block.consumers(), nowhere):
+                    expected = given[group][own] & (not dead)
+                    numpy.testing.assert_array_equal(found[group][own], expected)
+            numbers = network.without_dead_layers(structure.astype("f"))
+            numpy.testing.assert_array_equal(numbers, found)
+
+
 # Chainer warns of the single pixel that is left of the smallest image.
 @pytest.mark.filterwarnings("ignore:A batch with no more than one sample")
 @pytest.mark.parametrize("chunk", [1, 24, 64, 100, 10**6])

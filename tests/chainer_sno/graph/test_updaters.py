@@ -227,8 +227,13 @@ def test_mlp_and_its_dropout(platform, dtype, ratio, monkeypatch):
         numpy.testing.assert_array_equal(TO_CPU(network.structures), 2.0 * drawn)
 
 
-def test_fixed_dense_net(platform, dtype):
-    structure = make_structures("random", 1, len(dense_net().costs), generator((6,)))[0]
+@pytest.mark.parametrize("kind", ["empty", "sparse", "random", "full"])
+def test_fixed_dense_net(platform, dtype, kind):
+    """With layers that lead nowhere, which neither of them computes."""
+    rng, d = generator((6,)), len(dense_net().costs)
+    structure = rng.random(d) < 0.3 if kind == "sparse" else make_structures(kind, 1, d, rng)[0]
+    dead = structure != dense_net().without_dead_layers(structure)
+    assert dead.any() == (kind in ("sparse", "random"))
     found = captured(
         platform, links.FixedStructure(dense_net(), structure), image_iterator((8, 8), platform[1])
     )
@@ -240,10 +245,14 @@ def test_fixed_dense_net(platform, dtype):
         arrays = image_arrays((8, 8))
         order = found.get_iterator("main").order(0)
         optimizer.update(loss_of(link), x, arrays[1][order[i * 3 : i * 3 + 3]])
-    targets = found.get_optimizer("main").target, link
-    for (name, a), (_, b) in zip(*(target.namedparams() for target in targets)):
-        tolerance = 1e-10 if dtype == numpy.float64 else 1e-4
+    target, tolerance = found.get_optimizer("main").target, 1e-10 if dtype == "float64" else 1e-4
+    for (name, a), (_, b) in zip(target.namedparams(), link.namedparams()):
         numpy.testing.assert_allclose(TO_CPU(a.array), b.array, tolerance, tolerance, name)
+    for (name, a), (_, b) in zip(target.namedlinks(), link.namedlinks()):
+        if isinstance(a, chainer.links.BatchNormalization):
+            for x, y in ((a.avg_mean, b.avg_mean), (a.avg_var, b.avg_var)):
+                numpy.testing.assert_allclose(TO_CPU(x), TO_CPU(y), tolerance, tolerance, name)
+    numpy.testing.assert_array_equal(TO_CPU(target.structure), structure)
 
 
 @pytest.mark.parametrize("padded", [True, False])
