@@ -8,6 +8,7 @@ from chainer_sno._import_chainer import chainer
 from chainer_sno._types import ArrayLike
 from chainer_sno.compact import compact
 from chainer_sno.complexity import check_structure
+from chainer_sno.links.plain_dense_net import PlainDenseNet
 from chainer_sno.protocols import DenselyConnected, check_forward
 
 
@@ -18,8 +19,7 @@ class FixedStructure(chainer.Chain):
     statistics of their feature maps fall to zero; nothing at this structure reads them.
 
     Args:
-        link (chainer.Link): a searchable link.  It may have a method ``without_dead_layers``, see
-            :meth:`chainer_sno.links.PlainDenseNet.without_dead_layers`.
+        link (chainer.Link): a searchable link.
         structure (array): bits, shape (d,); saved with the link.
 
     Raises:
@@ -36,8 +36,17 @@ class FixedStructure(chainer.Chain):
 
     @property
     def drops_dead_layers(self) -> bool:
-        """Whether layers that lead nowhere at the structure are not computed."""
-        return hasattr(self.link, "without_dead_layers")
+        """Whether layers that lead nowhere at the structure are not computed.
+
+        True of a DenseNet, but not of one whose forward pass is its own and may read them.
+        """
+        if not isinstance(self.link, PlainDenseNet):
+            return False
+        try:
+            self.link.dense_parts()
+        except ValueError:
+            return False
+        return True
 
     def forward(self, x: Any) -> Any:
         """Return the outputs at the structure.

@@ -206,6 +206,29 @@ def test_a_fixed_structure_does_without_layers_that_lead_nowhere(kind, dtype, pa
     assert (dead > 0) == (kind != "full")
 
 
+def test_a_fixed_structure_drops_nothing_that_a_forward_pass_of_ones_own_may_read(rng):
+    class Supervised(PlainDenseNet):
+        """It adds the mean of every layer to the outputs."""
+
+        def forward(self, x, structures):
+            y, h = super().forward(x, structures), self.stem(x)
+            block = self.blocks[0]
+            for i, (own, widths) in enumerate(list(block.consumers())[:-1]):
+                mask = structures[0][own].repeat(widths).astype(h.dtype)
+                a = F.relu(block.norms[i](h)) * mask[None, :, None, None]
+                h = F.concat([h, block.convs[i](a)])
+            return y + F.mean(h)
+
+    network = Supervised(**SMALL)
+    structure = make_structures("sparse", 1, len(network.costs), rng)[0]
+    assert (network.without_dead_layers(structure) != structure).any()
+    x = rng.standard_normal((4, 3, 8, 8)).astype("f")
+    fixed = links.FixedStructure(network, structure)
+    assert not fixed.drops_dead_layers
+    expected = copy.deepcopy(network)(x, structure[None])[0].array
+    numpy.testing.assert_array_equal(fixed(x).array, expected)
+
+
 def test_the_structure_without_dead_layers(rng):
     network = PlainDenseNet(**SMALL)
     for kind in ("empty", "single", "sparse", "random", "full"):
