@@ -34,35 +34,38 @@ class Estimate:
     source: str
 
 
-def estimates(records: Sequence[Record]) -> tuple[str | None, list[Estimate]]:
-    """Return the hours of every setting of the paper, on the machine with the most records.
+def estimates(records: Sequence[Record]) -> tuple[dict[str, str | None], list[Estimate]]:
+    """Return the hours of every setting of the paper.
+
+    They are those of the machine with the most records of the experiment.
 
     Args:
         records (list of dict): of both experiments and any schedule.
 
     Returns:
-        tuple: the machine, as :func:`reproduce.groups.computer` names it, None without records,
-        and a list of Estimate.  If a setting has no record at the paper's schedule on this machine,
-        its hours come from another machine, which the source names.  If it has none at all, they
-        are extrapolated from the seconds per iteration of shorter runs, whose structures are less
-        converged.
+        tuple: from the name of each experiment to the machine, as
+        :func:`reproduce.groups.computer` names it, None without records; and a list of Estimate,
+        empty without any record.  If a setting has no record at the paper's schedule on this
+        machine, its hours come from another machine, which the source names.  If it has none at
+        all, they are extrapolated from the seconds per iteration of shorter runs, whose structures
+        are less converged.
     """
-    machine = _machine(records)
-    if machine is None:
-        return None, []
-    rates = _rates(records)
-    estimated = []
-    for name, experiment in experiments.all_experiments().items():
+    kinds = experiments.all_experiments()
+    machines = {name: _machine(records, name) for name in kinds}
+    rates, estimated = _rates(records), []
+    for name, experiment in kinds.items() if records else ():
+        machine = machines[name]
         for settings in sweep.grid(experiment, "paper", range(1)):
             rate, source = _rate(rates[name, settings.method, settings.setting], machine)
             hours = rate and rate * settings.iterations() / 3600
             estimated.append(Estimate(name, compare.label(settings), hours, source))
-    return machine, estimated
+    return machines, estimated
 
 
-def _machine(records: Iterable[Record]) -> str | None:
-    """Return the machine with the most records, None without records."""
-    counted = collections.Counter(map(computer, records))
+def _machine(records: Iterable[Record], *names: str) -> str | None:
+    """Return the machine with the most records of some experiments, None without records."""
+    own = [record for record in records if record["settings"]["experiment"] in names]
+    counted = collections.Counter(map(computer, own))
     return max(sorted(counted), key=counted.__getitem__, default=None)
 
 
@@ -132,7 +135,7 @@ def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
         str: lines.
     """
     records = record.read_all(directory)[0] if Path(directory).is_dir() else []
-    machine, rates = _machine(records), _rates(records)
+    machine, rates = _machine(records, *{run.experiment for run in runs}), _rates(records)
     rows, hours, unknown, finished = [], 0.0, 0, 0
     for run in runs:
         if (Path(out) / f"{run.name}.json").exists():

@@ -221,6 +221,25 @@ def has_moved(record: Record) -> bool:
     return len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
 
 
+def as_begun(record: Record) -> Record:
+    """Return the machine and the versions of a training's first iterations.
+
+    Args:
+        record (dict): of a run.
+
+    Returns:
+        dict: ``machine`` and ``versions`` as a record has them.  Where nothing tells with what it
+        began, they are those of its end.
+    """
+    computers = record.get("computers", ())
+    versions = [version for entry in computers for version in entry.get("versions", ())]
+    first = computers[0]["machine"] if has_moved(record) else None
+    return {
+        "machine": first or record["machine"],
+        "versions": {**record["versions"], **((versions[0] or {}) if len(versions) > 1 else {})},
+    }
+
+
 def commits(record: Record) -> list[str]:
     """Return the commits of this repository that a training ran at, each once, in their order.
 
@@ -261,7 +280,7 @@ def computer(record: Record) -> str:
     threads = record["times"].get("threads", [1])
     with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
     path = f"{record['versions']['path']} path{with_threads}"
-    return f"{where}{' and others' * has_moved(record)} ({path})"
+    return f"{where}{' and other machines' * has_moved(record)} ({path})"
 
 
 def by_computer(records: Iterable[Record]) -> dict[str, list[Record]]:

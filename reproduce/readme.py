@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from chainer_sno.files import write_bytes
 from reproduce import ROOT, ReproduceError, claims, compare, experiments, record, sweep
 from reproduce._types import Record
+from reproduce.claims.rules import Finding
 from reproduce.experiments import from_dict
 from reproduce.report import results
 
@@ -95,7 +96,9 @@ def _status(at_paper: Mapping[str, list[Record]]) -> str:
         run = f"{done} of {len(settings)} settings" if done else "**nothing yet**"
         trials = "–"
         if done:
-            trials = f"{len(records)} trainings, {results.span(counts)} a setting"
+            plural = "s" * (len(records) != 1)
+            each = results.span([count for count in counts if count])
+            trials = f"{len(records)} training{plural}, {each} a setting"
         outcomes = collections.Counter(
             finding.outcome for finding in judged if finding.section == experiment.section
         )
@@ -107,15 +110,18 @@ def _status(at_paper: Mapping[str, list[Record]]) -> str:
         hours = f"{sum(each['times']['seconds'] for each in records) / 3600:.0f}" if done else "–"
         cells = (f"{experiment.section}, {experiment.title.lower()}", run, trials, verdicts, hours)
         lines.append(f"| {' | '.join(cells)} | `python -m reproduce sweep {name}` |")
-    return "\n".join([*lines, "", *_gaps(at_paper), ""])
+    return "\n".join([*lines, "", *_gaps(at_paper, judged), ""])
 
 
-def _gaps(at_paper: Mapping[str, list[Record]]) -> Iterator[str]:
+def _gaps(at_paper: Mapping[str, list[Record]], judged: Iterable[Finding]) -> Iterator[str]:
     """Return a line for each thing that has not been run, so that no table hides it."""
+    decided = {finding.section for finding in judged if finding.outcome != claims.UNKNOWN}
     for name, experiment in experiments.all_experiments().items():
-        if experiment.section and not at_paper[name]:
+        if experiment.section and experiment.section not in decided:
             words = f"Section {experiment.section} has not been run at the paper's schedule"
-            yield f"**{words}**: nothing here confirms or contradicts it."
+            if at_paper[name]:
+                words = f"Too few runs of section {experiment.section} have finished"
+            yield f"**{words}**: nothing here confirms or contradicts its claims."
     if not any("gpu" in each["machine"] for some in at_paper.values() for each in some):
         yield "**No record was made on a GPU.**"
 

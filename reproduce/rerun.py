@@ -10,7 +10,7 @@ from reproduce import Interrupted, ReproduceError, experiments, record, run
 from reproduce._types import Record, StrPath
 from reproduce.compare import format_table
 from reproduce.experiments import from_dict
-from reproduce.groups import has_moved
+from reproduce.groups import as_begun, has_moved
 
 #: In the directory of the runs, what is trained again, apart from the runs themselves.
 DIRECTORY = "rerun"
@@ -224,6 +224,8 @@ def rerun(
             raise
         shutil.rmtree(directory)
     if judge.rows:
+        if has_moved(old) and judge.held * settings.iterations() > _moved_at(old) * settings.epochs:
+            rounding = [*rounding, "another machine in the meantime"]
         _print_table(f"Epoch {judge.held} is not the record's:", judge.rows)
         print(explain(judge.rows, rounding))
     elif result:
@@ -233,6 +235,12 @@ def rerun(
         count = f"{judge.held} epoch{'s' if judge.held > 1 else ''}"
         print(f"The same bits: {len(old['log'])} numbers in each of {count}{whole}.")
     return int(bool(judge.rows or result))
+
+
+def _moved_at(old: Record) -> int:
+    """Return the last iteration of a record on the machine that it began on."""
+    iteration: int = old["computers"][0]["iterations"][1]
+    return iteration
 
 
 def _device(path: StrPath, old: Record, device: int | None) -> int:
@@ -269,7 +277,8 @@ def _print_changes(path: StrPath, old: Record, where: Any) -> list[str]:
         "versions": {**record.versions(), "path": kind.path_of(where, kind.is_plain(code))},
         "machine": record.machine(where),
     }
-    changed = [row for part in now for row in _differences(old[part], now[part])]
+    begun = as_begun(old)
+    changed = [row for part in now for row in _differences(begun[part], now[part])]
     if changed:
         _print_table("What is not as it was, and may change bits:", changed)
     if now["versions"]["path"] != code:
@@ -277,7 +286,12 @@ def _print_changes(path: StrPath, old: Record, where: Any) -> list[str]:
             f"The path {code!r} trained the record, and {now['versions']['path']!r} trains here: "
             "the same bits cannot be expected."
         )
-    rounding = _other_rounding(old, now)
+    if has_moved(old):
+        print(
+            f"The record went on on another machine after iteration {_moved_at(old):,}: from there "
+            "on, the same bits cannot be expected."
+        )
+    rounding = _other_rounding(begun, now)
     if rounding:
         better = suggest(path, now, where)
         here = "with this machine's kernels and libraries"

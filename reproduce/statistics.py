@@ -66,8 +66,8 @@ def difference(
 
     Returns:
         dict: ``medians`` of both, their ``difference``, the 95% ``interval`` of the difference (a
-        bootstrap over trials), ``p`` of the rank test, both None with a single trial on either
-        side, and ``trials`` of both.
+        bootstrap over trials; None with one or two on a side), ``p`` of the rank test (None with
+        a single trial on a side), and ``trials`` of both.
     """
     first, second = numpy.asarray(ours, float), numpy.asarray(theirs, float)
 
@@ -75,7 +75,8 @@ def difference(
         return numpy.median(a, axis=axis) - numpy.median(b, axis=axis)
 
     interval = None
-    if min(len(ours), len(theirs)) > 1:
+    fewest = min(len(ours), len(theirs))
+    if fewest > 2:  # the medians of two trials take four values
         found = scipy.stats.bootstrap(
             (first, second),
             of_medians,
@@ -89,7 +90,7 @@ def difference(
         "medians": [median(ours), median(theirs)],
         "difference": round(float(of_medians(first, second)), DECIMALS),
         "interval": interval,
-        "p": None if interval is None else rank_test(ours, theirs, alternative),
+        "p": rank_test(ours, theirs, alternative) if fewest > 1 else None,
         "trials": [len(ours), len(theirs)],
     }
 

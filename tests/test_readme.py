@@ -7,6 +7,7 @@ import pytest
 
 from reproduce import ROOT, ReproduceError, compare, readme, record
 from reproduce.settings import SCHEDULES
+from tests.reproduce import synthetic
 
 README = readme.PATH.read_text()
 
@@ -84,9 +85,18 @@ def test_the_status_counts_the_records(records):
 
 
 def test_what_was_not_run_is_said_until_it_is_run(records):
-    parts = readme.parts(records)
+    units = [each for each in records if each["settings"]["experiment"] == "unit-selection"]
+    parts = readme.parts(units)
     assert "**Section 4.2 has not been run" in parts["status"]
     assert "**No record was made on a GPU.**" in parts["status"]
+    # One run of it decides about nothing.
+    first = synthetic.connection(method="random", usage_rate=0.158, seconds=3600.0)
+    status = readme.parts([*units, first])["status"]
+    assert "has not been run" not in status
+    assert "**Too few runs of section 4.2 have finished**: nothing here confirms" in status
+    (row,) = (line for line in status.splitlines() if line.startswith("| 4.2"))
+    assert "| 1 of 14 settings | 1 training, 1 a setting |" in row
+    assert "Section 4.1" not in status
     at_paper = next(each for each in records if each["schedule"] == "paper")
     made_up = json.loads(json.dumps(at_paper))
     made_up["machine"]["gpu"] = "some GPU"

@@ -9,6 +9,7 @@ import numpy
 from reproduce import compare, statistics, structures
 from reproduce._types import Record
 from reproduce.claims.rules import (
+    CHANCE_TRIALS,
     FAILS,
     HOLDS,
     TRIALS,
@@ -79,7 +80,7 @@ def _literally(pairs: Pairs, alternative: str) -> list[str]:
     """
     if not any(_dead(record) for _, theirs in pairs.values() for record in theirs):
         return []
-    lines = ["without drawing dead structures again (reading R19):"]
+    lines = []
     for name, (ours, theirs) in pairs.items():
         if ours and theirs:
             errors = [
@@ -87,7 +88,8 @@ def _literally(pairs: Pairs, alternative: str) -> list[str]:
                 for record, error in zip(theirs, errors_of(theirs))
             ]
             compared = statistics.difference(errors_of(ours), errors, alternative)
-            lines.append(f"  {compared_line(name, compared)}")
+            told = compared_line(name, compared)
+            lines.append(f"without drawing dead structures again (reading R19), {told}")
     return lines
 
 
@@ -146,7 +148,8 @@ def _conn_random_degrades(evidence: Evidence, claim: Record) -> Judged:
         dead = sum(map(_dead, ours))
         if dead:
             judged.details.append(
-                f"{name}: {dead} of {len(ours)} first draws had no path and were drawn again (R19)"
+                f"{name.split(' against ')[0]}: {dead} of {len(ours)} first draws had no path and "
+                "were drawn again (R19)"
             )
     return judged
 
@@ -190,7 +193,7 @@ def _conn_within_1_at_40(evidence: Evidence, claim: Record) -> Judged:
 
 @rule(
     "conn-early-blocks-first",
-    "1 trial of each",
+    f"{CHANCE_TRIALS} trials of each",
     "In the runs with penalties of 0, 2^-6 and 2^-5: the third block keeps the most "
     "connections, in more than half of them and significantly more often than the third "
     "expected by chance (binomial test).",
@@ -206,7 +209,7 @@ def _conn_early_blocks_first(evidence: Evidence, claim: Record) -> Judged:
 
 @rule(
     "conn-second-block",
-    "1 trial of each",
+    f"{CHANCE_TRIALS} trials of each",
     "In the runs with penalties of 2^-4, 2^-3 and 2^-2: the second block keeps the fewest "
     "connections, in more than half of them and significantly more often than the third "
     "expected by chance (binomial test).",

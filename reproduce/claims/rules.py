@@ -25,6 +25,8 @@ LEVEL = 0.05
 SAME_TIME = 1.05
 #: Three trials against three are the fewest whose rank test can reach the level, one-sided.
 TRIALS = 3
+#: One trial of each setting would be runs of one seed, which share weights and random numbers.
+CHANCE_TRIALS = 2
 #: Four against four are the fewest that can reach it two-sided.
 TWO_SIDED_TRIALS = 4
 
@@ -240,12 +242,12 @@ def by_chance(
 
     Args:
         find (callable): of the evidence, returns the records of a method and its penalty.
-        labels (sequence of str): the penalties, each of which needs a run.
+        labels (sequence of str): the penalties, each of which needs :data:`CHANCE_TRIALS` runs.
         good (callable): takes the counts of a run's layers or blocks; whether it is so.
         words (str): what is so.
 
     Returns:
-        Judged: over all runs.
+        Judged: over all runs; too few where a majority is not significant.
     """
     groups = {f"epsilon0 = {label}": find("sno", label) for label in labels}
     trials = [
@@ -253,7 +255,7 @@ def by_chance(
         for name, records in groups.items()
         for record in records
     ]
-    missing = missing_from(groups, 1)
+    missing = missing_from(groups, CHANCE_TRIALS)
     if missing:
         return Judged(UNKNOWN, [name for name, _ in trials] + missing, runs=len(trials))
     count = sum(ok for _, ok in trials)
@@ -261,8 +263,12 @@ def by_chance(
     details = [f"{name}: {'yes' if ok else 'no'}" for name, ok in trials]
     told = f"{count} of {len(trials)} runs"
     details.append(f"{words} in {told}, by chance p = {p:.3g}; {DEPENDENT}")
-    outcome = HOLDS if p <= LEVEL and count > len(trials) / 2 else FAILS
-    return Judged(outcome, details, told, len(trials))
+    if count <= len(trials) / 2:
+        return Judged(FAILS, details, told, len(trials))
+    if p > LEVEL:
+        details.append("more runs could make this significant")
+        return Judged(UNKNOWN, details, runs=len(trials))
+    return Judged(HOLDS, details, told, len(trials))
 
 
 def seconds_of(records: Iterable[Record]) -> float:
@@ -317,9 +323,14 @@ def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
             ratios.append(ratio)
             details.append(f"{line}, on {where}")
     groups = groups_of(usable)
-    missing = missing_from(groups, 1)
+    missing = [
+        f"{name}: no training of each on one kind of machine"
+        for name, both in usable.items()
+        if not all(both)
+    ]
     if missing:
         return Judged(UNKNOWN, details + missing, runs=count_runs(groups))
     outcome = HOLDS if max(ratios) <= SAME_TIME else FAILS
-    effect = f"{_range(ratios, '.2f')} times as long"
+    what = "an iteration at the end takes " * at_the_end
+    effect = f"{what}{_range(ratios, '.2f')} times as long"
     return Judged(outcome, details, effect, count_runs(groups))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from reproduce import compare, statistics
 from reproduce._types import Record
 from reproduce.claims.rules import (
+    CHANCE_TRIALS,
     FAILS,
     HOLDS,
     LEVEL,
@@ -174,7 +175,7 @@ def _unit_dropout_improves(evidence: Evidence, claim: Record) -> Judged:
 
 @rule(
     "unit-later-layers-first",
-    "1 trial of each",
+    f"{CHANCE_TRIALS} trials of each",
     "In the runs with penalties of 2^-6 to 0 (some units removed): the first hidden layer "
     "keeps the most units, in more than half of them and significantly more often than the "
     "third expected by chance (binomial test).",

@@ -175,7 +175,9 @@ works, and nothing of the method.  The paper's schedule for one setting, resumed
         draw = functools.partial(
             figures.densenet, bits, settings.BLOCKS, settings.block_layers, title
         )
-        return [("figure-2", draw, "As Figure 2, the network obtained")]
+        told = "the network obtained" if settings.method == "sno" else "the random structure"
+        legend = "a number is a layer's place in the whole network, a column its depth in this one"
+        return [("figure-2", draw, f"As Figure 2, {told}; {legend}")]
 
     def structure_table(self, records: Iterable[Record]) -> tuple[Sequence[str], Cells]:
         """Return the depth, and of each block its connections and what its layers form."""

@@ -19,10 +19,11 @@ _HALF_CELL = numpy.array([0.11, 0.1])
 _HALF_END = numpy.array([0.1, 0.24])
 #: Inches: beside the columns, around a block, for a block's title, for a line of the figure's.
 _SIDE, _AIR, _BLOCK_TITLE, _LINE = 0.3, 0.06, 0.24, 0.15
-#: How far a connection may be bent away from the straight line, as a fraction of its length.
-_BENDS = (0.0, 0.05, 0.08, 0.11, 0.15, 0.2, 0.3, 0.4)
+#: How far a connection may be bent away from the straight line, as a fraction of its length.  The
+#: gap between two layers of a column is narrow, so the steps are small.
+_BENDS = tuple(round(0.03 * i, 2) for i in range(21))
 #: Inches: how far it may be bent at the most, so that the figure fits a page.
-_HIGHEST = 0.85
+_HIGHEST = 1.2
 #: What a bent connection costs, one through a cell, and one beside another.
 _COST_OF_BEND, _COST_OF_CELL, _COST_OF_CURVE = 8, 10, 0.08
 #: Inches: curves closer than this are hard to tell apart.

@@ -113,9 +113,12 @@ def content(
     Returns:
         dict: for the templates.
     """
+    # A record that was copied here has not yet removed the file of its run.
+    finished = {each["name"] for each in records}
+    unfinished = [each for each in unfinished if each["name"] not in finished]
     unfinished_columns, unfinished_rows = progress.rows(unfinished)
     judged = claims.findings(records)
-    machine, estimated = budget.estimates(records)
+    machines, estimated = budget.estimates(records)
     trials = compare.published()["trials"]
     kinds = experiments.all_experiments().values()
     return {
@@ -133,8 +136,7 @@ def content(
             for finding in judged
         ],
         "outcomes": claims.OUTCOMES,
-        "machine": machine,
-        "hours": _hours(estimated, trials),
+        "hours": _hours(machines, estimated, trials),
         "run_columns": _RUN_COLUMNS,
         "runs": [_cells(record) for record in records],
         "machines": sorted({_machine(record) for record in records}),
@@ -149,7 +151,9 @@ def content(
     }
 
 
-def _hours(estimated: Iterable[budget.Estimate], trials: int) -> list[dict[str, Any]]:
+def _hours(
+    machines: Mapping[str, str | None], estimated: Sequence[budget.Estimate], trials: int
+) -> list[dict[str, Any]]:
     """Return the lines on what the experiments take."""
     sections = []
     for experiment, kind in experiments.all_experiments().items():
@@ -158,6 +162,7 @@ def _hours(estimated: Iterable[budget.Estimate], trials: int) -> list[dict[str, 
         sections.append(
             {
                 "title": _heading(kind),
+                "machine": machines[experiment],
                 "rows": [
                     [each.label, "-" if each.hours is None else f"{each.hours:.2f}", each.source]
                     for each in own
@@ -329,9 +334,6 @@ def write(
         name = png.relative_to(directory).as_posix()
         drawn.append({**figure._asdict(), "png": name, "svg": svg})
     others = progress.read_all(unfinished) if unfinished else []
-    # A record that was copied here has not yet removed the file of its run.
-    finished = {each["name"] for each in records}
-    others = [each for each in others if each["name"] not in finished]
     short = record.read_all(pilot)[0] if pilot else []
     said = content(records, refused, drawn, others, short)
     texts = {f"{name}.md": f"{MARK}\n\n{text}" for name, text in pages(said, Markdown()).items()}

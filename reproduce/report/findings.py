@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 
-from reproduce import compare, experiments, progress
+from reproduce import compare, experiments, progress, statistics
 from reproduce._types import Cells, Record
 from reproduce.claims import LEVEL
 from reproduce.claims.connection_selection import GUESSING
@@ -15,12 +15,16 @@ from reproduce.experiments.base import Experiment
 from reproduce.groups import by_schedule, by_setting
 from reproduce.report import results
 
-#: A layer whose median changes by more than this part of itself is still changing.
+#: A layer whose median changes by more than this part of itself is still changing, if that is
+#: more than :data:`FEW` units or connections.
 MOVING = 1 / 20
+FEW = 2
 #: Points of a training, as parts of its epochs: the drops of the learning rate, and the end.
 POINTS = (0.5, 0.75, 1.0)
 #: A network with a greater error, a fraction, only guesses; near :data:`GUESSING` percent.
 GUESSES = 0.95 * GUESSING / 100
+#: The least part of the epochs that counts as much of a training.
+MUCH = 0.1
 #: A network with a smaller error, a fraction, has learnt the classes.
 LEARNT = 0.1
 #: The columns of a log that count the theta in the outer bins of its histogram.
@@ -49,16 +53,23 @@ def agreement(rows: Iterable[compare.Row]) -> dict[str, Any] | None:
     }
 
 
-def split(rows: Iterable[compare.Row]) -> list[dict[str, Any]]:
+def split(rows: Iterable[compare.Row]) -> list[dict[str, Any]] | None:
     """Return the quantities of which the trials lie on one side of the paper's medians.
 
     Args:
         rows (list of Row): at the paper's schedule.
 
     Returns:
-        list of dict: ``quantity``, ``less``, ``as much``, ``more`` and ``p``, those significant.
+        list of dict: ``quantity``, ``less``, ``as much``, ``more`` and ``p``, those significant;
+        None where no number of trials on one side would be, as there are too few.
     """
+    rows = list(rows)
     counted = compare.sides(rows)
+    trials = [[sum(counts) for counts in row.sides.values()] for row in rows if row.sides]
+    published = compare.published()["trials"]
+    # The least p that there can be: all trials above.
+    if all(statistics.sides_test(each, each, published) > LEVEL for each in zip(*trials)):
+        return None
     return [
         {"quantity": quantity, **sides}
         for quantity, sides in counted.items()
@@ -84,7 +95,7 @@ def drift(name: str, records: Iterable[Record]) -> list[dict[str, Any]]:
     Returns:
         list of dict: of each penalty that removes something its ``label``, the median ``sizes``
         at each point, and ``moving``, whether one of them changes by more than :data:`MOVING`
-        after the last drop of the learning rate.
+        and :data:`FEW` after the last drop of the learning rate.
     """
     kind = experiments.get(name)
     drifts = []
@@ -104,7 +115,7 @@ def drift(name: str, records: Iterable[Record]) -> list[dict[str, Any]]:
                 "label": compare.label(from_dict(trials[0]["settings"])),
                 "epochs": epochs,
                 "sizes": [compare.counts(medians[:, i]) for i in range(len(POINTS))],
-                "moving": bool((abs(after - before) > MOVING * before).any()),
+                "moving": bool((abs(after - before) > numpy.maximum(MOVING * before, FEW)).any()),
             }
         )
     return drifts
@@ -131,7 +142,8 @@ def guessing(name: str, records: Iterable[Record]) -> dict[str, Any] | None:
     Returns:
         dict: ``label``; ``epochs``, of the training; ``guess``, in how many epochs of it, and
         ``learnt``, the epoch from which the error stays below :data:`LEARNT`, the least and the
-        greatest over the trials; None where no trial guesses or one never learns.
+        greatest over the trials; None where a trial does not guess for :data:`MUCH` of its
+        epochs, or never learns.
     """
     own = [record for record in records if record["settings"]["method"] == "sno"]
     if not own:
@@ -144,7 +156,7 @@ def guessing(name: str, records: Iterable[Record]) -> dict[str, Any] | None:
         above = numpy.flatnonzero(errors >= LEARNT)
         learnt.append(int(above[-1]) + 2 if len(above) else 1)
     epochs = len(least[0]["log"]["epoch"])
-    if not min(guess) or max(learnt) > epochs:
+    if min(guess) < MUCH * epochs or max(learnt) > epochs:
         return None
     return {
         "label": compare.label(from_dict(least[0]["settings"])),

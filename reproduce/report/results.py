@@ -39,12 +39,13 @@ def figure_names(records: Sequence[Record]) -> dict[str, str]:
 
     Returns:
         dict: from the name of a figure's files to its number in the paper, such as ``Figure
-        1(a)``; an experiment without a record at the paper's schedule has none.
+        1(a)``; an experiment without records of two methods at the paper's schedule has none.
     """
     names = {}
     for name, kind in published_experiments().items():
         own = at_paper(records, name)
-        if own and kind.figure:
+        # The figure compares the proposed method with others.
+        if len({record["settings"]["method"] for record in own}) > 1 and kind.figure:
             names[f"{name}-paper-figure-1{kind.figure}"] = f"Figure 1({kind.figure})"
         for number, penalty in kind.networks.items():
             drawn = [r for r in own if from_dict(r["settings"]).setting == f"epsilon0={penalty}"]
@@ -169,7 +170,7 @@ def scope(records: Sequence[Record]) -> dict[str, Any]:
         records (list of dict): at the paper's schedule.
 
     Returns:
-        dict: the commits in the order of the runs, the software and the machines.
+        dict: the commits, the software and the machines.
     """
     ordered = sorted(records, key=lambda record: record["times"]["finished"])
     commits = list(dict.fromkeys(c[:8] for record in ordered for c in commits_of(record)))

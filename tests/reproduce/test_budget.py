@@ -6,8 +6,8 @@ from tests.reproduce import synthetic
 
 
 def by_label(records):
-    machine, found = budget.estimates(records)
-    return machine, {(each.experiment, each.label): each for each in found}
+    machines, found = budget.estimates(records)
+    return machines["unit-selection"], {(each.experiment, each.label): each for each in found}
 
 
 def test_every_setting_of_the_paper_has_a_line():
@@ -76,7 +76,18 @@ def test_the_total_names_what_it_lacks():
 
 
 def test_without_records_there_is_no_machine():
-    assert budget.estimates([]) == (None, [])
+    nowhere = dict.fromkeys(experiments.all_experiments())
+    assert budget.estimates([]) == (nowhere, [])
+
+
+def test_each_experiment_has_the_machine_of_its_own_records():
+    records = [synthetic.unit(epsilon0="2^-7", seed=seed) for seed in range(3)]
+    records.append(synthetic.connection(epsilon0="2^-4", seconds=3600.0, processor="Z"))
+    machines, found = budget.estimates(records)
+    assert machines["unit-selection"] == "A processor (fast path)"
+    assert machines["connection-selection"].startswith("Z (")
+    (known,) = (e for e in found if e.experiment == "connection-selection" and e.hours)
+    assert (known.hours, known.source) == (1, "1 run of full length")
 
 
 def test_what_is_finished_costs_nothing_on_no_machine(tmp_path):

@@ -173,21 +173,16 @@ def test_a_claim_does_not_hold_where_it_is_false(claim, changes):
     assert outcome(claim, world(**changes)) == "does not hold"
 
 
+#: What one trial of each setting can decide, and what the runs of two seeds can.
+ONE_TRIAL = {"unit-fixed-degrades", "unit-time-as-fixed", "conn-time-as-random"}
+BY_CHANCE = {"unit-later-layers-first", "conn-early-blocks-first", "conn-second-block"}
+
+
 @pytest.mark.parametrize(
     ("trials", "enough"),
     [
-        (
-            1,
-            {
-                "unit-fixed-degrades",
-                "unit-later-layers-first",
-                "unit-time-as-fixed",
-                "conn-early-blocks-first",
-                "conn-second-block",
-                "conn-time-as-random",
-            },
-        ),
-        (2, None),
+        (1, ONE_TRIAL),
+        (2, ONE_TRIAL | BY_CHANCE),
         (
             3,
             {claim["id"] for claim in compare.published()["claims"]}
@@ -198,11 +193,22 @@ def test_a_claim_does_not_hold_where_it_is_false(claim, changes):
 )
 def test_a_claim_needs_as_many_runs_as_its_rule_says(trials, enough):
     found = outcomes(world(trials))
-    known = {claim for claim, outcome in found.items() if outcome != "not enough runs"}
-    if enough is None:
-        assert known == {claim for claim, o in outcomes(world(1)).items() if o != "not enough runs"}
-    else:
-        assert known == enough
+    assert {claim for claim, outcome in found.items() if outcome != "not enough runs"} == enough
+
+
+@pytest.mark.parametrize(
+    ("yes", "expected"),
+    # Of 6 runs; by chance, p of 5 is 0.018 and that of 4 is 0.1.
+    [(6, "holds"), (5, "holds"), (4, "not enough runs"), (3, "does not hold")],
+)
+def test_a_majority_that_chance_could_make_decides_nothing(yes, expected):
+    records = world(2)
+    runs = [r for r in records if r["settings"].get("epsilon0") in (0.25, 0.125, 0.0625)]
+    runs = [r for r in runs if r["settings"]["experiment"] == "connection-selection"]
+    assert len(runs) == 6
+    for record in runs[yes:]:
+        record["result"]["connections"] = [5, 6, 20]
+    assert outcome("conn-second-block", records) == expected
 
 
 def test_a_trend_that_one_setting_carries_holds_in_part():
@@ -221,10 +227,12 @@ def test_dead_structures_count_as_guessing_where_the_paper_is_taken_literally():
             record["result"]["dead_draws"] = 3
     found = {f.id: f for f in claims.findings(records)}
     beats = found["conn-beats-random"]
-    assert "without drawing dead structures again (reading R19):" in beats.details
+    literally = "without drawing dead structures again (reading R19), epsilon0 = "
+    assert [d.startswith(literally) for d in beats.details] == 4 * [False] + 3 * [True]
     assert "random at 15.8%: median 6.02% against 90.00%" in beats.details[-3]
     assert "random at 42.3%: median 6.02% against 7.02%" in beats.details[-1]
-    assert "5 of 5 first draws had no path" in found["conn-random-degrades"].details[-1]
+    told = found["conn-random-degrades"].details[-1]
+    assert told.startswith("random at 15.8%: 5 of 5 first draws had no path")
     assert not any("R19" in line for f in claims.findings(world()) for line in f.details)
 
 
@@ -240,6 +248,7 @@ def test_an_iteration_at_the_end_decides_about_the_time():
             times["epoch_seconds"] = [start + 100.0 * (i + 1) / count for i in range(count)]
     found = {f.id: f for f in claims.findings(records)}["conn-time-as-random"]
     assert found.outcome == "holds"
+    assert found.effect == "an iteration at the end takes 1.00 times as long"
     assert "whole trainings 0.06 h against 0.03 h, ratio 2.00" in found.details[0]
     assert "ratio 1.00, on" in found.details[0]
 
@@ -264,7 +273,11 @@ def test_the_time_of_a_training_that_has_moved_compares_with_none():
     for record in records:
         before = {"processor": record["settings"]["method"]}
         record["computers"] = [{"machine": before}, {"machine": record["machine"]}]
-    assert outcome("unit-time-as-fixed", records) == "not enough runs"
+    found = {f.id: f for f in claims.findings(records)}["unit-time-as-fixed"]
+    assert found.outcome == "not enough runs"
+    assert found.details[0] == (
+        "epsilon0 = 2^-6 against fixed 784: no training of each on one kind of machine"
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def test_times_of_several_threads_and_of_several_machines_are_kept_apart():
     here = {"machine": {"processor": "AMD EPYC"}, "iterations": [1, 5]}
     there = {"machine": None, "iterations": [6, 9]}
     assert groups.computer(computed(computers=[here])) == "AMD EPYC (fast path)"
-    assert groups.computer(computed(computers=[here, there])) == "AMD EPYC and others (fast path)"
+    assert groups.computer(computed(computers=[here, there])) == (
+        "AMD EPYC and other machines (fast path)"
+    )
     assert groups.computer(computed(times={"threads": [1]})) == "AMD EPYC (fast path)"
     two = computed("winograd", times={"threads": [2]})
     assert groups.computer(two) == "AMD EPYC (winograd path, 2 threads)"

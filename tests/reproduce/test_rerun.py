@@ -142,6 +142,26 @@ def other_kernels(content):
     content["log"]["main/loss"][0] *= 1.001
 
 
+def test_a_record_that_moved_is_held_against_its_beginning(records, here, capsys):
+    def move(content):
+        here, iterations = content["machine"], content["result"]["iterations"]
+        there = {**here, "blas": ["openblas 0.3 Other, 1 thread"]}
+        content["machine"] = there
+        content["computers"] = [
+            {"machine": here, "iterations": [1, iterations // 2]},
+            {"machine": there, "iterations": [iterations // 2 + 1, iterations]},
+        ]
+        content["log"]["main/loss"][-1] *= 1.001
+
+    path = changed(records["fast"], here, move)
+    assert cli.main(["rerun", str(path), "--quiet"]) == 1
+    printed = capsys.readouterr().out
+    assert "What is not as it was" not in printed
+    assert "went on on another machine after iteration 40: from there on, the same bits" in printed
+    assert "Epoch 4 is not the record's" in printed
+    assert "with other kernels or libraries (another machine in the meantime)" in printed
+
+
 def test_a_record_of_this_machines_kernels_is_suggested(records, here, capsys):
     path = changed(records["fast"], here, other_kernels)
     assert cli.main(["rerun", str(path), "--epochs", "1", "--quiet"]) == 1
