@@ -256,8 +256,8 @@ def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
     "conn-time-as-random",
     "1 trial of each",
     "Every penalty with a published usage rate, against random structures of that usage rate "
-    "on each kind of machine that has both: the median time of an iteration in the last tenth of "
-    "the training, when the structure is almost final, is at most 1.05 times as long. The ratio "
+    "on each kind of machine that has both: an iteration in the median epoch of the last tenth of "
+    "the training, when the structure is almost final, takes at most 1.05 times as long. The ratio "
     "of whole trainings is reported as well: absent connections cost nothing here, unlike in a "
     "masked network, so a training that begins with half of the connections takes longer.",
 )

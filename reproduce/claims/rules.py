@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -277,15 +278,18 @@ def seconds_of(records: Iterable[Record]) -> float:
 
 
 def last_seconds_of(records: Iterable[Record]) -> float:
-    """Return the median seconds of an iteration in the last tenth of each training."""
+    """Return the median seconds of an iteration in the last tenth of each training.
+
+    It is that of the median epoch there: what else a machine does now and then does not count.
+    """
     seconds = []
     for record in records:
         settings = from_dict(record["settings"])
         # Seconds from the beginning to the end of each epoch.
         ends = [0.0, *record["times"]["epoch_seconds"]]
-        first = settings.epochs * 9 // 10
-        epochs = (settings.epochs - first) / settings.epochs
-        seconds.append((ends[-1] - ends[first]) / (epochs * settings.iterations()))
+        last = ends[settings.epochs * 9 // 10 :]
+        epoch = statistics.median([end - begin for begin, end in itertools.pairwise(last)])
+        seconds.append(epoch * settings.epochs / settings.iterations())
     return statistics.median(seconds)
 
 

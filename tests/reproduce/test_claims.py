@@ -253,6 +253,19 @@ def test_an_iteration_at_the_end_decides_about_the_time():
     assert "ratio 1.00, on" in found.details[0]
 
 
+def test_what_a_machine_does_beside_a_training_is_no_time_of_it():
+    records = world(seconds={"connection": 300.0, "random": 600.0})
+    for record in records:
+        if record["settings"]["method"] != "sno":
+            continue
+        ends = record["times"]["epoch_seconds"]
+        # Every third epoch of the last tenth takes a hundred times as long.
+        for i in range(len(ends) * 9 // 10, len(ends), 3):
+            ends[i:] = [end + 100.0 for end in ends[i:]]
+    found = {f.id: f for f in claims.findings(records)}["conn-time-as-random"]
+    assert found.effect == "an iteration at the end takes 0.50 times as long"
+
+
 def test_one_setting_without_runs_is_enough_to_say_nothing():
     records = [r for r in world() if r["settings"].get("width") != 453]
     (finding,) = [f for f in claims.findings(records) if f.id == "unit-beats-fixed"]
