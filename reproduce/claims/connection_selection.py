@@ -241,9 +241,10 @@ def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
         widths = [structures.width(matrix) for matrix in matrices]
         sparse = sizes_of(record)[1] < min(sizes_of(record)[0], sizes_of(record)[2])
         wide.append(sparse and widths[1] > max(widths[0], widths[2]))
+        depth = "no depth, as it is dead" if result["depth"] is None else f"depth {result['depth']}"
         details.append(
             f"{told_of('epsilon0 = 2^-4', record)} connections, {'/'.join(map(str, widths))} "
-            f"layers side by side, depth {result['depth']} (published {claim['depth']})"
+            f"layers side by side, {depth} (published {claim['depth']})"
         )
     missing = missing_from({"epsilon0 = 2^-4": records}, TRIALS)
     if missing:

@@ -1,7 +1,7 @@
 """Every figure that records allow, in files with captions."""
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,13 +142,24 @@ def _of_group(group: Group) -> Iterator[_Planned]:
     yield _Planned(
         f"{group.slug}-figure-{part}",
         functools.partial(usage_rate_against_error, group.records, title),
-        _caption(told, title, quartiles, where),
+        _caption(told, title, quartiles, *_redrawn(group.records), where),
     )
     yield _Planned(
         f"{group.slug}-error-over-epochs",
         functools.partial(error_over_epochs, group.records, title),
         _caption("Test error over the epochs of the training", title, shown, where),
     )
+
+
+def _redrawn(records: Sequence[Record]) -> Iterator[str]:
+    """Yield how many random structures were drawn again, if any was (reading R19)."""
+    draws = [r["result"]["dead_draws"] for r in records if "dead_draws" in r["result"]]
+    dead = sum(draw > 0 for draw in draws)
+    if dead:
+        yield (
+            f"Of {len(draws)} random structures {dead} had no path at first and "
+            f"{'was' if dead == 1 else 'were'} drawn again (reading R19)"
+        )
 
 
 def _of_record(record: Record, title: str) -> Iterator[_Planned]:

@@ -399,6 +399,30 @@ def shapes(axes):
     return arrows, boxes
 
 
+@pytest.mark.parametrize(
+    ("draws", "told"),
+    [
+        ((0, 0), ""),
+        (
+            (0, 2),
+            " Of 2 random structures 1 had no path at first and was drawn again (reading R19).",
+        ),
+        (
+            (1, 3),
+            " Of 2 random structures 2 had no path at first and were drawn again (reading R19).",
+        ),
+    ],
+)
+def test_figure_1b_says_how_many_structures_were_drawn_again(draws, told, tmp_path, undrawn):
+    runs = [synthetic.connection(epsilon0="2^-4")]
+    for seed, count in enumerate(draws):
+        runs.append(synthetic.connection(method="random", usage_rate=0.158, seed=seed))
+        runs[-1]["result"]["dead_draws"] = count
+    (figure,) = (f for f in figures.draw_all(runs, tmp_path) if f.name.endswith("figure-1b"))
+    assert ("R19" in figure.caption) == bool(told)
+    assert f" of each setting.{told} Computed on " in figure.caption
+
+
 def test_figure_2_has_a_cell_for_every_layer_on_a_path():
     structure = numpy.zeros((3, 91))
     structure[:, 78] = 1  # every exit takes its block's input
