@@ -107,7 +107,7 @@ def _rate(
 
 
 def total(estimates: Sequence[Estimate], trials: int) -> tuple[float, list[str]]:
-    """Return the hours of several trials of every setting whose hours are known, on one core.
+    """Return the hours of several trials of every setting whose hours are known.
 
     Args:
         estimates (list of Estimate): of one experiment.
@@ -157,7 +157,7 @@ def of_runs(runs: Sequence[Settings], out: StrPath, directory: StrPath) -> str:
         rest = f", {finished} of them finished, the others" * bool(finished)
         lines.append(f"{count}{rest} of unknown cost: no record tells what one of them takes")
     else:
-        lines.append(f"{count}, about {hours:.1f} core-hours on {machine}")
+        lines.append(f"{count}, about {hours:.1f} hours of training on {machine}")
         if unknown:
             lines[-1] += (
                 f"; {unknown} of them are not in this sum, since no record tells their cost"

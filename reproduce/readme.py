@@ -79,7 +79,14 @@ def _row(kind: str, cells: Iterable[object]) -> str:
 
 def _status(at_paper: Mapping[str, list[Record]]) -> str:
     """Return the table of what was run, a row for each section of the paper."""
-    header = ("section", "run at the paper's schedule", "trials", "claims", "core-hours", "command")
+    header = (
+        "section",
+        "run at the paper's schedule",
+        "trials",
+        "claims",
+        "hours of training",
+        "command",
+    )
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     judged = claims.findings([each for some in at_paper.values() for each in some])
     for name, experiment in experiments.all_experiments().items():

@@ -153,7 +153,7 @@ def section(
         "trials": span([counted[label] for label in wanted if label in counted]),
         "settings": len(wanted),
         "known": sum(label in counted for label in wanted),
-        "core_hours": f"{seconds / 3600:.1f}",
+        "hours_of_training": f"{seconds / 3600:.1f}",
         "fewer": [
             f"{label} ({counted[label]})" for label in wanted if 0 < counted.get(label, 0) < trials
         ],
