@@ -221,6 +221,16 @@ def has_moved(record: Record) -> bool:
     return len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
 
 
+def was_drawn_again(record: Record) -> bool:
+    """Return whether the first structure that a random run drew had no path (reading R19).
+
+    Args:
+        record (dict): of a run.
+    """
+    draws: int = record["result"].get("dead_draws", 0)
+    return draws > 0
+
+
 def as_begun(record: Record) -> Record:
     """Return the machine and the versions of a training's first iterations.
 

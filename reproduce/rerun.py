@@ -224,7 +224,7 @@ def rerun(
             raise
         shutil.rmtree(directory)
     if judge.rows:
-        if has_moved(old) and judge.held * settings.iterations() > _moved_at(old) * settings.epochs:
+        if has_moved(old) and old["log"]["iteration"][judge.held - 1] > _moved_at(old):
             rounding = [*rounding, "another machine in the meantime"]
         _print_table(f"Epoch {judge.held} is not the record's:", judge.rows)
         print(explain(judge.rows, rounding))

@@ -36,6 +36,7 @@ from reproduce.claims.rules import (
 )
 from reproduce.experiments import from_dict
 from reproduce.experiments.connection_selection import CONNECTION_EPSILON0, CONNECTION_USAGE_RATES
+from reproduce.groups import was_drawn_again
 
 #: The test error in percent of a network that can only guess among ten classes.
 GUESSING = 90.0
@@ -78,24 +79,19 @@ def _literally(pairs: Pairs, alternative: str) -> list[str]:
 
     The first structure that such a run drew could only guess.
     """
-    if not any(_dead(record) for _, theirs in pairs.values() for record in theirs):
+    if not any(was_drawn_again(record) for _, theirs in pairs.values() for record in theirs):
         return []
     lines = []
     for name, (ours, theirs) in pairs.items():
         if ours and theirs:
             errors = [
-                GUESSING if _dead(record) else error
+                GUESSING if was_drawn_again(record) else error
                 for record, error in zip(theirs, errors_of(theirs))
             ]
             compared = statistics.difference(errors_of(ours), errors, alternative)
             told = compared_line(name, compared)
             lines.append(f"without drawing dead structures again (reading R19), {told}")
     return lines
-
-
-def _dead(record: Record) -> bool:
-    """Return whether the first structure that a random run drew had no path."""
-    return record["result"].get("dead_draws", 0) > 0
 
 
 @rule(
@@ -145,7 +141,7 @@ def _conn_random_degrades(evidence: Evidence, claim: Record) -> Judged:
     pairs = _against_whole(evidence, rates)
     judged = side_by_side(pairs, "greater")
     for name, (ours, _) in pairs.items():
-        dead = sum(map(_dead, ours))
+        dead = sum(map(was_drawn_again, ours))
         if dead:
             judged.details.append(
                 f"{name.split(' against ')[0]}: {dead} of {len(ours)} first draws had no path and "

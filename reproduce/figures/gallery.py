@@ -28,6 +28,7 @@ from reproduce.groups import (
     computer,
     count_trials,
     safe_name,
+    was_drawn_again,
 )
 
 
@@ -153,11 +154,11 @@ def _of_group(group: Group) -> Iterator[_Planned]:
 
 def _redrawn(records: Sequence[Record]) -> Iterator[str]:
     """Yield how many random structures were drawn again, if any was (reading R19)."""
-    draws = [r["result"]["dead_draws"] for r in records if "dead_draws" in r["result"]]
-    dead = sum(draw > 0 for draw in draws)
+    dead = sum(map(was_drawn_again, records))
     if dead:
+        drawn = sum("dead_draws" in record["result"] for record in records)
         yield (
-            f"Of {len(draws)} random structures {dead} had no path at first and "
+            f"Of {drawn} random structures {dead} had no path at first and "
             f"{'was' if dead == 1 else 'were'} drawn again (reading R19)"
         )
 

@@ -102,7 +102,12 @@ def compare(found, expected, dtype):
         for x, y in [(a.array, b.array), *pairs]:
             x, y = TO_CPU(x), TO_CPU(y)
             assert abs(x - y).max() <= tolerance * max(abs(y).max(), 1e-3), name
-    for (name, a), (_, b) in zip(*(target.namedlinks() for target in targets)):
+    compare_statistics(*targets, tolerance)
+
+
+def compare_statistics(found, expected, tolerance):
+    """The running statistics of two networks."""
+    for (name, a), (_, b) in zip(found.namedlinks(), expected.namedlinks()):
         if isinstance(a, chainer.links.BatchNormalization):
             for x, y in ((a.avg_mean, b.avg_mean), (a.avg_var, b.avg_var)):
                 numpy.testing.assert_allclose(TO_CPU(x), TO_CPU(y), tolerance, tolerance, name)
@@ -248,10 +253,7 @@ def test_fixed_dense_net(platform, dtype, kind):
     target, tolerance = found.get_optimizer("main").target, 1e-10 if dtype == "float64" else 1e-4
     for (name, a), (_, b) in zip(target.namedparams(), link.namedparams()):
         numpy.testing.assert_allclose(TO_CPU(a.array), b.array, tolerance, tolerance, name)
-    for (name, a), (_, b) in zip(target.namedlinks(), link.namedlinks()):
-        if isinstance(a, chainer.links.BatchNormalization):
-            for x, y in ((a.avg_mean, b.avg_mean), (a.avg_var, b.avg_var)):
-                numpy.testing.assert_allclose(TO_CPU(x), TO_CPU(y), tolerance, tolerance, name)
+    compare_statistics(target, link, tolerance)
     numpy.testing.assert_array_equal(TO_CPU(target.structure), structure)
 
 
