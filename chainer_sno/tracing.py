@@ -111,7 +111,9 @@ def call_alone(network: Any, x: Any) -> Any:
         ValueError: it raises something; the message names the network and the mini-batch.
     """
     try:
-        return network(x)
+        # A BLAS may set the flags of floating-point errors without any.
+        with numpy.errstate(all="ignore"):
+            return network(x)
     except Exception as error:
         raise ValueError(
             f"{type(network).__name__} cannot be called with a mini-batch of shape {x.shape} and "

@@ -1,5 +1,7 @@
 """Small plain networks in the style of Chainer's examples, for what takes any network."""
 
+import numpy
+
 import chainer_sno  # noqa: F401  (imports Chainer)
 from chainer_sno import chainer
 
@@ -19,6 +21,11 @@ class MLP(chainer.Chain):
     def forward(self, x):
         h = F.dropout(F.relu(self.l1(x)), 0.3)
         return self.l3(F.dropout(F.sigmoid(self.l2(h)), 0.3))
+
+
+def raise_the_flag():
+    """Give the warning of an invalid value, as a BLAS may in a product that is right."""
+    return numpy.divide(numpy.zeros(1), 0)
 
 
 class LeNet5(chainer.Chain):

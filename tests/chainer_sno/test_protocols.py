@@ -9,6 +9,7 @@ import chainer_sno
 from chainer_sno import chainer, links, protocols, testing, uniforms
 from chainer_sno.graph.updaters import GraphStructureUpdater, GraphUpdater
 from tests.chainer_sno.cuda.emulator import COMPILER, Emulator
+from tests.chainer_sno.networks import raise_the_flag
 
 F, L = chainer.functions, chainer.links
 needs_numba = pytest.mark.skipif(
@@ -317,6 +318,16 @@ def test_layers_that_cannot_be_are_refused(backend, kind, message):
         train(kind(), backend)
     if backend == "fast":
         assert train(kind(), "auto", iterations=0).backend == "reference"
+
+
+@needs_numba
+def test_flags_of_floating_point_errors_do_not_refuse_the_fast_path():
+    class Flags(OwnFixed):
+        def forward(self, x):
+            raise_the_flag()
+            return super().forward(x)
+
+    assert train(Flags(), "fast").backend == "fast"
 
 
 @needs_numba

@@ -6,7 +6,7 @@ import pytest
 import chainer_sno
 from chainer_sno import chainer, compact, complexity, links, profile, testing
 from chainer_sno.links import select
-from tests.chainer_sno.networks import NETWORKS, SHAPE
+from tests.chainer_sno.networks import MLP, NETWORKS, SHAPE, raise_the_flag
 
 F, L = chainer.functions, chainer.links
 
@@ -440,6 +440,18 @@ def test_arguments_of_another_kind_are_refused_at_once(changed, kind, message):
     with pytest.raises(kind, match=message) as error:
         select(Trouble(lambda self, h, x: 1 / 0), **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_flags_of_floating_point_errors_are_no_failure(rng):
+    class Flags(MLP):
+        def forward(self, x):
+            raise_the_flag()
+            return super().forward(x)
+
+    with pytest.raises(RuntimeWarning, match="invalid value"):
+        Flags()(examples(rng))
+    link = select(Flags(), ["l1", "l2"], SHAPE)
+    assert "compact" in testing.check_searchable(link, examples(rng, 2), bits=2).passed
 
 
 def test_reestimate_may_be_a_number_of_numpy():
