@@ -266,13 +266,14 @@ def commits(record: Record) -> list[str]:
     return list(dict.fromkeys(commit for commit in found if commit))
 
 
-def computer(record: Record) -> str:
+def computer(record: Record, at_the_end: bool = False) -> str:
     """Return on what a record was computed: the GPU or the processor, and which code.
 
     Times of two records compare only where this is the same and neither has moved.
 
     Args:
         record (dict): of a run.
+        at_the_end (bool): what it ended on, whatever it was on before.
 
     Returns:
         str: such as ``AMD EPYC, SkylakeX kernels (fast path)``; with the number of threads where
@@ -290,19 +291,21 @@ def computer(record: Record) -> str:
     threads = record["times"].get("threads", [1])
     with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
     path = f"{record['versions']['path']} path{with_threads}"
-    return f"{where}{' and other machines' * has_moved(record)} ({path})"
+    others = not at_the_end and has_moved(record)
+    return f"{where}{' and other machines' * others} ({path})"
 
 
-def by_computer(records: Iterable[Record]) -> dict[str, list[Record]]:
+def by_computer(records: Iterable[Record], at_the_end: bool = False) -> dict[str, list[Record]]:
     """Return the records of each kind of machine.
 
     Args:
         records (list of dict): of runs.
+        at_the_end (bool): see :func:`computer`.
 
     Returns:
         dict: lists of records by what :func:`computer` says, in the order of the alphabet.
     """
     by_machine: dict[str, list[Record]] = {}
     for record in records:
-        by_machine.setdefault(computer(record), []).append(record)
+        by_machine.setdefault(computer(record, at_the_end), []).append(record)
     return dict(sorted(by_machine.items()))

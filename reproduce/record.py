@@ -24,6 +24,8 @@ from reproduce.settings import Settings
 SCHEMA = 1
 #: Columns of the log that are fractions although their names begin as those of counts.
 FRACTIONS = ("structure/usage_rate", "structure/weight_ratio")
+#: The entry of the log with the CPU seconds of an epoch, see :class:`reproduce.run.CPUTime`.
+CPU_SECONDS = "cpu_seconds"
 
 
 def _git_commit() -> str | None:
@@ -95,7 +97,7 @@ def machine(device: Any) -> dict[str, Any]:
 
 def columns(log: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return a log of LogReport, a list of dictionaries, as a dictionary of columns."""
-    names = sorted(name for name in log[0] if name != "elapsed_time")
+    names = sorted(name for name in log[0] if name not in ("elapsed_time", CPU_SECONDS))
 
     def kind(name: str) -> type[int] | type[float]:
         counts = name.startswith(("structure/", "theta/bin_")) and name not in FRACTIONS
@@ -141,9 +143,18 @@ def make(
         "versions": {**versions(), "path": path},
         "machine": machine(device),
         "computers": list(computers),
-        "times": {**times, "epoch_seconds": [round(entry["elapsed_time"], 2) for entry in log]},
+        "times": {**times, **_epoch_times(log)},
         "log": columns(log),
     }
+
+
+def _epoch_times(log: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Return when each epoch ended, and its CPU seconds where any are known."""
+    times = {"epoch_seconds": [round(entry["elapsed_time"], 2) for entry in log]}
+    cpu = [entry.get(CPU_SECONDS) for entry in log]
+    if any(seconds is not None for seconds in cpu):
+        times["epoch_cpu_seconds"] = [None if each is None else round(each, 2) for each in cpu]
+    return times
 
 
 def write(path: Path, record: Record) -> None:
@@ -217,13 +228,21 @@ def _is_finite(value: object) -> bool:
 
 def _check_numbers(record: Record, settings: Settings, name: str) -> None:
     """Check what a schema cannot: that the log and the structure fit the settings."""
-    columns = {**record["log"], "epoch_seconds": record["times"]["epoch_seconds"]}
+    of_times = ("epoch_seconds", "epoch_cpu_seconds")
+    columns = dict(record["log"])
+    columns.update((name, record["times"][name]) for name in of_times if name in record["times"])
     if {len(column) for column in columns.values()} != {settings.epochs}:
         raise ReproduceError(
             f"{name!r} has {settings.epochs} epochs, and a column of its log has another number of "
             "entries: restore the file"
         )
-    numbers = [number for column in columns.values() for number in column]
+    numbers = [
+        number
+        for name, column in columns.items()
+        for number in column
+        # Those of an epoch may be unknown.
+        if number is not None or name != "epoch_cpu_seconds"
+    ]
     if not all(map(_is_finite, numbers)):
         raise ReproduceError(
             f"the log of {name!r} has an entry that is not a finite number: restore the file"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import threadpoolctl
 
 from chainer_sno import chainer
@@ -177,6 +178,50 @@ class Computers(chainer.training.Extension):
         with contextlib.suppress(KeyError):
             self.machines, threads = json.loads(str(serializer("noted", None)))
             self.threads = sorted({*self.threads, *threads})
+
+
+class CPUTime(chainer.training.Extension):
+    """Report the CPU seconds of each epoch, of all threads, its evaluation included.
+
+    Other work on the machine adds to the time on the wall, and to this hardly any.  The seconds
+    since the last epoch are in the snapshot.  An epoch that a snapshot without them began has none.
+
+    Args:
+        every_epoch (callable): the trigger of the log.
+    """
+
+    name = "cpu_time"
+    # After the evaluation, before the log.
+    priority = chainer.training.PRIORITY_EDITOR
+
+    def __init__(self, every_epoch: Any) -> None:
+        self.trigger = every_epoch
+        #: CPU seconds of this epoch in earlier processes, None where they are unknown.
+        self.before: float | None = None
+
+    def initialize(self, trainer: Any) -> None:
+        """Begin to measure."""
+        if not trainer.updater.iteration:
+            self.before = 0.0
+        self.begun = time.process_time()
+
+    def __call__(self, trainer: Any) -> None:
+        """Report the seconds since the last epoch."""
+        now = time.process_time()
+        if self.before is not None:
+            chainer.report({record.CPU_SECONDS: self.before + now - self.begun})
+        self.before, self.begun = 0.0, now
+
+    def serialize(self, serializer: Any) -> None:
+        """Save or load the seconds since the last epoch."""
+        if isinstance(serializer, chainer.Serializer):
+            before = numpy.nan if self.before is None else self.before
+            serializer("seconds", before + time.process_time() - self.begun)
+            return
+        # Snapshots that are older have nothing of it.
+        with contextlib.suppress(KeyError):
+            seconds = float(serializer("seconds", None))
+            self.before = None if numpy.isnan(seconds) else seconds
 
 
 class Watch(chainer.training.Extension):
@@ -341,6 +386,8 @@ def _train(
     trainer.extend(saver)
     computers = Computers(device, threads)
     trainer.extend(computers)
+    if device.xp is numpy:
+        trainer.extend(CPUTime(training.every_epoch))
     trainer.extend(Progress(directory / marks.PROGRESS, settings, training.iterations))
     if options.watch is not None:
         trainer.extend(Watch(training, options.watch))

@@ -102,7 +102,13 @@ RECORD = _object(
         "versions": _object({"python": _TEXT, "chainer_sno": _TEXT, "numpy": _TEXT, "path": _TEXT}),
         "machine": _object({"processor": _TEXT, "device": _TEXT}),
         "times": _object(
-            {"finished": _TEXT, "seconds": _POSITIVE, "epoch_seconds": {"type": "array"}}
+            {
+                "finished": _TEXT,
+                "seconds": _POSITIVE,
+                "epoch_seconds": {"type": "array"},
+                "epoch_cpu_seconds": {"type": "array"},
+            },
+            required=["finished", "seconds", "epoch_seconds"],
         ),
         "log": {
             **_object({"epoch": {"type": "array"}, "validation/main/error": {"type": "array"}}),

@@ -277,37 +277,84 @@ def seconds_of(records: Iterable[Record]) -> float:
     return statistics.median([record["times"]["seconds"] for record in records])
 
 
-def last_seconds_of(records: Iterable[Record]) -> float:
+def _first_of_last(record: Record) -> int:
+    """Return which epoch, from 0, is the first in the last tenth of a training."""
+    return from_dict(record["settings"]).epochs * 9 // 10
+
+
+def _moved_in_last(record: Record) -> bool:
+    """Return whether a training went on on another machine in its last tenth."""
+    before = [0, *record["log"]["iteration"]][_first_of_last(record)]
+    return has_moved(record) and record["computers"][-1]["iterations"][0] > before + 1
+
+
+def _last_epochs(record: Record, cpu: bool) -> list[float]:
+    """Return the seconds of each epoch in the last tenth; those of the CPU may be unknown."""
+    first, times = _first_of_last(record), record["times"]
+    if cpu:
+        return [*times.get("epoch_cpu_seconds", [None] * len(times["epoch_seconds"]))][first:]
+    ends = [0.0, *times["epoch_seconds"]][first:]
+    return [end - begin for begin, end in itertools.pairwise(ends)]
+
+
+def last_seconds_of(records: Iterable[Record], cpu: bool) -> float:
     """Return the median seconds of an iteration in the last tenth of each training.
 
     It is that of the median epoch there: what else a machine does now and then does not count.
+
+    Args:
+        records (list of dict): of the trainings.
+        cpu (bool): whether in CPU seconds, known for each epoch; otherwise by the clock.
     """
     seconds = []
     for record in records:
         settings = from_dict(record["settings"])
-        # Seconds from the beginning to the end of each epoch.
-        ends = [0.0, *record["times"]["epoch_seconds"]]
-        last = ends[settings.epochs * 9 // 10 :]
-        epoch = statistics.median([end - begin for begin, end in itertools.pairwise(last)])
+        epoch = statistics.median(_last_epochs(record, cpu))
         seconds.append(epoch * settings.epochs / settings.iterations())
     return statistics.median(seconds)
+
+
+def _compare_whole(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, str]:
+    """Return the ratio of the seconds of whole trainings, and a line that says so."""
+    mine, other = seconds_of(ours), seconds_of(theirs)
+    ratio = mine / other
+    hours = f"{mine / 3600:.2f} h against {other / 3600:.2f} h"
+    return ratio, f"whole trainings {hours}, ratio {ratio:.2f}"
+
+
+def _compare_last(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, str]:
+    """Return the ratio of the seconds of an iteration at the end, and a line that says so.
+
+    The line also has the whole trainings, where each of them stayed on one machine.
+    """
+    records = [*ours, *theirs]
+    cpu = not any(None in _last_epochs(record, True) for record in records)
+    mine, other = last_seconds_of(ours, cpu), last_seconds_of(theirs, cpu)
+    ratio = mine / other
+    whole = "" if any(map(has_moved, records)) else f"{_compare_whole(ours, theirs)[1]}; "
+    ms = f"{1e3 * mine:.3g} ms against {1e3 * other:.3g} ms{' of CPU time' * cpu}"
+    return ratio, f"{whole}an iteration at the end {ms}, ratio {ratio:.2f}"
 
 
 def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
     """Compare median seconds of trainings on each kind of machine that has both.
 
-    A training that has moved between machines has the time of none and does not count.
+    A training that has moved between machines has the time of none and does not count, unless it
+    is judged at the end and was on one machine then.
 
     Args:
         pairs (dict): by name, the records of ours and of theirs.
         at_the_end (bool): judge an iteration of the last tenth, where the structure is what it
-            ends as; otherwise whole trainings.
+            ends as, in CPU seconds where they are known; otherwise whole trainings.
     """
+    moved = _moved_in_last if at_the_end else has_moved
+    compare = _compare_last if at_the_end else _compare_whole
     usable: Pairs = {}
     details, ratios = [], []
     for name, pair in pairs.items():
         ours, theirs = (
-            by_computer([record for record in records if not has_moved(record)]) for records in pair
+            by_computer([record for record in records if not moved(record)], at_the_end)
+            for records in pair
         )
         both = [where for where in ours if where in theirs]
         usable[name] = (
@@ -315,17 +362,9 @@ def compare_times(pairs: Pairs, at_the_end: bool = False) -> Judged:
             [record for where in both for record in theirs[where]],
         )
         for where in both:
-            mine, other = seconds_of(ours[where]), seconds_of(theirs[where])
-            ratio = mine / other
-            hours = f"{mine / 3600:.2f} h against {other / 3600:.2f} h"
-            line = f"{name}: whole trainings {hours}, ratio {ratio:.2f}"
-            if at_the_end:
-                mine, other = last_seconds_of(ours[where]), last_seconds_of(theirs[where])
-                ratio = mine / other
-                line += f"; an iteration at the end {1e3 * mine:.3g} ms against {1e3 * other:.3g} "
-                line += f"ms, ratio {ratio:.2f}"
+            ratio, line = compare(ours[where], theirs[where])
             ratios.append(ratio)
-            details.append(f"{line}, on {where}")
+            details.append(f"{name}: {line}, on {where}")
     groups = groups_of(usable)
     missing = [
         f"{name}: no training of each on one kind of machine"

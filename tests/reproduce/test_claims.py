@@ -266,6 +266,47 @@ def test_what_a_machine_does_beside_a_training_is_no_time_of_it():
     assert found.effect == "an iteration at the end takes 0.50 times as long"
 
 
+def moved_at(record, iteration):
+    """Give a record another machine before an iteration."""
+    record["computers"] = [
+        {"machine": {"processor": "before"}, "iterations": [1, iteration - 1]},
+        {"machine": record["machine"], "iterations": [iteration, 10**6]},
+    ]
+
+
+def test_the_machine_of_the_last_tenth_decides_about_its_time():
+    """Whole trainings that moved have no time; the CPU time of their last tenth has one."""
+    records = world(seconds={"connection": 300.0})
+    for record in records:
+        times, iterations = record["times"], record["log"]["iteration"]
+        count = len(iterations)
+        # An epoch of selection has twice the iterations.
+        seconds = 2.08 if record["settings"]["method"] == "sno" else 1.0
+        times["epoch_cpu_seconds"] = [None] * (count // 2) + [seconds] * (count - count // 2)
+        if record["settings"]["experiment"] == "connection-selection":
+            moved_at(record, iterations[count * 9 // 10 - 1] + 1)
+    found = {f.id: f for f in claims.findings(records)}["conn-time-as-random"]
+    assert found.effect == "an iteration at the end takes 1.04 times as long"
+    assert found.details[0].endswith("of CPU time, ratio 1.04, on A (fast path)")
+    assert "whole trainings" not in " ".join(found.details)
+    for record in records:
+        if record["settings"]["experiment"] == "connection-selection":
+            moved_at(record, record["log"]["iteration"][len(record["log"]["iteration"]) * 9 // 10])
+    found = {f.id: f for f in claims.findings(records)}["conn-time-as-random"]
+    assert found.outcome == "not enough runs"
+    assert "no training of each on one kind of machine" in found.details[0]
+
+
+def test_where_one_training_lacks_cpu_time_the_clock_decides():
+    records = world(seconds={"connection": 104.0})
+    for record in records:
+        if record["settings"]["method"] != "random":
+            record["times"]["epoch_cpu_seconds"] = [1.0] * len(record["log"]["iteration"])
+    found = {f.id: f for f in claims.findings(records)}["conn-time-as-random"]
+    assert found.effect == "an iteration at the end takes 1.04 times as long"
+    assert "CPU" not in found.details[0]
+
+
 def test_one_setting_without_runs_is_enough_to_say_nothing():
     records = [r for r in world() if r["settings"].get("width") != 453]
     (finding,) = [f for f in claims.findings(records) if f.id == "unit-beats-fixed"]
@@ -284,8 +325,7 @@ def test_the_time_of_a_training_that_has_moved_compares_with_none():
     """Both ended on one processor, but they were on different machines before."""
     records = world(seconds={"sno": 200.0})
     for record in records:
-        before = {"processor": record["settings"]["method"]}
-        record["computers"] = [{"machine": before}, {"machine": record["machine"]}]
+        moved_at(record, 2)
     found = {f.id: f for f in claims.findings(records)}["unit-time-as-fixed"]
     assert found.outcome == "not enough runs"
     assert found.details[0] == (

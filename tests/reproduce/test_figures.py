@@ -393,6 +393,19 @@ def test_a_record_that_cannot_be_drawn_is_named(part, name, value, message, tmp_
         assert record["name"] in str(caught.value)
 
 
+@pytest.mark.parametrize("seconds", [[1.0], ["a", 1.0], [float("nan"), 1.0], 1.0])
+def test_cpu_times_are_numbers_or_unknown(seconds, tmp_path):
+    record = make_record(ConnectionSelection, epochs=2)
+    record["times"]["epoch_cpu_seconds"] = [None, 1.0]
+    write_records(tmp_path, [record])
+    (path,) = tmp_path.iterdir()
+    assert read(path) == record
+    record["times"]["epoch_cpu_seconds"] = seconds
+    write_records(tmp_path, [record])
+    with pytest.raises(ReproduceError, match="epoch_cpu_seconds|has 2 epochs|not a finite number"):
+        read(path)
+
+
 def shapes(axes):
     arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
     boxes = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch)]

@@ -34,7 +34,7 @@ from reproduce import (
 from reproduce.experiments.unit_selection import UnitSelection
 from reproduce.experiments.unit_training import UnitTraining
 from reproduce.marks import is_locked
-from reproduce.run import Computers, get_device
+from reproduce.run import Computers, CPUTime, get_device
 from tests.reproduce.synthetic import noise
 from tests.reproduce.test_cli import unread
 from tests.waiting import wait_until
@@ -200,6 +200,9 @@ def test_the_record_says_everything(undisturbed):
     assert found["machine"]["blas"][0].endswith("1 thread")
     assert found["times"]["seconds"] > 0
     assert {"finished", "epoch_seconds"} <= set(found["times"])
+    (seconds,) = found["times"]["epoch_cpu_seconds"]
+    assert seconds > 0
+    assert "cpu_seconds" not in log
 
 
 def test_the_record_of_a_fixed_structure_counts_its_units(undisturbed):
@@ -550,6 +553,49 @@ def test_the_record_lists_the_versions_of_each_machine(monkeypatch):
     trained = {"versions": {"commit": "c"}, "computers": computers.machines}
     assert groups.commits(trained) == ["a", "b", "c"]
     assert groups.commits({"versions": {"commit": None}}) == []
+
+
+def cpu_time_of(trainer, saved=None):
+    """Return the extension of a new process, with what a snapshot of another holds."""
+    cpu = CPUTime(lambda trainer: True)
+    if saved is not None:
+        chainer.serializers.load_npz(io.BytesIO(saved), cpu)
+    cpu.initialize(trainer)
+    return cpu
+
+
+def saved_by(extension):
+    file = io.BytesIO()
+    chainer.serializers.save_npz(file, extension)
+    return file.getvalue()
+
+
+def reported_by(extension, trainer):
+    with chainer.reporter.Reporter().scope(observed := {}):
+        extension(trainer)
+    return observed
+
+
+def test_the_cpu_time_of_an_epoch_goes_on_in_another_process(monkeypatch):
+    trainer = types.SimpleNamespace(updater=types.SimpleNamespace(iteration=0))
+    clock = iter([5.0, 7.0, 100.0, 103.5, 104.0])
+    monkeypatch.setattr("reproduce.run.time.process_time", lambda: next(clock))
+    saved = saved_by(cpu_time_of(trainer))
+    trainer.updater.iteration = 1
+    cpu = cpu_time_of(trainer, saved)
+    assert reported_by(cpu, trainer) == {"cpu_seconds": 2 + 3.5}
+    assert reported_by(cpu, trainer) == {"cpu_seconds": 0.5}
+
+
+def test_the_cpu_time_of_an_epoch_that_an_older_program_began_is_unknown():
+    trainer = types.SimpleNamespace(updater=types.SimpleNamespace(iteration=3))
+    file = io.BytesIO()
+    numpy.savez(file, other=1)
+    cpu = cpu_time_of(trainer, file.getvalue())
+    # A second process does not know it either.
+    cpu = cpu_time_of(trainer, saved_by(cpu))
+    assert reported_by(cpu, trainer) == {}
+    assert reported_by(cpu, trainer)["cpu_seconds"] >= 0
 
 
 def test_the_versions_of_the_machine_are_those_of_the_record(undisturbed):
