@@ -256,8 +256,9 @@ def _conn_wide_second_block(evidence: Evidence, claim: Record) -> Judged:
     "on each kind of machine that has both: an iteration in the median epoch of the last tenth of "
     "the training, when the structure is almost final, takes at most 1.05 times as long. It "
     "includes the evaluation, and is CPU time where every training has that. The ratio of whole "
-    "trainings that stayed on one machine is reported as well: absent connections cost "
-    "nothing here, unlike in a masked network, so a training that begins with half of the connections takes longer.",
+    "trainings that stayed on one machine is reported as well: absent connections cost nothing "
+    "here, unlike in a masked network, so a training that begins with half of them takes "
+    "longer.",
 )
 def _conn_time_as_random(evidence: Evidence, claim: Record) -> Judged:
     return compare_times(_connection_pairs(evidence, lambda rate: True), at_the_end=True)
