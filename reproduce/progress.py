@@ -30,6 +30,8 @@ BINS = 20
 _THETA, _COSTS = "updater/bernoulli/theta", "updater/bernoulli/costs"
 _LOG, _ITERATION = "extensions/LogReport/_log", "updater/iteration"
 _COMPUTERS = "extensions/computers/noted"
+#: An entry of the log.
+_REESTIMATED = "validation/main/reestimated_error"
 
 
 def _newest(directory: Path) -> tuple[Settings, str, dict[str, Any]] | None:
@@ -88,9 +90,10 @@ def state(directory: Path) -> Record | None:
             "test_error": last["validation/main/error"],
             "training_loss": last["main/loss"],
         }
-        again = last.get("validation/main/reestimated_error")
-        if again is not None:
-            result["last_epoch"]["reestimated_test_error"] = again
+        again = [entry for entry in log if _REESTIMATED in entry]
+        if again:
+            result["last_epoch"]["reestimated_test_error"] = again[-1][_REESTIMATED]
+            result["last_epoch"]["reestimated_epoch"] = again[-1]["epoch"]
     if _COMPUTERS in content:
         result["computers"] = json.loads(str(content[_COMPUTERS]))[0]
     return result
@@ -222,6 +225,8 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
         cells.append(str(last.get("epoch", "-")))
         for name in ("test_error", "reestimated_test_error"):
             cells.append(f"{100 * last[name]:.2f}" if name in last else "-")
+        if last.get("reestimated_epoch", last.get("epoch")) != last.get("epoch"):
+            cells[-1] += f" (epoch {last['reestimated_epoch']})"
         cells.append(", ".join(settings.changed) or "-")
         table.append(cells)
     return header, table

@@ -95,15 +95,25 @@ def machine(device: Any) -> dict[str, Any]:
     return description
 
 
+def is_in_some_epochs(name: str) -> bool:
+    """Return whether an entry of the log is measured in some epochs only, and None in others."""
+    return "/reestimated_" in name
+
+
 def columns(log: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return a log of LogReport, a list of dictionaries, as a dictionary of columns."""
-    names = sorted(name for name in log[0] if name not in ("elapsed_time", CPU_SECONDS))
+    names = sorted({name for entry in log for name in entry} - {"elapsed_time", CPU_SECONDS})
 
     def kind(name: str) -> type[int] | type[float]:
         counts = name.startswith(("structure/", "theta/bin_")) and name not in FRACTIONS
         return int if counts or name in ("epoch", "iteration") else float
 
-    return {name: [kind(name)(entry[name]) for entry in log] for name in names}
+    def value(name: str, entry: Mapping[str, Any]) -> int | float | None:
+        if is_in_some_epochs(name) and name not in entry:
+            return None
+        return kind(name)(entry[name])
+
+    return {name: [value(name, entry) for entry in log] for name in names}
 
 
 def make(
@@ -241,7 +251,7 @@ def _check_numbers(record: Record, settings: Settings, name: str) -> None:
         for name, column in columns.items()
         for number in column
         # Those of an epoch may be unknown.
-        if number is not None or name != "epoch_cpu_seconds"
+        if number is not None or not (name == "epoch_cpu_seconds" or is_in_some_epochs(name))
     ]
     if not all(map(_is_finite, numbers)):
         raise ReproduceError(

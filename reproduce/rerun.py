@@ -39,7 +39,8 @@ class Judge:
     Attributes:
         held (int): the epochs held so far, all but the last with the same numbers.
         rows (list): of the last of them, the name of every number that is another, the record's
-            and the one found here.  What only the new log has is not looked at.
+            and the one found here.  What only the new log has is not looked at, nor what only
+            one of them measured in this epoch.
     """
 
     def __init__(self, log: Mapping[str, Sequence[Any]], epochs: int) -> None:
@@ -53,6 +54,10 @@ class Judge:
         for entry in log[self.held : self.epochs]:
             new = {name: column[0] for name, column in record.columns([entry]).items()}
             old = {name: column[self.held] for name, column in self.log.items()}
+            # Older programs measured in every epoch what is measured in some now.
+            for name in filter(record.is_in_some_epochs, self.log):
+                if old[name] is None or name not in new:
+                    del old[name]
             self.held += 1
             self.rows = _differences(old, new)
             if self.rows:

@@ -136,6 +136,7 @@ PROGRESS = _object(
                 "test_error": _FRACTION,
                 "training_loss": {"type": "number"},
                 "reestimated_test_error": _FRACTION,
+                "reestimated_epoch": _WHOLE,
             },
             required=["epoch", "test_error"],
         ),

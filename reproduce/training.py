@@ -148,6 +148,7 @@ class Training:
         bernoulli (chainer_sno.Bernoulli): the distribution, None for a fixed structure.
         trainer (chainer.training.Trainer): with evaluation, reports, log and learning rate.
         iterations (int): of the whole training.
+        examples (int): for training.
         every_epoch (chainer_sno.extensions.EpochTrigger): when it evaluates and logs.
         log (chainer.training.extensions.LogReport): an entry an epoch.
     """
@@ -195,7 +196,7 @@ class Training:
         self.check_threads(settings, threads, self.path)
         limits = settings.examples, settings.test_examples
         parts = [[array[:limit] for array in part] for part, limit in zip(dataset, limits)]
-        examples = len(parts[0][0])
+        self.examples = examples = len(parts[0][0])
         self.iterations = settings.iterations(examples)
         if self.iterations < 1 or settings.batch_size > examples:
             raise ReproduceError(
@@ -227,7 +228,7 @@ class Training:
         self.stop_trigger = StopTrigger(self.iterations)
         self.trainer = chainer.training.Trainer(updater, self.stop_trigger, str(directory))
         self.every_epoch = extensions.EpochTrigger(examples, settings.batch_size)
-        self._extend(self.make_evaluator(test_iterator), self.every_epoch, examples)
+        self._extend(self.make_evaluator(test_iterator), self.every_epoch)
 
     def _add_decay(self, optimizer: Any, rate: float) -> None:
         """Add the weight decay of the settings to an optimizer."""
@@ -301,11 +302,17 @@ class Training:
         """Return a plain network of everything under selection, with weights at random."""
         raise NotImplementedError
 
-    def _extend(self, evaluator: Any, every_epoch: Any, examples: int) -> None:
+    def epoch_of(self, iteration: int) -> int:
+        """Return the epoch that ends in or with an iteration.
+
+        Chainer's epoch is still the one before where the last mini-batch crosses into it.  This is
+        the e of EpochTrigger: the only one with e n in [i N, (i + 1) N).
+        """
+        return ((iteration + 1) * self.settings.batch_size - 1) // self.examples
+
+    def _extend(self, evaluator: Any, every_epoch: Any) -> None:
         def number_epochs(entry: dict[str, Any]) -> None:
-            # Chainer's epoch is still the one before where the last mini-batch crosses into it.
-            # It is the e of EpochTrigger: the only one with e n in [i N, (i + 1) N).
-            entry["epoch"] = ((entry["iteration"] + 1) * self.settings.batch_size - 1) // examples
+            entry["epoch"] = self.epoch_of(entry["iteration"])
 
         trainer = self.trainer
         if hasattr(trainer.updater, "synchronise"):

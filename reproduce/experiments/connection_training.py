@@ -20,6 +20,9 @@ TEST_BATCH = 80
 #: The same beside a captured training, whose evaluation launches as many kernels for few images as
 #: for many, and would take longer than the training.
 TEST_BATCH_CAPTURED = 500
+#: How often a training estimates batch statistics anew, at most.  Each time takes about a tenth of
+#: an epoch of random selection, and the result is the last one.
+ESTIMATES = 30
 
 
 def make_network(
@@ -59,19 +62,31 @@ class _Reestimating:
     Args:
         batches (callable): returns the mini-batches for the estimate, x each.
         forward (callable): computes the outputs of a mini-batch at what is evaluated.
+        due (callable): takes the trainer; whether to do it now.
     """
 
     def __init__(
-        self, *arguments: Any, batches: Callable[[], list[Any]], forward: Callable[[Any], Any]
+        self,
+        *arguments: Any,
+        batches: Callable[[], list[Any]],
+        forward: Callable[[Any], Any],
+        due: Callable[[Any], bool],
     ) -> None:
         super().__init__(*arguments)
         self.batches = batches
         self.forward = forward
+        self.due = due
+        self.twice = True
+
+    def __call__(self, trainer: Any = None) -> Any:
+        """Evaluate, once or twice."""
+        self.twice = trainer is None or self.due(trainer)
+        return super().__call__(trainer)  # type: ignore[misc]
 
     def evaluate(self) -> dict[str, Any]:
         """Return the observation of one pass over the data, or of two."""
         found = super().evaluate()  # type: ignore[misc]
-        batches = self.batches()
+        batches = self.batches() if self.twice else []
         if batches:
             link = self.get_target("main")  # type: ignore[attr-defined]
             with extensions.reestimated_statistics(link, self.forward, batches):
@@ -159,16 +174,23 @@ class ConnectionTraining(Training):
     def make_evaluator(self, iterator: Any) -> Any:
         """Return the evaluation at the mode, or of the random structure."""
         bernoulli = self.bernoulli
+        again: dict[str, Any] = {"batches": self._batches, "due": self._is_estimated}
         if bernoulli is None:
-            return _ErrorEvaluator(iterator, self.link, batches=self._batches, forward=self.link)
+            return _ErrorEvaluator(iterator, self.link, forward=self.link, **again)
         return _StructureEvaluator(
             iterator,
             self.link,
             bernoulli,
             self.settings.stochastic_samples,
-            batches=self._batches,
             forward=lambda x: self.link(x, bernoulli.mode()[None]),
+            **again,
         )
+
+    def _is_estimated(self, trainer: Any) -> bool:
+        """Return whether this epoch is one of those with statistics estimated anew: the last is."""
+        iteration = trainer.updater.iteration
+        often = -(-self.settings.epochs // ESTIMATES)
+        return iteration == self.iterations or self.epoch_of(iteration) % often == 0
 
     def structure_result(self) -> dict[str, Any]:
         """Return the connections per block, the usage rate, the weight ratio and the depth."""

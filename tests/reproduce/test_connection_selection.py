@@ -4,7 +4,8 @@ import numpy
 import pytest
 
 from chainer_sno import chainer, complexity, links
-from reproduce import ReproduceError, snapshot, structures
+from reproduce import ReproduceError, record, snapshot, structures
+from reproduce.experiments import connection_training
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.connection_training import ConnectionTraining
 from reproduce.run import get_device
@@ -173,6 +174,27 @@ def test_a_dead_network_trains_on_and_says_so(dataset, tmp_path):
     assert numpy.isfinite(result["test_loss"])
     for name, array in parameters(training).items():
         assert numpy.isfinite(array).all(), name
+
+
+@pytest.mark.parametrize("method", [{"epsilon0": 0.0}, {"method": "random", "usage_rate": 0.6}])
+def test_statistics_are_estimated_anew_in_some_epochs_and_the_last(
+    method, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(connection_training, "ESTIMATES", 3)
+    training = build(dataset, tmp_path, epochs=7, reestimate=2, **method)
+    training.trainer.run()
+    log = record.columns(training.log.log)
+    errors = log["validation/main/reestimated_error"]
+    assert [error is not None for error in errors] == [epoch in (3, 6, 7) for epoch in range(1, 8)]
+    assert training.result()["reestimated_test_error"] == errors[-1]
+    monkeypatch.undo()
+    often = build(dataset, tmp_path, epochs=7, reestimate=2, **method)
+    often.trainer.run()
+    every = record.columns(often.log.log)
+    assert every.keys() == log.keys()
+    for name, column in log.items():
+        pairs = zip(column, every[name], strict=True)
+        assert all(one == other for one, other in pairs if one is not None), name
 
 
 def test_statistics_estimated_anew_are_a_second_result(dataset, tmp_path):

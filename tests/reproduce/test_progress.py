@@ -17,6 +17,7 @@ from reproduce import (
     run,
     snapshot,
 )
+from reproduce.experiments import connection_training
 from reproduce.experiments.connection_selection import ConnectionSelection
 from reproduce.experiments.unit_selection import UnitSelection
 from tests.reproduce import synthetic
@@ -42,10 +43,10 @@ STATE = {
 }
 
 
-def interrupt(settings, out):
-    """Train until two of the four epochs are over."""
+def interrupt(settings, out, epochs=2):
+    """Train until some of the four epochs are over."""
     with pytest.raises(Interrupted):
-        run.run(settings, out, run.Options(quiet=True, watch=lambda log: len(log) == 2))
+        run.run(settings, out, run.Options(quiet=True, watch=lambda log: len(log) == epochs))
 
 
 @pytest.fixture
@@ -82,6 +83,22 @@ def test_what_is_written(out, tmp_path):
     assert len(units["units"]) == 2
     assert "connections" not in units
     assert "theta_histogram" not in found[RUNS["random"].name]
+
+
+def test_the_epoch_of_statistics_estimated_anew_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", noise)
+    monkeypatch.setattr(connection_training, "ESTIMATES", 2)
+    interrupt(RUNS["random"], tmp_path / "runs", 3)
+    (path,) = progress.write(tmp_path / "runs", tmp_path / "progress")
+    (entry,) = progress.read_all(tmp_path / "progress")
+    last = entry["last_epoch"]
+    assert (last["epoch"], last["reestimated_epoch"]) == (3, 2)
+    header, (row,) = progress.rows([entry])
+    again = f"{100 * last['reestimated_test_error']:.2f}"
+    assert row[header.index("re-estimated %")] == f"{again} (epoch 2)"
+    # Older files do not say in which epoch it was: it was the last.
+    del last["reestimated_epoch"]
+    assert progress.rows([entry])[1][0][header.index("re-estimated %")] == again
 
 
 def test_a_run_that_ends_takes_its_file_with_it(out, tmp_path):

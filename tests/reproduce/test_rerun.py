@@ -123,6 +123,20 @@ def test_a_number_that_is_logged_no_more_differs(records, here, capsys):
     assert "Epoch 1 is not the record's:" in capsys.readouterr().out
 
 
+def test_what_is_measured_in_some_epochs_is_held_where_both_have_it(records, here, capsys):
+    name = "validation/main/reestimated_error"
+
+    for value, code in ((None, 0), (0.99, 1)):
+        path = changed(records["random"], here, lambda c, v=value: c["log"].update({name: [v]}))
+        assert cli.main(["rerun", str(path), "--quiet"]) == code
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert [name, "0.99"] in rows
+    # An older program measured in every epoch.
+    judge = rerun.Judge({"iteration": [1], name: [0.5]}, 1)
+    assert judge([{"iteration": 1}])
+    assert not judge.rows
+
+
 def test_another_machine_or_version_is_told(records, here, capsys):
     def move(content):
         content["machine"]["processor"] = "Another processor"
