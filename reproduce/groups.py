@@ -250,11 +250,11 @@ def as_begun(record: Record) -> Record:
     }
 
 
-def commits(record: Record) -> list[str]:
-    """Return the commits of this repository that a training ran at, each once, in their order.
+def versions_of(record: Record) -> list[Record]:
+    """Return the versions of the software that a training used, in their order.
 
     Args:
-        record (dict): of a run; older ones name the last commit only.
+        record (dict): of a run; older ones have those of the last session only.
     """
     used = [
         version
@@ -262,8 +262,38 @@ def commits(record: Record) -> list[str]:
         for version in entry.get("versions", ())
         if version is not None
     ]
-    found = [version.get("commit") for version in [*used, record["versions"]]]
+    return [*used, record["versions"]]
+
+
+def machines_of(record: Record) -> list[Record]:
+    """Return the machines that a training was on and that are known, in their order.
+
+    Args:
+        record (dict): of a run; older ones have that of the last session only.
+    """
+    known = [each["machine"] for each in record.get("computers", ()) if each["machine"] is not None]
+    return [*known, record["machine"]]
+
+
+def commits(record: Record) -> list[str]:
+    """Return the commits of this repository that a training ran at, each once, in their order.
+
+    Args:
+        record (dict): of a run; older ones name the last commit only.
+    """
+    found = [version.get("commit") for version in versions_of(record)]
     return list(dict.fromkeys(commit for commit in found if commit))
+
+
+def _name_of(machine: Record) -> str:
+    """Return what computes on a machine: the GPU, or the processor and its kernels."""
+    gpu: str | None = machine.get("gpu")
+    if gpu is not None:
+        return gpu
+    # A virtual machine may call processors of any generation by one name; the kernels that BLAS
+    # chose say which instructions it has.
+    kernels = sorted({match[1] for blas in machine.get("blas", ()) if (match := _KERNELS(blas))})
+    return ", ".join([machine["processor"], *(f"{name} kernels" for name in kernels)])
 
 
 def computer(record: Record, at_the_end: bool = False) -> str:
@@ -277,22 +307,16 @@ def computer(record: Record, at_the_end: bool = False) -> str:
 
     Returns:
         str: such as ``AMD EPYC, SkylakeX kernels (fast path)``; with the number of threads where
-        it is not one, and a word where the training went on on other machines.
+        it is not one, and with every machine that the training was on.
     """
-    machine = record["machine"]
-    where = machine.get("gpu")
-    if where is None:
-        # A virtual machine may call processors of any generation by one name; the kernels that BLAS
-        # chose say which instructions it has.
-        kernels = sorted(
-            {match[1] for blas in machine.get("blas", ()) if (match := _KERNELS(blas))}
-        )
-        where = ", ".join([machine["processor"], *(f"{name} kernels" for name in kernels)])
+    where = _name_of(record["machine"])
+    if has_moved(record) and not at_the_end:
+        names = list(dict.fromkeys(map(_name_of, machines_of(record))))
+        where = " and ".join(names) if len(names) > 1 else f"{where} and other machines"
     threads = record["times"].get("threads", [1])
     with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
     path = f"{record['versions']['path']} path{with_threads}"
-    others = not at_the_end and has_moved(record)
-    return f"{where}{' and other machines' * others} ({path})"
+    return f"{where} ({path})"
 
 
 def by_computer(records: Iterable[Record], at_the_end: bool = False) -> dict[str, list[Record]]:

@@ -28,7 +28,7 @@ from reproduce._types import Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
 from reproduce.groups import commits as commits_of
-from reproduce.groups import computer
+from reproduce.groups import computer, machines_of, versions_of
 from reproduce.report import findings, results
 from reproduce.report.markup import Markdown, Markup
 from reproduce.settings import fraction_of_paper
@@ -139,8 +139,8 @@ def content(
         "hours": _hours(machines, estimated, trials),
         "run_columns": _RUN_COLUMNS,
         "runs": [_cells(record) for record in records],
-        "machines": sorted({_machine(record) for record in records}),
-        "versions": sorted({_versions(record) for record in records}),
+        "machines": sorted({_machine(each) for record in records for each in machines_of(record)}),
+        "versions": sorted({_versions(each) for record in records for each in versions_of(record)}),
         "refused": refused,
         "shown": list(results.figure_names(records)),
         "unfinished_columns": unfinished_columns,
@@ -211,16 +211,14 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
     ]
 
 
-def _machine(each: Record) -> str:
-    machine = each["machine"]
+def _machine(machine: Record) -> str:
     parts = [machine["processor"], f"{machine['cores']} cores" if machine.get("cores") else ""]
     parts += [machine.get("system", ""), machine.get("gpu", ""), *machine.get("blas", ())]
     return ", ".join(part for part in parts if part)
 
 
-def _versions(each: Record) -> str:
+def _versions(versions: Record) -> str:
     names = ("python", "chainer_sno", "chainer", "numpy", "numba", "cupy")
-    versions = each["versions"]
     return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
 
 

@@ -11,7 +11,7 @@ from reproduce.claims.rules import Finding
 from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
 from reproduce.groups import commits as commits_of
-from reproduce.groups import computer, safe_name
+from reproduce.groups import computer, safe_name, versions_of
 
 
 def at_paper(records: Iterable[Record], experiment: str | None = None) -> list[Record]:
@@ -176,8 +176,9 @@ def scope(records: Sequence[Record]) -> dict[str, Any]:
     commits = list(dict.fromkeys(c[:8] for record in ordered for c in commits_of(record)))
     names = ("python", "chainer", "numpy", "numba", "cupy")
     versions = {
-        ", ".join(f"{name} {r['versions'][name]}" for name in names if name in r["versions"])
-        for r in records
+        ", ".join(f"{name} {used[name]}" for name in names if name in used)
+        for record in records
+        for used in versions_of(record)
     }
     machines = collections.Counter(map(computer, records))
     return {

@@ -32,9 +32,22 @@ def test_times_of_several_threads_and_of_several_machines_are_kept_apart():
     assert groups.computer(computed(computers=[here, there])) == (
         "AMD EPYC and other machines (fast path)"
     )
+    other = {"machine": {"processor": "Xeon", "blas": ["openblas 0.3 SkylakeX, 1 thread"]}}
+    moved = computed(computers=[other, here, other, here])
+    assert groups.computer(moved) == "Xeon, SkylakeX kernels and AMD EPYC (fast path)"
+    assert groups.computer(moved, at_the_end=True) == "AMD EPYC (fast path)"
     assert groups.computer(computed(times={"threads": [1]})) == "AMD EPYC (fast path)"
     two = computed("winograd", times={"threads": [2]})
     assert groups.computer(two) == "AMD EPYC (winograd path, 2 threads)"
+
+
+def test_all_versions_and_machines_of_a_training_are_known():
+    first, last = {"numpy": "1.26.4", "commit": "a"}, {"numpy": "2.4.6", "commit": "b"}
+    entry = {"machine": {"processor": "Xeon"}, "versions": [None, first, last]}
+    record = {**computed(computers=[entry]), "versions": last}
+    assert groups.versions_of(record) == [first, last, last]
+    assert groups.machines_of(record) == [{"processor": "Xeon"}, {"processor": "AMD EPYC"}]
+    assert groups.commits(record) == ["a", "b"]
 
 
 def test_generations_of_a_processor_are_told_by_the_kernels_of_their_blas():
