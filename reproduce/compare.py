@@ -11,6 +11,7 @@ from reproduce import ROOT, ReproduceError, experiments, groups, schemas, statis
 from reproduce._types import Cells, Record
 from reproduce.experiments import from_dict
 from reproduce.settings import Settings, format_epsilon0, fraction_of_paper
+from reproduce.statistics import in_percent
 
 # A header is no wider than its text.
 tabulate.MIN_PADDING = 0
@@ -293,7 +294,7 @@ def counts(parts: Iterable[float]) -> str:
 
 def _spread(quartiles: Iterable[float], digits: int = 1) -> str:
     """Return a median in percent, with its quartiles where they are others."""
-    low, middle, high = (f"{100 * value:.{digits}f}" for value in quartiles)
+    low, middle, high = (f"{in_percent(value):.{digits}f}" for value in quartiles)
     return middle if low == middle == high else f"{middle} [{low}, {high}]"
 
 
@@ -344,11 +345,11 @@ def columns(
         line = [row.label, str(len(row.seeds)), counts(part[1] for part in row.selected)]
         line += [counts(paper["selected"]) if paper else "-"] * compared
         line += [show(row.usage_rate)]
-        line += [f"{100 * paper['usage_rate']:.1f}" if paper else "-"] * compared
+        line += [f"{in_percent(paper['usage_rate']):.1f}" if paper else "-"] * compared
         if spread and compared:
             off_by = row.difference
-            line += ["-" if off_by is None else f"{100 * off_by:+.1f}", verdict(row) or "-"]
-        line += [f"{100 * row.weight_ratio[1]:.1f}", show(row.test_error, 2)]
+            line += ["-" if off_by is None else f"{in_percent(off_by):+.1f}", verdict(row) or "-"]
+        line += [f"{in_percent(row.weight_ratio[1]):.1f}", show(row.test_error, 2)]
         line += [
             "; ".join(f"{median / 3600:.2f}" for _, median, _ in row.seconds.values())
         ] * spread

@@ -21,6 +21,7 @@ from reproduce._types import Cells, Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.files import make_writable
 from reproduce.settings import Settings
+from reproduce.statistics import in_percent
 
 #: Where the files of this repository's runs are.
 PROGRESS = ROOT / "results" / "progress"
@@ -212,19 +213,19 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
         selected = entry.get(experiments.of(settings).selected)
         histogram = entry.get("theta_histogram")
         if selected and histogram:
-            cells += [f"{100 * entry['usage_rate']:.1f}", "/".join(map(str, selected))]
+            cells += [f"{in_percent(entry['usage_rate']):.1f}", "/".join(map(str, selected))]
             published = None if settings.changed else compare.published_row(settings)
             cells.append(compare.counts(published["selected"]) if published else "-")
             depth = entry.get("depth", "-")
             cells.append("none" if depth is None else str(depth))
             ends = histogram[0] + histogram[-1]
-            cells.append(f"{100 * ends / sum(histogram):.0f}")
+            cells.append(f"{in_percent(ends / sum(histogram)):.0f}")
         else:
             cells += ["-"] * 5
         last = entry.get("last_epoch", {})
         cells.append(str(last.get("epoch", "-")))
         for name in ("test_error", "reestimated_test_error"):
-            cells.append(f"{100 * last[name]:.2f}" if name in last else "-")
+            cells.append(f"{in_percent(last[name]):.2f}" if name in last else "-")
         if last.get("reestimated_epoch", last.get("epoch")) != last.get("epoch"):
             cells[-1] += f" (epoch {last['reestimated_epoch']})"
         cells.append(", ".join(settings.changed) or "-")

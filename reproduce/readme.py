@@ -15,6 +15,7 @@ from reproduce._types import Record
 from reproduce.claims.rules import Finding
 from reproduce.experiments import from_dict
 from reproduce.report import results
+from reproduce.statistics import in_percent
 
 #: The page.
 PATH = ROOT / "README.md"
@@ -65,8 +66,8 @@ def _figure(records: Sequence[Record]) -> str:
         row = rows.get(label)
         if row is None:
             continue
-        paper = f"{100 * row.published['usage_rate']:.1f}%" if row.published else "–"
-        usage, error = (100 * quartiles[1] for quartiles in (row.usage_rate, row.test_error))
+        paper = f"{in_percent(row.published['usage_rate']):.1f}%" if row.published else "–"
+        usage, error = (in_percent(quartiles[1]) for quartiles in (row.usage_rate, row.test_error))
         lines.append(_row("td", (words, f"{usage:.1f}%", paper, f"{error:.2f}%", len(row.seeds))))
     return "\n".join([*lines, "</table></td></tr></table>", ""])
 

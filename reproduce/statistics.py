@@ -11,7 +11,8 @@ from reproduce._types import Array
 
 #: Resamples of the bootstrap.
 RESAMPLES = 9999
-#: Decimals of a difference.  Beyond them is rounding, with which 2.05 less 1.05 is more than one.
+#: Decimals of a difference or a percentage.  Beyond them is rounding, with which 2.05 less 1.05 is
+#: more than one.
 DECIMALS = 9
 #: Up to this number, all permutations are enumerated.
 PERMUTATIONS = 10000
@@ -30,8 +31,17 @@ def quartiles(values: Sequence[float]) -> list[float]:
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the median of at least one value."""
-    return float(numpy.median(values))
+    """Return the median of at least one value, free of rounding beyond :data:`DECIMALS`."""
+    return round(float(numpy.median(values)), DECIMALS)
+
+
+def in_percent(fraction: float) -> float:
+    """Return a fraction in percent, free of rounding beyond :data:`DECIMALS`.
+
+    The median of two trials may be an exact half of the last digit shown; this and :func:`median`
+    give it the same digits in every text.
+    """
+    return round(100 * fraction, DECIMALS)
 
 
 def rank_test(

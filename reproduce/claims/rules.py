@@ -121,12 +121,13 @@ def trials_of(records: Sequence[Record]) -> str:
 
 def errors_of(records: Iterable[Record]) -> list[float]:
     """Return the test errors in percent."""
-    return [100 * record["result"]["test_error"] for record in records]
+    return [statistics.in_percent(record["result"]["test_error"]) for record in records]
 
 
 def usage_of(records: Iterable[Record]) -> float:
     """Return the median usage rate in percent."""
-    return 100 * statistics.median([record["result"]["usage_rate"] for record in records])
+    rates = [record["result"]["usage_rate"] for record in records]
+    return statistics.in_percent(statistics.median(rates))
 
 
 def missing_from(groups: Mapping[str, Sequence[Record]], trials: int) -> list[str]:

@@ -32,6 +32,7 @@ from reproduce.groups import computer, machines_of, versions_of
 from reproduce.report import findings, results
 from reproduce.report.markup import Markdown, Markup
 from reproduce.settings import fraction_of_paper
+from reproduce.statistics import in_percent
 
 #: The first line of a page that this module wrote, where a user could have one of the same name.
 MARK = "<!-- Written by `python -m reproduce report`. Do not edit. -->"
@@ -200,8 +201,8 @@ def _cells(record: Record) -> list[tuple[str, Any]]:
         (str(settings.seed), settings.seed),
         (schedule, float(fraction)),
         (f"{eta:g}/d" if eta else "-", eta or 0),
-        (f"{100 * result['usage_rate']:.1f}", result["usage_rate"]),
-        (f"{100 * result['test_error']:.2f}", result["test_error"]),
+        (f"{in_percent(result['usage_rate']):.1f}", result["usage_rate"]),
+        (f"{in_percent(result['test_error']):.2f}", result["test_error"]),
         ("/".join(map(str, selected)), sum(selected)),
         (f"{times['seconds'] / 3600:.2f}", times["seconds"]),
         (f"{1000 * seconds:.3g}", seconds),

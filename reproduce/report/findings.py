@@ -14,6 +14,7 @@ from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
 from reproduce.groups import by_schedule, by_setting
 from reproduce.report import results
+from reproduce.statistics import in_percent
 
 #: A layer whose median changes by more than this part of itself is still changing, if that is
 #: more than :data:`FEW` units or connections.
@@ -168,7 +169,7 @@ def guessing(name: str, records: Iterable[Record]) -> dict[str, Any] | None:
 
 def _span(values: Sequence[float], digits: int = 1) -> str:
     """Return the least and the greatest of fractions, in percent."""
-    low, high = (f"{100 * value:.{digits}f}" for value in (min(values), max(values)))
+    low, high = (f"{in_percent(value):.{digits}f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
@@ -199,7 +200,7 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
             def cell(
                 key: str, digits: int, row: compare.Row = row, beside: list[Any] = beside
             ) -> str:
-                middle = f"{100 * getattr(row, key)[1]:.{digits}f}"
+                middle = f"{in_percent(getattr(row, key)[1]):.{digits}f}"
                 return middle + (
                     f" [{_span([result[key] for result in beside], digits)}]" if beside else ""
                 )
@@ -239,9 +240,9 @@ def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, A
         rows = [
             [
                 row.label.removeprefix("epsilon0 = "),
-                f"{100 * row.usage_rate[1]:.1f}",
+                f"{in_percent(row.usage_rate[1]):.1f}",
                 compare.counts(part[1] for part in row.selected),
-                f"{100 * row.test_error[1]:.2f}",
+                f"{in_percent(row.test_error[1]):.2f}",
             ]
             for row in compare.rows(name, largest.records)
             if row.method == "sno"
@@ -299,7 +300,7 @@ def content(
             "disputed": disputed(name, own),
             "guessing": guessing(name, own),
             "best": best,
-            "medians": {row.label: f"{100 * row.test_error[1]:.2f}%" for row in rows},
+            "medians": {row.label: f"{in_percent(row.test_error[1]):.2f}%" for row in rows},
         }
     return {
         "parts": parts,

@@ -12,6 +12,7 @@ from reproduce.experiments import from_dict
 from reproduce.experiments.base import Experiment
 from reproduce.groups import commits as commits_of
 from reproduce.groups import computer, safe_name, versions_of
+from reproduce.statistics import in_percent
 
 
 def at_paper(records: Iterable[Record], experiment: str | None = None) -> list[Record]:
@@ -64,7 +65,7 @@ def span(numbers: Sequence[int]) -> str:
 
 
 def _percent(rate: float, digits: int = 1) -> str:
-    return f"{100 * rate:.{digits}f}"
+    return f"{in_percent(rate):.{digits}f}"
 
 
 def _rows(rows: Iterable[compare.Row]) -> Cells:
