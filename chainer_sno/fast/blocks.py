@@ -183,6 +183,39 @@ def _transform_inputs(
 
 
 @compiled
+def _strip(shape, planes, first_block, g, most, end, border):
+    """Return where rows of tiles begin, from g on, in plane 0 of a block of images, and how long.
+
+    They are at most ``most`` rows before ``end``, all of one block, with ``border`` rows of pixels
+    above and below.  A block has ``planes`` planes.  The length is in pixels.
+    """
+    if g >= end:
+        return 0, 0
+    height, width = rounded(shape.height, TILE), rounded(shape.width, TILE)
+    row_tiles = height // TILE
+    b, y = first_block + g // row_tiles, g % row_tiles
+    count = min(most, end - g, row_tiles - y)
+    place = (b * planes * height + y * TILE - border) * width * LANES
+    return place, (count * TILE + 2 * border) * width
+
+
+@compiled
+def _look_ahead(ahead, rows, r0, count, plane, strip, steps):
+    """Divide a strip of each of ``count`` planes among the steps of a product, to come meanwhile.
+
+    ahead gets where the first of each position's ``steps`` parts begins; return a part's pixels.
+    """
+    place, pixels = strip
+    positions = max(1, POSITIONS // count)  # of a plane
+    parts = positions * steps
+    size = (pixels + parts - 1) // parts
+    for p in range(POSITIONS):
+        j = rows[r0 + min(p // positions, count - 1)]
+        ahead[p] = j * plane + place + p % positions * steps * size * LANES
+    return size
+
+
+@compiled
 def convolve(
     x, first_block, blocks, shape, rows, channels, r0, c, normal, mode, U, iu, y, y_channels, first,
     outputs, S, V, M, bits, part, parts,
@@ -208,19 +241,34 @@ def convolve(
     step, v_pair, m_pair = POSITIONS * padded, CHANNELS * PAIR, padded * PAIR
     begin, end = _part_of(blocks * row_tiles, 1, part, parts)
     at_once = max(1, TILES // tiles)
+    ahead, targets = numpy.empty((2, POSITIONS), numpy.int64)
+    own = numpy.arange(first, first + outputs)
     for g in range(begin, end, at_once):
         count = min(at_once, end - g)
         pairs = (count * tiles + 1) // 2
         m_position = pairs * m_pair + LANES
         for k0 in range(0, c, CHANNELS):
             kc = min(CHANNELS, c - k0)
+            last = k0 + CHANNELS >= c
+            following, next_g = (0, g + at_once) if last else (k0 + CHANNELS, g)
+            pixels = _look_ahead(
+                ahead, rows, r0 + following, min(CHANNELS, c - following), height * row,
+                _strip(shape, shape.channels, first_block, next_g, at_once, end, 1), pairs,
+            )  # fmt: skip
+            written = 0
+            if last:
+                written = _look_ahead(
+                    targets, own, 0, outputs, height * row,
+                    _strip(shape, y_channels, first_block, g, at_once, end, 0), pairs,
+                )  # fmt: skip
             v_position = _transform_inputs(
                 x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
                 bits, numpy.int64(0),
             )  # fmt: skip
             wino.multiply(
                 V, v_position, v_pair, U, padded, channels, r0 + k0, step, kc, M, 0, m_position,
-                m_pair, PAIR, 0, iu, POSITIONS, pairs, padded, k0,
+                m_pair, PAIR, 0, iu, POSITIONS, pairs, padded, k0, x, ahead, pixels,
+                y, targets, written,
             )  # fmt: skip
         for i in range(count):
             b, ty = first_block + (g + i) // row_tiles, (g + i) % row_tiles * TILE
@@ -250,6 +298,7 @@ def gradient_of_weights(
     padded = rounded(outputs, 4)
     d_pair, v_pair = padded * PAIR, WEIGHT_CHANNELS * PAIR
     at_once, total = max(1, TILES // tiles), blocks * row_tiles
+    ahead = numpy.empty(POSITIONS, numpy.int64)
     if width > shape.width:  # no other code writes the bits beyond the image
         bits[: blocks * c * height * row // 8] = 0
     for g in range(0, total, at_once):
@@ -270,13 +319,20 @@ def gradient_of_weights(
             _clear_half(D, d_position, count * tiles // 2 * d_pair, outputs)
         for k0 in range(0, c, WEIGHT_CHANNELS):
             kc = min(WEIGHT_CHANNELS, c - k0)
+            last = k0 + WEIGHT_CHANNELS >= c
+            following, next_g = (0, g + at_once) if last else (k0 + WEIGHT_CHANNELS, g)
+            pixels = _look_ahead(
+                ahead, rows, r0 + following, min(WEIGHT_CHANNELS, c - following), height * row,
+                _strip(shape, shape.channels, first_block, next_g, at_once, total, 1),
+                (kc + 3) // 4,
+            )  # fmt: skip
             v_position = _transform_inputs(
                 x, first_block, shape, rows, r0, k0, kc, c, normal, mode, g, count, S, V, v_pair,
                 bits, numpy.int64(1),
             )  # fmt: skip
             wino.multiply_transposed(
                 D, 0, d_position, d_pair, V, 0, v_position, v_pair, pairs, G,
-                ig + k0 * POSITIONS * padded, POSITIONS, kc, padded,
+                ig + k0 * POSITIONS * padded, POSITIONS, kc, padded, x, ahead, pixels,
             )  # fmt: skip
 
 
@@ -302,6 +358,7 @@ def gradient_of_maps(
     at_once, total = max(1, TILES // tiles), blocks * row_tiles
     nothing = x.dtype.type(0)
     places = FLIPPED * padded
+    ahead = numpy.empty(POSITIONS, numpy.int64)
     for g in range(0, total, at_once):
         count = min(at_once, total - g)
         pairs = (count * tiles + 1) // 2
@@ -317,29 +374,28 @@ def gradient_of_maps(
                 )  # fmt: skip
                 wino.transform_rows(S, s_row, tiles, i * tiles, E, o * PAIR, e_position, e_pair)
         for q in range(0, c, BACK):
+            for p in range(BACK * TILE):
+                own = rows[r0 + min(q + p // TILE, c - 1)]
+                ahead[p] = (first_block * shape.channels + own) * plane + p % TILE * row
             for t in range(pairs):
+                i, tx = 2 * t // tiles, 2 * t % tiles
+                b, ty = (g + i) // row_tiles, (g + i) % row_tiles * TILE
                 wino.multiply_back(
                     E, t * e_pair, e_position, U, iu, places, POSITIONS, channels, r0 + q,
-                    c - 1 - q, POSITIONS * padded, outputs, M,
+                    c - 1 - q, POSITIONS * padded, outputs, M, gx, ahead,
+                    b * shape.channels * plane + ty * row + tx * TILE * LANES, 2 * TILE,
                 )  # fmt: skip
                 for tile in range(2 * t, min(2 * t + 2, count * tiles)):
                     i, tx = tile // tiles, tile % tiles
                     b, ty = (g + i) // row_tiles, (g + i) % row_tiles * TILE
                     inside = ty * row + tx * TILE * LANES
-                    # What is next: the same half of the next pair, or of the next channels' first.
-                    after = (tile + 2) % (count * tiles)
-                    ab, ay = (g + after // tiles) // row_tiles, (g + after // tiles) % row_tiles
-                    ahead = ab * shape.channels * plane + ay * TILE * row
-                    ahead += after % tiles * TILE * LANES
-                    later = q + BACK if tile + 2 >= count * tiles else q
                     for k in range(min(BACK, c - q)):
                         j = q + k
                         ix = ((first_block + b) * shape.channels + rows[r0 + j]) * plane + inside
-                        following = first_block * shape.channels + rows[r0 + min(later + k, c - 1)]
                         wino.transform_back(
                             M, k * PAIR + tile % 2 * LANES, bits, (b * c + j) * plane + inside, x,
-                            gx, ix, following * plane + ahead, row, normal[0, j], normal[2, j],
-                            fresh[j], direct[j], sums, j * PAIR,
+                            gx, ix, row, normal[0, j], normal[2, j], fresh[j], direct[j], sums,
+                            j * PAIR,
                         )  # fmt: skip
 
 
@@ -553,7 +609,8 @@ def _transition(
         target = ((b * y_channels + number * outputs) * pairs + yy * next_width // 2) * PAIR
         wino.multiply(
             pooled, 0, pair, T, 0, channels, r0, padded, c, y, target, 0, PAIR, pairs * PAIR, place,
-            0, 1, next_width // 2, padded, 0,
+            0, 1, next_width // 2, padded, 0, x, _FIRST, numpy.int64(0), y, _FIRST,
+            numpy.int64(0),
         )  # fmt: skip
 
 
@@ -827,16 +884,24 @@ def _transition_back(
         v0 = pooled_start + y0 * row_pairs * pair + at * PAIR
         g0 = gout_start + y0 * row_pairs * g_pair
         wino.multiply_transposed(
-            gout, g0, 0, g_pair, pooled, v0, 0, pair, count * row_pairs, G, ig, 1, own, padded
-        )
+            gout, g0, 0, g_pair, pooled, v0, 0, pair, count * row_pairs, G, ig, 1, own, padded,
+            gx, _FIRST, numpy.int64(0),
+        )  # fmt: skip
         for q in range(0, own, BACK):
             for t in range(count * row_pairs):
                 pixels = min(2, half_width - t % row_pairs * 2)
                 if pixels <= 0:
                     continue
+                for k in range(q, min(q + BACK, own)):
+                    planes = b * shape.channels + rows[r0 + at + k]
+                    ix = (planes * height + 2 * (y0 + t // row_pairs)) * row
+                    for r in range(2):
+                        place = ix + r * row + t % row_pairs * 4 * LANES
+                        wino.bring(x, place, 4)
+                        wino.bring(gx, place, 4)
                 wino.multiply_back(
                     gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, channels, r0 + at + q, own - 1 - q,
-                    padded, outputs, M,
+                    padded, outputs, M, gx, _FIRST, 0, numpy.int64(0),
                 )  # fmt: skip
                 y = 2 * (y0 + t // row_pairs)
                 for k in range(q, min(q + BACK, own)):

@@ -198,14 +198,15 @@ class Vectors:
             word = builder.trunc(builder.lshr(builder.load(pointer, typ=_BYTE), shift), integer)
         return builder.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
 
-    def prefetch(self, array: Any, *offsets: Any) -> None:
-        """Ask for the memory of an element to be brought to the first cache."""
+    def prefetch(self, array: Any, *offsets: Any, cache: int = 1) -> None:
+        """Ask for the memory of an element to be brought to the first cache, or to the second."""
         pointer, _ = self.at(array, *offsets)
         address = _BYTE.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [address, _INT32, _INT32, _INT32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        arguments = [self.builder.bitcast(pointer, address), _INT32(0), _INT32(3), _INT32(1)]
-        self.builder.call(function, arguments)
+        reading, locality, data = _INT32(0), _INT32(4 - cache), _INT32(1)
+        pointer = self.builder.bitcast(pointer, address)
+        self.builder.call(function, [pointer, reading, locality, data])
 
     # Arithmetic
 

@@ -31,6 +31,8 @@ POSITIONS = POINTS * POINTS
 LANES = 16
 #: Numbers of a channel in a pair of tiles, at one position.
 PAIR = 2 * LANES
+#: Bytes of a line of a cache.
+LINE = 64
 #: Channels whose gradients are computed at a time; the products of a pair of tiles stay in L1.
 BACK = 6
 #: The finite points: 0, ±_A, ±_B.
@@ -147,6 +149,26 @@ def with_sums(e, sums, isum, vector):
     places = (sums, isum), (sums, isum, LANES)
     for value, place in zip(each_vector(e, vector, [e.zero, e.zero]), places):
         e.store(e.plus(e.load(*place), value), *place)
+
+
+def _bring(e, x, start, pixels):
+    """Emit what brings some pixels of x, from ``start`` on, to the second cache.
+
+    A core can wait for a few dozen lines of memory at a time.  So the products of a step, which need
+    none, ask for those of the next one.
+    """
+
+    def pixel(i, _):
+        for first in range(0, LANES, LINE // e.scalar_bytes):
+            e.prefetch(x, start, e.mul(i, LANES), first, cache=2)
+
+    e.loop(pixels, [], pixel)
+
+
+@kernel
+def bring(e, x, ix, pixels):
+    """Bring some pixels of x, from ix on, to the second cache."""
+    _bring(e, x, ix, pixels)
 
 
 @kernel
@@ -275,12 +297,14 @@ def _multiply_block(e, outputs, V, iv, U, iu, rows, ir, step, channels, M, im, m
 @kernel
 def multiply(
     e, V, v_position, v_pair, U, u_position, rows, ir, step, channels, M, im, m_position, m_pair,
-    m_row, iv, iu, positions, pairs, outputs, accumulate
+    m_row, iv, iu, positions, pairs, outputs, accumulate, x, ahead, pixels, y, targets, written
 ):  # fmt: skip
     """M[o] (+)= sum over k < channels of U[step rows[ir + k] + o] V[k], PAIR numbers each.
 
     It does so for each position and each pair of tiles; V begins at iv, U at iu and M at im.  The
-    outputs, a multiple of four, are ``m_row`` apart in M.
+    outputs, a multiple of four, are ``m_row`` apart in M.  Meanwhile so many ``pixels`` of x for
+    each pair come to the cache, from ``ahead`` of the position on, and so many ``written`` of y,
+    from ``targets`` on.
     """
 
     def block(size, begin):
@@ -292,6 +316,10 @@ def multiply(
                     source = e.add(iv, e.mul(p, v_position), e.mul(t, v_pair))
                     target = e.add(im, e.mul(p, m_position), e.mul(t, m_pair), e.mul(o, m_row))
                     weights = e.add(iu, e.mul(p, u_position), o)
+                    start = e.add(e.scalar_at(ahead, p), e.mul(t, e.mul(pixels, LANES)))
+                    _bring(e, x, start, pixels)
+                    start = e.add(e.scalar_at(targets, p), e.mul(t, e.mul(written, LANES)))
+                    _bring(e, y, start, written)
                     _multiply_block(
                         e, size, V, source, U, weights, rows, ir, step, channels, M, target, m_row,
                         accumulate,
@@ -311,12 +339,14 @@ def multiply(
 
 @kernel
 def multiply_back(
-    e, E, ie, e_position, U, iu, places, positions, rows, ir, last, step, outputs, M
+    e, E, ie, e_position, U, iu, places, positions, rows, ir, last, step, outputs, M, x, ahead, ix,
+    pixels
 ):  # fmt: skip
     """M[p, m] = sum over o < outputs of U[iu + places[p] + step rows[ir + m] + o] E[p, o].
 
     m is below BACK, and M is (positions, BACK, PAIR); behind channel ``last`` that one stands for
-    the others.
+    the others.  Meanwhile ``pixels`` of TILE rows of x for each m come to the cache, from ix +
+    ``ahead`` of the position on.
     """
     sources = []
     for m in range(BACK):
@@ -324,6 +354,8 @@ def multiply_back(
         sources.append(e.at(U, iu, e.mul(e.scalar_at(rows, ir, k), step)))
 
     def position(p, _):
+        now = e.choose(e.less(p, e.index(BACK * TILE)), pixels, e.index(0))
+        _bring(e, x, e.add(ix, e.scalar_at(ahead, p)), now)
         e0, im = e.add(ie, e.mul(p, e_position)), e.mul(p, BACK * PAIR)
         place = e.scalar_at(places, p)
         for start, vectors in _vectors_of_a_pair(e):
@@ -346,12 +378,13 @@ def multiply_back(
 @kernel
 def multiply_transposed(
     e, D, i_d, d_position, d_pair, V, iv, v_position, v_pair, pairs, G, ig, positions, channels,
-    outputs
+    outputs, x, ahead, pixels
 ):  # fmt: skip
     """G[4 o + c] += sum over pairs of tiles and PAIR numbers of D[o] V[c], o and c below 4.
 
     It does so for all channels and outputs, by fours: G is (channels / 4, positions, outputs / 4,
-    4 outputs, 4 channels).
+    4 outputs, 4 channels).  Meanwhile so many ``pixels`` of x for each four channels come to the
+    cache, from ``ahead`` of the position on.
     """
     at_once = 4 if e.registers >= 32 else 2
     fours = e.builder.sdiv(outputs, e.index(4))
@@ -379,6 +412,8 @@ def multiply_transposed(
 
     def position(p, _):
         def quad(q, _):
+            start = e.add(e.scalar_at(ahead, p), e.mul(q, e.mul(pixels, LANES)))
+            _bring(e, x, start, pixels)
             v0 = e.add(iv, e.mul(p, v_position), e.mul(q, 4 * PAIR))
             g0 = e.add(e.mul(q, positions), p)
             g0 = e.add(ig, e.mul(g0, e.mul(outputs, 4)))
@@ -426,9 +461,7 @@ def transform_gradient(e, gy, ig, row, D, i_d, d_position):
 
 
 @kernel
-def transform_back(
-    e, M, im, bits, bit, x, gx, ix, next_x, row, scale, mean, fresh, direct, sums, isum
-):
+def transform_back(e, M, im, bits, bit, x, gx, ix, row, scale, mean, fresh, direct, sums, isum):
     """Add the gradient of a tile of one channel to gx, given the products M (36, BACK, PAIR).
 
     g is that of the activations where their bits are set, else 0.  gx gets scale g, as its first
@@ -449,8 +482,6 @@ def transform_back(
                 total, product = None, None
                 for q, value in enumerate(values):
                     pixel = e.add(o, e.mul(row, r), q * LANES)
-                    if not fresh:
-                        e.prefetch(gx, next_x, pixel)
                     on = e.load_mask(bits, bit, pixel)
                     g = e.choose(on, value, e.zero)
                     total = e.plus(total, g) if q else g

@@ -4,6 +4,8 @@ import numpy
 import pytest
 
 from chainer_sno import chainer
+from chainer_sno.fast import blocks
+from chainer_sno.fast.winograd import LANES, POSITIONS, TILE
 from chainer_sno.links import DenseNet
 from tests.chainer_sno.test_dense_net import apply_function
 
@@ -88,3 +90,35 @@ def chainer_plain(network):
     plain = PlainDenseNet(5, 12, 1, channels, 10, channels)
     plain.copyparams(network)
     return plain
+
+
+@pytest.mark.parametrize("border", [0, 1])
+@pytest.mark.parametrize("size", [(32, 32), (16, 16), (8, 8), (12, 20), (5, 70)])
+@pytest.mark.parametrize("count", [1, 5, 12, 16, 40])
+def test_what_a_product_asks_for_is_what_the_next_step_reads(size, border, count, rng):
+    """Each strip of rows of the planes is asked for, and little else."""
+    height, width = size
+    shape = blocks.Shape(40, 50, height, width, 12, 2)
+    wide = blocks.rounded(width, TILE)
+    plane, steps = blocks.rounded(height, TILE) * wide * LANES, int(rng.integers(1, 6))
+    most, row_tiles = max(1, blocks.TILES * TILE // wide), blocks.rounded(height, TILE) // TILE
+    end = 2 * row_tiles
+    rows = rng.permutation(50)
+    for g in range(0, end, most):
+        strip = blocks._strip(shape, 50, 1, g, most, end, border)
+        ahead = numpy.full(POSITIONS, -1)
+        part = blocks._look_ahead(ahead, rows, 3, count, plane, strip, steps)
+        starts = (ahead[:, None] + numpy.arange(steps) * part * LANES)[..., None]
+        asked = set((starts + numpy.arange(part) * LANES).ravel().tolist())
+        first = 1 + g // row_tiles
+        last = min(g + most, (g // row_tiles + 1) * row_tiles, end)
+        y = g % row_tiles * TILE - border, (last - g // row_tiles * row_tiles - 1) % row_tiles
+        pixels = numpy.arange(y[0] * wide, ((y[1] + 1) * TILE + border) * wide) * LANES
+        # At most as many planes as there are positions.
+        wanted = [
+            (first * 50 + row) * plane + pixels for row in rows[3 : 3 + min(count, POSITIONS)]
+        ]
+        wanted = set(numpy.concatenate(wanted).tolist())
+        assert wanted <= asked
+        assert len(asked) <= len(wanted) + count * POSITIONS * steps
+    assert blocks._strip(shape, 50, 1, end, most, end, border) == (0, 0)
