@@ -154,8 +154,8 @@ def with_sums(e, sums, isum, vector):
 def _bring(e, x, start, pixels):
     """Emit what brings some pixels of x, from ``start`` on, to the second cache.
 
-    A core can wait for a few dozen lines of memory at a time.  So the products of a step, which need
-    none, ask for those of the next one.
+    A core can wait for a few dozen lines of memory at a time.  So the products of a step, which
+    need none, ask for those of the next one.
     """
 
     def pixel(i, _):

@@ -110,15 +110,12 @@ def test_what_a_product_asks_for_is_what_the_next_step_reads(size, border, count
         part = blocks._look_ahead(ahead, rows, 3, count, plane, strip, steps)
         starts = (ahead[:, None] + numpy.arange(steps) * part * LANES)[..., None]
         asked = set((starts + numpy.arange(part) * LANES).ravel().tolist())
-        first = 1 + g // row_tiles
-        last = min(g + most, (g // row_tiles + 1) * row_tiles, end)
-        y = g % row_tiles * TILE - border, (last - g // row_tiles * row_tiles - 1) % row_tiles
-        pixels = numpy.arange(y[0] * wide, ((y[1] + 1) * TILE + border) * wide) * LANES
+        block, y = 1 + g // row_tiles, g % row_tiles
+        below = min(y + most, row_tiles)
+        pixels = numpy.arange((y * TILE - border) * wide, (below * TILE + border) * wide) * LANES
         # At most as many planes as there are positions.
-        wanted = [
-            (first * 50 + row) * plane + pixels for row in rows[3 : 3 + min(count, POSITIONS)]
-        ]
-        wanted = set(numpy.concatenate(wanted).tolist())
+        planes = block * 50 + rows[3 : 3 + min(count, POSITIONS)]
+        wanted = set((planes[:, None] * plane + pixels).ravel().tolist())
         assert wanted <= asked
         assert len(asked) <= len(wanted) + count * POSITIONS * steps
     assert blocks._strip(shape, 50, 1, end, most, end, border) == (0, 0)
