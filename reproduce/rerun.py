@@ -233,6 +233,7 @@ def rerun(
             rounding = [*rounding, "another machine in the meantime"]
         _print_table(f"Epoch {judge.held} is not the record's:", judge.rows)
         print(explain(judge.rows, rounding))
+        print(_tell_commit(old), end="")
     elif result:
         _print_table("The result is not the record's:", result)
     else:
@@ -240,6 +241,22 @@ def rerun(
         count = f"{judge.held} epoch{'s' if judge.held > 1 else ''}"
         print(f"The same bits: {len(old['log'])} numbers in each of {count}{whole}.")
     return int(bool(judge.rows or result))
+
+
+def _tell_commit(old: Record) -> str:
+    """Return a line on the commit that a record began at, if that is not the one here.
+
+    Code that adds in another order gives other bits, too.
+    """
+    entries = [*old.get("computers", ())]
+    first = (entries[0].get("versions") if entries else None) or [old["versions"]]
+    begun = (first[0] or {}).get("commit")
+    here = record.versions()["commit"]
+    if not begun:
+        return "The record does not say at which commit it began.\n"
+    if begun == here:
+        return ""
+    return f"The record began at commit {begun}: check it out to train with the code of then.\n"
 
 
 def _moved_at(old: Record) -> int:

@@ -176,6 +176,29 @@ def test_a_record_that_moved_is_held_against_its_beginning(records, here, capsys
     assert "with other kernels or libraries (another machine in the meantime)" in printed
 
 
+def test_the_commit_that_a_record_began_at_is_told(records, here, capsys, monkeypatch):
+    """Other code may add in another order."""
+    old, new = "0" * 40, "1" * 40
+    known = record.versions
+
+    def printed_for(versions):
+        def change(content):
+            content["log"]["main/loss"][0] *= 1.001
+            content["computers"][0]["versions"] = versions
+
+        path = changed(records["fast"], here, change)
+        assert cli.main(["rerun", str(path), "--epochs", "1", "--quiet"]) == 1
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(record, "versions", lambda: {**known(), "commit": new})
+    told = printed_for([{"commit": old}, {"commit": new}])
+    assert told.endswith(
+        f"The record began at commit {old}: check it out to train with the code of then.\n"
+    )
+    assert printed_for([None, {"commit": new}]).endswith("does not say at which commit it began.\n")
+    assert " began" not in printed_for([{"commit": new}])
+
+
 def test_a_record_of_this_machines_kernels_is_suggested(records, here, capsys):
     path = changed(records["fast"], here, other_kernels)
     assert cli.main(["rerun", str(path), "--epochs", "1", "--quiet"]) == 1
