@@ -241,8 +241,10 @@ def convolve(
     step, v_pair, m_pair = POSITIONS * padded, CHANNELS * PAIR, padded * PAIR
     begin, end = _part_of(blocks * row_tiles, 1, part, parts)
     at_once = max(1, TILES // tiles)
-    ahead, targets = numpy.empty((2, POSITIONS), numpy.int64)
-    own = numpy.arange(first, first + outputs)
+    ahead, targets = numpy.empty(POSITIONS, numpy.int64), numpy.empty(POSITIONS, numpy.int64)
+    own = numpy.empty(outputs, numpy.int64)
+    for o in range(outputs):
+        own[o] = first + o
     for g in range(begin, end, at_once):
         count = min(at_once, end - g)
         pairs = (count * tiles + 1) // 2
