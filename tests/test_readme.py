@@ -127,8 +127,9 @@ def test_the_ratios_are_those_of_the_benchmarks():
     units = benchmarks("emerald-rapids.txt")
     half = units["theta = 0.5", False]
     small = units["converged 92/31/24", False]
-    connections = benchmarks("densenet-intel-amx.txt")["DenseNet, theta = 0.5", True]
-    converged = benchmarks("zen4-densenet.txt")["DenseNet, converged at 15.8% usage", True]
+    zen4 = benchmarks("zen4-densenet.txt")
+    connections = zen4["DenseNet, theta = 0.5", True]
+    converged = zen4["DenseNet, converged at 15.8% usage", True]
     told = [float(number) for number in re.findall(r"\b0\.\d\d\b", text)]
     expected = [
         half["over stock Chainer"],
