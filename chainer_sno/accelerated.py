@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from chainer_sno._import_chainer import chainer
-from chainer_sno.errors import in_one_line
+from chainer_sno.errors import in_one_line, without_flags
 from chainer_sno.protocols import FullyConnected, check_forward
 
 _extensions = chainer.training.extensions
@@ -157,9 +157,8 @@ def compare_outputs(
         ValueError: they differ, or the network cannot be called.
     """
     name = type(link).__name__
-    # A BLAS may set the flags of floating-point errors without any: outputs are compared.
     with (
-        numpy.errstate(all="ignore"),
+        without_flags(),
         chainer.using_device(link.device),
         chainer.using_config("train", False),
         chainer.no_backprop_mode(),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 
 from chainer_sno._import_chainer import chainer
-from chainer_sno.errors import in_one_line
+from chainer_sno.errors import in_one_line, without_flags
 
 #: Examples of the mini-batch of a trace; batch normalisation in training mode needs two.
 EXAMPLES = 2
@@ -111,8 +111,7 @@ def call_alone(network: Any, x: Any) -> Any:
         ValueError: it raises something; the message names the network and the mini-batch.
     """
     try:
-        # A BLAS may set the flags of floating-point errors without any.
-        with numpy.errstate(all="ignore"):
+        with without_flags():
             return network(x)
     except Exception as error:
         raise ValueError(

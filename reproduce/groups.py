@@ -231,6 +231,12 @@ def was_drawn_again(record: Record) -> bool:
     return draws > 0
 
 
+def _noted_versions(record: Record) -> list[Record | None]:
+    """Return the versions that the entries of a record's machines have; None are unknown ones."""
+    entries = record.get("computers", ())
+    return [version for entry in entries for version in entry.get("versions", ())]
+
+
 def as_begun(record: Record) -> Record:
     """Return the machine and the versions of a training's first iterations.
 
@@ -241,9 +247,8 @@ def as_begun(record: Record) -> Record:
         dict: ``machine`` and ``versions`` as a record has them.  Where nothing tells with what it
         began, they are those of its end.
     """
-    computers = record.get("computers", ())
-    versions = [version for entry in computers for version in entry.get("versions", ())]
-    first = computers[0]["machine"] if has_moved(record) else None
+    versions = _noted_versions(record)
+    first = record["computers"][0]["machine"] if has_moved(record) else None
     return {
         "machine": first or record["machine"],
         "versions": {**record["versions"], **((versions[0] or {}) if len(versions) > 1 else {})},
@@ -256,13 +261,7 @@ def versions_of(record: Record) -> list[Record]:
     Args:
         record (dict): of a run; older ones have those of the last session only.
     """
-    used = [
-        version
-        for entry in record.get("computers", ())
-        for version in entry.get("versions", ())
-        if version is not None
-    ]
-    return [*used, record["versions"]]
+    return [*filter(None, _noted_versions(record)), record["versions"]]
 
 
 def machines_of(record: Record) -> list[Record]:

@@ -216,6 +216,20 @@ def _look_ahead(ahead, rows, r0, count, plane, strip, steps):
 
 
 @compiled
+def _look_ahead_to_inputs(
+    k0, channels, ahead, shape, rows, r0, c, first_block, g, most, end, steps
+):  # fmt: skip
+    """Do :func:`_look_ahead` for what ``_transform_inputs`` reads after channels from k0 on."""
+    k, height = k0 + channels, rounded(shape.height, TILE)
+    if k >= c:
+        k, g = 0, g + most
+    return _look_ahead(
+        ahead, rows, r0 + k, min(channels, c - k), height * rounded(shape.width, TILE) * LANES,
+        _strip(shape, shape.channels, first_block, g, most, end, 1), steps,
+    )  # fmt: skip
+
+
+@compiled
 def convolve(
     x, first_block, blocks, shape, rows, channels, r0, c, normal, mode, U, iu, y, y_channels, first,
     outputs, S, V, M, bits, part, parts,
@@ -251,14 +265,11 @@ def convolve(
         m_position = pairs * m_pair + LANES
         for k0 in range(0, c, CHANNELS):
             kc = min(CHANNELS, c - k0)
-            last = k0 + CHANNELS >= c
-            following, next_g = (0, g + at_once) if last else (k0 + CHANNELS, g)
-            pixels = _look_ahead(
-                ahead, rows, r0 + following, min(CHANNELS, c - following), height * row,
-                _strip(shape, shape.channels, first_block, next_g, at_once, end, 1), pairs,
+            pixels = _look_ahead_to_inputs(
+                k0, CHANNELS, ahead, shape, rows, r0, c, first_block, g, at_once, end, pairs
             )  # fmt: skip
             written = 0
-            if last:
+            if k0 + CHANNELS >= c:
                 written = _look_ahead(
                     targets, own, 0, outputs, height * row,
                     _strip(shape, y_channels, first_block, g, at_once, end, 0), pairs,
@@ -321,11 +332,8 @@ def gradient_of_weights(
             _clear_half(D, d_position, count * tiles // 2 * d_pair, outputs)
         for k0 in range(0, c, WEIGHT_CHANNELS):
             kc = min(WEIGHT_CHANNELS, c - k0)
-            last = k0 + WEIGHT_CHANNELS >= c
-            following, next_g = (0, g + at_once) if last else (k0 + WEIGHT_CHANNELS, g)
-            pixels = _look_ahead(
-                ahead, rows, r0 + following, min(WEIGHT_CHANNELS, c - following), height * row,
-                _strip(shape, shape.channels, first_block, next_g, at_once, total, 1),
+            pixels = _look_ahead_to_inputs(
+                k0, WEIGHT_CHANNELS, ahead, shape, rows, r0, c, first_block, g, at_once, total,
                 (kc + 3) // 4,
             )  # fmt: skip
             v_position = _transform_inputs(
@@ -894,18 +902,17 @@ def _transition_back(
                 pixels = min(2, half_width - t % row_pairs * 2)
                 if pixels <= 0:
                     continue
+                y = 2 * (y0 + t // row_pairs)
                 for k in range(q, min(q + BACK, own)):
                     planes = b * shape.channels + rows[r0 + at + k]
-                    ix = (planes * height + 2 * (y0 + t // row_pairs)) * row
                     for r in range(2):
-                        place = ix + r * row + t % row_pairs * 4 * LANES
+                        place = (planes * height + y + r) * row + t % row_pairs * 4 * LANES
                         wino.bring(x, place, 4)
                         wino.bring(gx, place, 4)
                 wino.multiply_back(
                     gout, g0 + t * g_pair, 0, T, 0, _FIRST, 1, channels, r0 + at + q, own - 1 - q,
                     padded, outputs, M, gx, _FIRST, 0, numpy.int64(0),
                 )  # fmt: skip
-                y = 2 * (y0 + t // row_pairs)
                 for k in range(q, min(q + BACK, own)):
                     planes = b * shape.channels + rows[r0 + at + k]
                     ix = (planes * height + y) * row + t % row_pairs * 4 * LANES

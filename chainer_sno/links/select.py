@@ -10,7 +10,7 @@ import numpy
 from chainer_sno import batch_statistics, complexity
 from chainer_sno._import_chainer import chainer
 from chainer_sno._types import Array
-from chainer_sno.errors import in_one_line
+from chainer_sno.errors import in_one_line, without_flags
 from chainer_sno.links.channels import ALWAYS, Channels, Layer, computes_as, is_layer
 from chainer_sno.tracing import Trace, call_alone, detached, example_batch, on_cpu
 
@@ -425,9 +425,8 @@ class SelectedNetwork(chainer.Chain):
         x = example_batch(copy.network, self.x_shape)
         name = type(self.network).__name__
         for structure in self._structures_to_check():
-            # A BLAS may set the flags of floating-point errors without any: outputs are compared.
             with (
-                numpy.errstate(all="ignore"),
+                without_flags(),
                 chainer.using_config("train", False),
                 chainer.no_backprop_mode(),
             ):
