@@ -221,6 +221,41 @@ def has_moved(record: Record) -> bool:
     return len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
 
 
+def first_of_last(record: Record) -> int:
+    """Return which epoch, from 0, is the first in the last tenth of a training.
+
+    Args:
+        record (dict): of a run.
+    """
+    return from_dict(record["settings"]).epochs * 9 // 10
+
+
+def before_last_tenth(record: Record) -> int:
+    """Return the last iteration before the last tenth of a training.
+
+    Args:
+        record (dict): of a run.
+    """
+    done: int = [0, *record["log"]["iteration"]][first_of_last(record)]
+    return done
+
+
+def threads_of(record: Record, after: int = 0) -> list[int]:
+    """Return the numbers of threads that a training had, ascending.
+
+    Args:
+        record (dict): of a run.
+        after (int): leave out the iterations up to this one, where the record tells them apart;
+            older records name the numbers of all sessions.
+    """
+    parts = [part for entry in record.get("computers", ()) for part in entry.get("threads", ())]
+    numbers = {number for number, last in parts if last > after}
+    if numbers and None not in numbers:
+        return sorted(numbers)
+    noted: list[int] = record["times"].get("threads", [1])
+    return noted
+
+
 def was_drawn_again(record: Record) -> bool:
     """Return whether the first structure that a random run drew had no path (reading R19).
 
@@ -302,7 +337,7 @@ def computer(record: Record, at_the_end: bool = False) -> str:
 
     Args:
         record (dict): of a run.
-        at_the_end (bool): what it ended on, whatever it was on before.
+        at_the_end (bool): what its last tenth was on, whatever it was on before.
 
     Returns:
         str: such as ``AMD EPYC, SkylakeX kernels (fast path)``; with the number of threads where
@@ -312,7 +347,7 @@ def computer(record: Record, at_the_end: bool = False) -> str:
     if has_moved(record) and not at_the_end:
         names = list(dict.fromkeys(map(_name_of, machines_of(record))))
         where = " and ".join(names) if len(names) > 1 else f"{where} and other machines"
-    threads = record["times"].get("threads", [1])
+    threads = threads_of(record, before_last_tenth(record) if at_the_end else 0)
     with_threads = f", {'/'.join(map(str, threads))} threads" * (threads != [1])
     path = f"{record['versions']['path']} path{with_threads}"
     return f"{where} ({path})"

@@ -135,9 +135,10 @@ class Computers(chainer.training.Extension):
     Attributes:
         machines (list of dict): those that trained, in their order.  Of each ``machine``, as
             :func:`reproduce.record.machine` returns it, None for one that an older snapshot does
-            not name, the first and the last of its ``iterations``, and the ``versions`` that it
-            had one after the other, as :func:`reproduce.record.versions` returns them; None stands
-            for those that an older snapshot does not name.
+            not name, the first and the last of its ``iterations``; the ``versions`` that it had
+            one after the other, as :func:`reproduce.record.versions` returns them; and its
+            ``threads``, pairs of their number and the last iteration with so many.  None stands
+            for what an older snapshot does not name.
         threads (list of int): the numbers of threads of the sessions.
     """
 
@@ -149,6 +150,7 @@ class Computers(chainer.training.Extension):
         self.trigger = lambda trainer: True
         self.own = record.machine(device)
         self.machines: list[dict[str, Any]] = []
+        self.at_once = threads
         self.threads = [threads]
 
     def initialize(self, trainer: Any) -> None:
@@ -164,10 +166,16 @@ class Computers(chainer.training.Extension):
         now = record.versions()
         if not used or used[-1] != now:
             used.append(now)
+        self.machines[-1].setdefault("threads", [[None, last]] if first <= last else [])
 
     def __call__(self, trainer: Any) -> None:
         """Count the iteration."""
-        self.machines[-1]["iterations"][1] = trainer.updater.iteration
+        done = trainer.updater.iteration
+        self.machines[-1]["iterations"][1] = done
+        parts = self.machines[-1]["threads"]
+        if not parts or parts[-1][0] != self.at_once:
+            parts.append([self.at_once, done])
+        parts[-1][1] = done
 
     def serialize(self, serializer: Any) -> None:
         """Save or load the list."""

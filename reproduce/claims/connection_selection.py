@@ -145,7 +145,7 @@ def _conn_random_degrades(evidence: Evidence, claim: Record) -> Judged:
         if dead:
             judged.details.append(
                 f"{name.split(' against ')[0]}: {dead} of {len(ours)} first draws had no path and "
-                "were drawn again (R19)"
+                f"{'was' if dead == 1 else 'were'} drawn again (R19)"
             )
     return judged
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from reproduce import experiments, statistics
 from reproduce._types import Record
 from reproduce.experiments import from_dict
-from reproduce.groups import by_computer, has_moved
+from reproduce.groups import before_last_tenth, by_computer, first_of_last, has_moved
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
 UNKNOWN = "not enough runs"
@@ -278,20 +278,15 @@ def seconds_of(records: Iterable[Record]) -> float:
     return statistics.median([record["times"]["seconds"] for record in records])
 
 
-def _first_of_last(record: Record) -> int:
-    """Return which epoch, from 0, is the first in the last tenth of a training."""
-    return from_dict(record["settings"]).epochs * 9 // 10
-
-
 def _moved_in_last(record: Record) -> bool:
     """Return whether a training went on on another machine in its last tenth."""
-    before = [0, *record["log"]["iteration"]][_first_of_last(record)]
-    return has_moved(record) and record["computers"][-1]["iterations"][0] > before + 1
+    begun = record["computers"][-1]["iterations"][0] if has_moved(record) else 0
+    return begun > before_last_tenth(record) + 1
 
 
 def _last_epochs(record: Record, cpu: bool) -> list[float]:
     """Return the seconds of each epoch in the last tenth; those of the CPU may be unknown."""
-    first, times = _first_of_last(record), record["times"]
+    first, times = first_of_last(record), record["times"]
     if cpu:
         return [*times.get("epoch_cpu_seconds", [None] * len(times["epoch_seconds"]))][first:]
     ends = [0.0, *times["epoch_seconds"]][first:]

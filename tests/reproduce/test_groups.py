@@ -22,6 +22,8 @@ def computed(path="fast", times=None, computers=(), **found):
         "versions": {"path": path},
         "times": times or {},
         "computers": computers,
+        "settings": UnitSelection(epsilon0=0.5, epochs=20).as_dict(),
+        "log": {"iteration": list(range(5, 105, 5))},
     }
 
 
@@ -39,6 +41,28 @@ def test_times_of_several_threads_and_of_several_machines_are_kept_apart():
     assert groups.computer(computed(times={"threads": [1]})) == "AMD EPYC (fast path)"
     two = computed("winograd", times={"threads": [2]})
     assert groups.computer(two) == "AMD EPYC (winograd path, 2 threads)"
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole", "at_the_end"),
+    [
+        ([[2, 90], [1, 100]], "1/2 threads", None),
+        ([[1, 90], [2, 100]], "1/2 threads", "2 threads"),
+        ([[2, 91], [1, 100]], "1/2 threads", "1/2 threads"),
+        ([[1, 100]], None, None),
+        # A record that does not say when has the numbers of all its sessions.
+        ([[None, 90], [2, 100]], "1/4 threads", "2 threads"),
+        ([[None, 91], [2, 100]], "1/4 threads", "1/4 threads"),
+    ],
+)
+def test_the_threads_of_the_last_tenth_count_for_its_times(parts, whole, at_the_end):
+    record = computed(
+        times={"threads": [1, 4]},
+        computers=[{"machine": {}, "iterations": [1, 100], "threads": parts}],
+    )
+    for last, told in ((False, whole), (True, at_the_end)):
+        expected = "fast path" + (f", {told}" if told else "")
+        assert groups.computer(record, at_the_end=last) == f"AMD EPYC ({expected})"
 
 
 def test_all_versions_and_machines_of_a_training_are_known():
