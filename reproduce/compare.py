@@ -18,6 +18,10 @@ tabulate.MIN_PADDING = 0
 
 #: A usage rate agrees with the published one when it is off by at most this part of it.
 TOLERANCE = 1 / 5
+#: The second result of a training, where it has one.
+_REESTIMATED = "reestimated_test_error"
+#: What its column is called.
+REESTIMATED = "re-estimated %"
 #: Two published counts whose difference is at most this part of the full network are not ordered.
 SAME_COUNT = 1 / 20
 
@@ -75,6 +79,8 @@ class Row:
         usage_rate (list of float): fractions (reading R1).
         weight_ratio (list of float): fractions of the full network's weights.
         test_error (list of float): fractions.
+        reestimated (list of float): the test error with batch statistics estimated anew, fractions;
+            None where a trial does not have it.
         seconds (dict): of the whole training, by what :func:`reproduce.groups.computer` says, since
             those of two kinds of machine do not compare.
         published (dict): ``usage_rate`` and ``selected``, None where the paper prints none.
@@ -92,6 +98,7 @@ class Row:
     usage_rate: list[float]
     weight_ratio: list[float]
     test_error: list[float]
+    reestimated: list[float] | None
     seconds: dict[str, list[float]]
     published: dict[str, Any] | None
     sides: dict[str, list[int]]
@@ -174,6 +181,7 @@ def rows(experiment: str, records: Sequence[Record]) -> list[Row]:
                 over("usage_rate"),
                 over("weight_ratio"),
                 over("test_error"),
+                over(_REESTIMATED) if all(_REESTIMATED in result for result in results) else None,
                 {
                     where: statistics.quartiles([record["times"]["seconds"] for record in on_it])
                     for where, on_it in machines.items()
@@ -333,7 +341,10 @@ def columns(
     header += ["usage %"]
     header += ["paper"] * compared
     header += ["off by", "verdict"] * (spread and compared)
+    rows = list(rows)
     header += ["weights %", "test error %"]
+    again = any(row.reestimated is not None for row in rows)
+    header += [REESTIMATED] * again
     header += ["hours"] * spread
     cells = []
     for row in rows:
@@ -350,6 +361,7 @@ def columns(
             off_by = row.difference
             line += ["-" if off_by is None else f"{in_percent(off_by):+.1f}", verdict(row) or "-"]
         line += [f"{in_percent(row.weight_ratio[1]):.1f}", show(row.test_error, 2)]
+        line += ["-" if row.reestimated is None else show(row.reestimated, 2)] * again
         line += [
             "; ".join(f"{median / 3600:.2f}" for _, median, _ in row.seconds.values())
         ] * spread

@@ -223,8 +223,7 @@ def pilot(records: Sequence[Record], known: Collection[str]) -> list[dict[str, A
 
     Args:
         records (list of dict): of ``results/pilot``.
-        known (collection of str): the experiments with a record at the paper's schedule, in whose
-            place no short run is shown.
+        known (collection of str): the experiments of which no short run is shown.
 
     Returns:
         list of dict: of each experiment its ``subject``, the ``schedule`` in words, the ``rows`` of
@@ -288,10 +287,12 @@ def content(
     Returns:
         dict: for the templates.
     """
-    parts = {}
-    for name in results.published_experiments():
+    parts, complete = {}, []
+    for name, kind in results.published_experiments().items():
         own = results.at_paper(records, name)
         rows = compare.rows(name, own)
+        if {row.label for row in rows}.issuperset(results.settings_of(kind)):
+            complete.append(name)
         best = min(rows, key=lambda row: row.test_error[1], default=None)
         parts[name] = {
             "agreement": agreement(rows),
@@ -306,6 +307,6 @@ def content(
         "parts": parts,
         "verdicts": {finding.id: finding for finding in findings},
         "changed": changed(records),
-        "pilot": pilot(short, [name for name in parts if results.at_paper(records, name)]),
+        "pilot": pilot(short, complete),
         "end": f"{1 / progress.BINS:g}",
     }

@@ -68,24 +68,38 @@ def _percent(rate: float, digits: int = 1) -> str:
     return f"{in_percent(rate):.{digits}f}"
 
 
-def _rows(rows: Iterable[compare.Row]) -> Cells:
+def _error(quartiles: Iterable[float] | None, trials: int) -> str:
+    """Return a median test error in percent, with its quartiles where there are several trials."""
+    if quartiles is None:
+        return "-"
+    low, middle, high = (_percent(value, 2) for value in quartiles)
+    return f"{middle} [{low}, {high}]" if trials > 1 else middle
+
+
+def _rows(rows: Sequence[compare.Row]) -> Cells:
     """Return the cells of Table 1 or 2: ours beside the paper's."""
+    again = _has_second_result(rows)
     cells = []
     for row in rows:
-        paper = row.published
-        low, middle, high = (_percent(value, 2) for value in row.test_error)
+        paper, trials = row.published, len(row.seeds)
         cells.append(
             [
                 row.label,
-                str(len(row.seeds)),
+                str(trials),
                 _percent(row.usage_rate[1]),
                 _percent(paper["usage_rate"]) if paper else "-",
                 compare.counts(part[1] for part in row.selected),
                 compare.counts(paper["selected"]) if paper else "-",
-                f"{middle} [{low}, {high}]" if len(row.seeds) > 1 else middle,
+                _error(row.test_error, trials),
+                *[_error(row.reestimated, trials)] * again,
             ]
         )
     return cells
+
+
+def _has_second_result(rows: Iterable[compare.Row]) -> bool:
+    """Return whether there are test errors with batch statistics estimated anew."""
+    return any(row.reestimated is not None for row in rows)
 
 
 def settings_of(kind: Experiment) -> list[str]:
@@ -148,6 +162,7 @@ def section(
         "part": kind.part,
         "parts": f"{kind.selected} by {kind.part}",
         "rows": _rows(rows),
+        "second": [compare.REESTIMATED] * _has_second_result(rows),
         "claims": judged,
         "tally": claims.tally(judged),
         "runs": len(own),

@@ -136,6 +136,28 @@ def test_a_row_holds_quartiles_and_the_difference():
     assert (error, hours) == ("2.00 [1.50, 2.50]", "1.00")
 
 
+def test_the_second_result_stands_beside_the_first():
+    """It is shown where every trial of a setting has it."""
+    records = [synthetic.connection(epsilon0="2^-4", seed=seed) for seed in range(3)]
+    (row,) = compare.rows("connection-selection", records)
+    assert row.reestimated is None
+    assert compare.REESTIMATED not in compare.columns("connection-selection", [row])[0]
+    for trial, error in zip(records, (0.07, 0.09, 0.08)):
+        trial["result"]["reestimated_test_error"] = error
+    records += [
+        synthetic.connection(method="random", usage_rate=0.423, seed=seed) for seed in (0, 1)
+    ]
+    records[-1]["result"]["reestimated_test_error"] = 0.2
+    rows = compare.rows("connection-selection", records)
+    assert rows[0].reestimated == pytest.approx([0.075, 0.08, 0.085])
+    header, cells = compare.columns("connection-selection", rows)
+    place = header.index(compare.REESTIMATED)
+    assert header[place - 1] == "test error %"
+    assert [line[place] for line in cells] == ["8.00 [7.50, 8.50]", "-"]
+    first, second = compare.table("connection-selection", records).splitlines()[2:]
+    assert (first.split()[-1], second.split()[-1]) == ("8.00", "-")
+
+
 def test_hours_of_two_kinds_of_machine_stand_one_by_one():
     records = [
         synthetic.unit(seconds=3600.0 * hours, epsilon0="2^-7", seed=seed, processor=processor)

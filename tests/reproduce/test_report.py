@@ -10,7 +10,7 @@ import pytest
 
 from reproduce import ROOT, claims, cli, experiments, figures, record, report
 from reproduce.figures import gallery
-from reproduce.report import results
+from reproduce.report import findings, results
 from reproduce.report.markup import Markdown, ReStructuredText
 from tests.reproduce import synthetic, test_compare
 
@@ -195,6 +195,34 @@ def test_what_is_left_of_each_densenet_is_told(tmp_path, undrawn):
     assert "on a path" not in (tmp_path / "REPORT.md").read_text()
 
 
+def test_table_2_has_the_error_with_statistics_estimated_anew(tmp_path, undrawn):
+    trials = [synthetic.connection(epsilon0="2^-4", seed=seed) for seed in range(3)]
+    trials += [
+        synthetic.connection(method="random", usage_rate=0.423),
+        synthetic.unit(epsilon0=0.0),
+    ]
+    page = write_beside(trials, tmp_path)["README.md"]
+    assert "re-estimated" not in page
+    assert "estimated anew" not in page
+    for trial, error in zip(trials, (0.07, 0.09, 0.08)):
+        trial["result"]["reestimated_test_error"] = error
+    pages = write_beside(trials, tmp_path)
+    assert pages["README.md"].count("| test error % | re-estimated % |") == 1
+    assert pages["README.md"].count("statistics estimated anew") == 1
+    assert re.search(r"\| epsilon0 = 2\^-4 \|.*\| 8.00 \[7.50, 8.50\] \|\n", pages["README.md"])
+    assert re.search(r"\| random at 42.3% \|.*\| 10.00 \| - \|\n", pages["README.md"])
+    assert "| re-estimated % | hours |" in pages["REPORT.md"]
+
+
+def test_short_runs_are_told_until_each_setting_has_a_run_of_full_length():
+    short, _ = record.read_all(ROOT / "results" / "pilot")
+    trials = [trial for trial in whole() if trial["settings"]["seed"] == 0]
+    assert findings.content(trials, (), short)["pilot"] == []
+    missing = [trial for trial in trials if trial["settings"].get("epsilon0") != 0.25]
+    (told,) = findings.content(missing, (), short)["pilot"]
+    assert told["subject"] == "connection selection on CIFAR-10"
+
+
 def test_without_records_it_says_so(tmp_path):
     report.write([], [], tmp_path)
     text = (tmp_path / "REPORT.md").read_text()
@@ -356,12 +384,12 @@ def whole(shift=0.0):
 def test_the_findings_state_the_computed_verdicts_and_no_others(shift, tmp_path, undrawn):
     records = whole(shift)
     text = write_beside(records, tmp_path)["FINDINGS.md"]
-    findings = claims.findings(records)
-    assert {finding.outcome for finding in findings} >= {claims.HOLDS, claims.FAILS}
-    for finding in findings:
+    judged = claims.findings(records)
+    assert {finding.outcome for finding in judged} >= {claims.HOLDS, claims.FAILS}
+    for finding in judged:
         expected = None if finding.outcome == claims.UNKNOWN else finding.outcome
         assert said(text, finding) == expected, finding.id
-    beats = next(finding for finding in findings if finding.id == "unit-beats-fixed")
+    beats = next(finding for finding in judged if finding.id == "unit-beats-fixed")
     assert ("Selected structures beat" in text) == (beats.outcome == claims.HOLDS)
     # With everything reproduced, the pages still are short, and name nothing as missing.
     assert words(text) <= 900
