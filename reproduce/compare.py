@@ -18,12 +18,12 @@ tabulate.MIN_PADDING = 0
 
 #: A usage rate agrees with the published one when it is off by at most this part of it.
 TOLERANCE = 1 / 5
+#: Two published counts whose difference is at most this part of the full network are not ordered.
+SAME_COUNT = 1 / 20
 #: The second result of a training, where it has one.
 _REESTIMATED = "reestimated_test_error"
 #: What its column is called.
 REESTIMATED = "re-estimated %"
-#: Two published counts whose difference is at most this part of the full network are not ordered.
-SAME_COUNT = 1 / 20
 
 
 def published() -> dict[str, Any]:
@@ -320,6 +320,15 @@ def table(experiment: str, records: Sequence[Record]) -> str:
     return format_table(header, cells)
 
 
+def has_second_result(rows: Iterable[Row]) -> bool:
+    """Return whether any row has test errors with batch statistics estimated anew.
+
+    Args:
+        rows (list of Row): of a table.
+    """
+    return any(row.reestimated is not None for row in rows)
+
+
 def columns(
     experiment: str, rows: Iterable[Row], spread: bool = True, compared: bool = True
 ) -> tuple[list[str], Cells]:
@@ -343,7 +352,7 @@ def columns(
     header += ["off by", "verdict"] * (spread and compared)
     rows = list(rows)
     header += ["weights %", "test error %"]
-    again = any(row.reestimated is not None for row in rows)
+    again = has_second_result(rows)
     header += [REESTIMATED] * again
     header += ["hours"] * spread
     cells = []

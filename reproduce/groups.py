@@ -221,6 +221,11 @@ def has_moved(record: Record) -> bool:
     return len({str(entry["machine"]) for entry in record.get("computers", ())}) > 1
 
 
+def _noted(record: Record, what: str) -> list[Any]:
+    """Return what the entries of a record's machines have, such as all their ``versions``."""
+    return [each for entry in record.get("computers", ()) for each in entry.get(what, ())]
+
+
 def first_of_last(record: Record) -> int:
     """Return which epoch, from 0, is the first in the last tenth of a training.
 
@@ -248,8 +253,7 @@ def threads_of(record: Record, after: int = 0) -> list[int]:
         after (int): leave out the iterations up to this one, where the record tells them apart;
             older records name the numbers of all sessions.
     """
-    parts = [part for entry in record.get("computers", ()) for part in entry.get("threads", ())]
-    numbers = {number for number, last in parts if last > after}
+    numbers = {number for number, last in _noted(record, "threads") if last > after}
     if numbers and None not in numbers:
         return sorted(numbers)
     noted: list[int] = record["times"].get("threads", [1])
@@ -266,12 +270,6 @@ def was_drawn_again(record: Record) -> bool:
     return draws > 0
 
 
-def _noted_versions(record: Record) -> list[Record | None]:
-    """Return the versions that the entries of a record's machines have; None are unknown ones."""
-    entries = record.get("computers", ())
-    return [version for entry in entries for version in entry.get("versions", ())]
-
-
 def as_begun(record: Record) -> Record:
     """Return the machine and the versions of a training's first iterations.
 
@@ -282,7 +280,7 @@ def as_begun(record: Record) -> Record:
         dict: ``machine`` and ``versions`` as a record has them.  Where nothing tells with what it
         began, they are those of its end.
     """
-    versions = _noted_versions(record)
+    versions = _noted(record, "versions")
     first = record["computers"][0]["machine"] if has_moved(record) else None
     return {
         "machine": first or record["machine"],
@@ -296,7 +294,7 @@ def versions_of(record: Record) -> list[Record]:
     Args:
         record (dict): of a run; older ones have those of the last session only.
     """
-    return [*filter(None, _noted_versions(record)), record["versions"]]
+    return [*filter(None, _noted(record, "versions")), record["versions"]]
 
 
 def machines_of(record: Record) -> list[Record]:

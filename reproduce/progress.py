@@ -203,7 +203,7 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
     """
     header = ["experiment", "run", "iteration", "of", "usage %", "selected"]
     header += ["the paper at the end", "depth", "theta near 0 or 1 %", "epoch"]
-    header += ["test error %", "re-estimated %", "not the paper's"]
+    header += ["test error %", compare.REESTIMATED, "not the paper's"]
     table = []
     for entry in entries:
         settings = from_dict(entry["settings"])

@@ -78,7 +78,7 @@ def _error(quartiles: Iterable[float] | None, trials: int) -> str:
 
 def _rows(rows: Sequence[compare.Row]) -> Cells:
     """Return the cells of Table 1 or 2: ours beside the paper's."""
-    again = _has_second_result(rows)
+    again = compare.has_second_result(rows)
     cells = []
     for row in rows:
         paper, trials = row.published, len(row.seeds)
@@ -95,11 +95,6 @@ def _rows(rows: Sequence[compare.Row]) -> Cells:
             ]
         )
     return cells
-
-
-def _has_second_result(rows: Iterable[compare.Row]) -> bool:
-    """Return whether there are test errors with batch statistics estimated anew."""
-    return any(row.reestimated is not None for row in rows)
 
 
 def settings_of(kind: Experiment) -> list[str]:
@@ -162,7 +157,7 @@ def section(
         "part": kind.part,
         "parts": f"{kind.selected} by {kind.part}",
         "rows": _rows(rows),
-        "second": [compare.REESTIMATED] * _has_second_result(rows),
+        "second": [compare.REESTIMATED] * compare.has_second_result(rows),
         "claims": judged,
         "tally": claims.tally(judged),
         "runs": len(own),
