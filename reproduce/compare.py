@@ -21,7 +21,7 @@ TOLERANCE = 1 / 5
 #: Two published counts whose difference is at most this part of the full network are not ordered.
 SAME_COUNT = 1 / 20
 #: The second result of a training, where it has one.
-_REESTIMATED = "reestimated_test_error"
+_REESTIMATED = f"{schemas.REESTIMATED}_test_error"
 #: What its column is called.
 REESTIMATED = "re-estimated %"
 

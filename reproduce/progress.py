@@ -31,8 +31,9 @@ BINS = 20
 _THETA, _COSTS = "updater/bernoulli/theta", "updater/bernoulli/costs"
 _LOG, _ITERATION = "extensions/LogReport/_log", "updater/iteration"
 _COMPUTERS = "extensions/computers/noted"
-#: An entry of the log.
-_REESTIMATED = "validation/main/reestimated_error"
+#: An entry of the log, and what a file of progress calls it.
+_REESTIMATED = f"validation/main/{schemas.REESTIMATED}_error"
+_AGAIN = f"{schemas.REESTIMATED}_test_error"
 
 
 def _newest(directory: Path) -> tuple[Settings, str, dict[str, Any]] | None:
@@ -93,7 +94,7 @@ def state(directory: Path) -> Record | None:
         }
         again = [entry for entry in log if _REESTIMATED in entry]
         if again:
-            result["last_epoch"]["reestimated_test_error"] = again[-1][_REESTIMATED]
+            result["last_epoch"][_AGAIN] = again[-1][_REESTIMATED]
             result["last_epoch"]["reestimated_epoch"] = again[-1]["epoch"]
     if _COMPUTERS in content:
         result["computers"] = json.loads(str(content[_COMPUTERS]))[0]
@@ -224,9 +225,9 @@ def rows(entries: Iterable[Record]) -> tuple[list[str], Cells]:
             cells += ["-"] * 5
         last = entry.get("last_epoch", {})
         cells.append(str(last.get("epoch", "-")))
-        for name in ("test_error", "reestimated_test_error"):
+        for name in ("test_error", _AGAIN):
             cells.append(f"{in_percent(last[name]):.2f}" if name in last else "-")
-        if last.get("reestimated_epoch", last.get("epoch")) != last.get("epoch"):
+        if _AGAIN in last and last.get("reestimated_epoch", last["epoch"]) != last["epoch"]:
             cells[-1] += f" (epoch {last['reestimated_epoch']})"
         cells.append(", ".join(settings.changed) or "-")
         table.append(cells)

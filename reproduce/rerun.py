@@ -223,7 +223,13 @@ def rerun(
     try:
         options = run.Options(device, data_dir, quiet=quiet, plain=plain, watch=judge)
         new = run.run(settings, out, options)
-        result = _differences(old["result"], new["result"])
+        # Older programs estimated the second result otherwise, under another name.
+        was = {
+            name: value
+            for name, value in old["result"].items()
+            if name in new["result"] or not name.startswith("reestimated_")
+        }
+        result = _differences(was, new["result"])
     except Interrupted as interrupted:
         if interrupted.signal is not None:
             raise

@@ -8,6 +8,10 @@ import jsonschema
 from reproduce import ReproduceError, experiments
 from reproduce.settings import Settings
 
+#: How names begin of what is measured with batch statistics estimated anew, from images augmented
+#: as in training.  Older programs took images that are not augmented; they wrote ``reestimated``.
+REESTIMATED = "reestimated_augmented"
+
 #: A JSON schema.
 Schema: TypeAlias = dict[str, Any]
 
@@ -135,7 +139,8 @@ PROGRESS = _object(
                 "epoch": _WHOLE,
                 "test_error": _FRACTION,
                 "training_loss": {"type": "number"},
-                "reestimated_test_error": _FRACTION,
+                "reestimated_test_error": _FRACTION,  # of older programs
+                f"{REESTIMATED}_test_error": _FRACTION,
                 "reestimated_epoch": _WHOLE,
             },
             required=["epoch", "test_error"],

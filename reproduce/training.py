@@ -14,7 +14,7 @@ import chainer_sno
 from chainer_sno import chainer, extensions, fast
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
-from reproduce import ReproduceError
+from reproduce import ReproduceError, schemas
 from reproduce._types import Array, Data, StrPath
 from reproduce.settings import THETA_DTYPES, Settings
 from reproduce.streams import is_live
@@ -373,7 +373,7 @@ class Training:
             **self.structure_result(),
             "iterations": self.trainer.updater.iteration,
         }
-        for kind in ("stochastic", "reestimated"):
+        for kind in ("stochastic", schemas.REESTIMATED):
             if f"validation/main/{kind}_error" in last:
                 found[f"{kind}_test_error"] = last[f"validation/main/{kind}_error"]
         return found

@@ -52,7 +52,8 @@ class ConnectionSelection(Settings):
     growth_rate: int = option(12, "output channels of a layer", least=1, size=True)
     reestimate: int = option(
         100,
-        "training mini-batches for batch statistics estimated anew, as a second result; 0 for none",
+        "augmented training mini-batches for batch statistics estimated anew, as a second result; "
+        "0 for none",
         least=0,
         measured=True,
     )

@@ -9,7 +9,7 @@ import numpy
 import chainer_sno
 from chainer_sno import chainer, complexity, extensions, links
 from chainer_sno.uniforms import Stream, generator
-from reproduce import ReproduceError, structures
+from reproduce import ReproduceError, schemas, structures
 from reproduce._types import Array
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.experiments.connection_selection import ConnectionSelection
@@ -56,8 +56,8 @@ def _reference(settings: ConnectionSelection) -> Any:
 class _Reestimating:
     """An evaluation that is done once more with statistics estimated anew.
 
-    It reports ``validation/main/reestimated_loss`` and ``validation/main/reestimated_error``
-    beside the others.
+    It reports ``validation/main/reestimated_augmented_loss`` and
+    ``validation/main/reestimated_augmented_error`` beside the others.
 
     Args:
         batches (callable): returns the mini-batches for the estimate, x each.
@@ -94,7 +94,7 @@ class _Reestimating:
             for key, value in again.items():
                 observer, name = key.rsplit("/", 1)
                 if name in ("loss", "error"):
-                    found[f"{observer}/reestimated_{name}"] = value
+                    found[f"{observer}/{schemas.REESTIMATED}_{name}"] = value
         return found
 
 
@@ -115,7 +115,6 @@ class ConnectionTraining(Training):
         self, train: tuple[Array, Array], test: tuple[Array, Array]
     ) -> tuple[Any, Any]:
         """Return iterators that standardise, and augment the training images."""
-        settings = self.settings
         images = chainer.backends.cuda.to_cpu(train[0])
         device = chainer.backend.get_device_from_array(train[0])
         standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
@@ -123,7 +122,7 @@ class ConnectionTraining(Training):
         most = TEST_BATCH_CAPTURED if self.path == CAPTURED else TEST_BATCH
         test_batch = min(most, len(test[0]))
         return (
-            ImageIterator(train, settings.batch_size, standardise, seed=settings.seed),
+            self._training_images(train, standardise),
             ImageIterator(
                 test, test_batch, standardise, augment=False, repeat=False, shuffle=False
             ),
@@ -163,13 +162,21 @@ class ConnectionTraining(Training):
             raise ReproduceError(f"--usage-rate: {error}") from error
 
     def _batches(self) -> list[Any]:
-        """Return mini-batches of the training set, not augmented, for an estimate anew."""
+        """Return the first mini-batches of the training, for an estimate anew.
+
+        They are augmented, as those that the network is trained with: the statistics of images that
+        are not augmented are others.  The iterator has random numbers of its own, so the batches
+        are the same every time and the training's do not move.
+        """
         arrays, standardise = self._estimation
-        iterator = ImageIterator(
-            arrays, self.settings.batch_size, standardise, augment=False, shuffle=False
-        )
+        iterator = self._training_images(arrays, standardise)
         whole = len(arrays[0]) // self.settings.batch_size
         return [x for x, _ in itertools.islice(iterator, min(self.settings.reestimate, whole))]
+
+    def _training_images(self, arrays: tuple[Array, Array], standardise: Standardise) -> Any:
+        """Return an iterator over training images at its beginning: shuffled and augmented."""
+        settings = self.settings
+        return ImageIterator(arrays, settings.batch_size, standardise, seed=settings.seed)
 
     def make_evaluator(self, iterator: Any) -> Any:
         """Return the evaluation at the mode, or of the random structure."""

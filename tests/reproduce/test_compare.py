@@ -143,11 +143,11 @@ def test_the_second_result_stands_beside_the_first():
     assert row.reestimated is None
     assert compare.REESTIMATED not in compare.columns("connection-selection", [row])[0]
     for trial, error in zip(records, (0.07, 0.09, 0.08)):
-        trial["result"]["reestimated_test_error"] = error
+        trial["result"]["reestimated_augmented_test_error"] = error
     records += [
         synthetic.connection(method="random", usage_rate=0.423, seed=seed) for seed in (0, 1)
     ]
-    records[-1]["result"]["reestimated_test_error"] = 0.2
+    records[-1]["result"]["reestimated_augmented_test_error"] = 0.2
     rows = compare.rows("connection-selection", records)
     assert rows[0].reestimated == pytest.approx([0.075, 0.08, 0.085])
     header, cells = compare.columns("connection-selection", rows)

@@ -160,7 +160,7 @@ def test_the_result_says_what_the_structure_is(dataset, tmp_path):
     assert (result["usage_rate"], result["depth"], result["dead"]) == (1.0, 7, False)
     assert result["structure"] == "1" * 9
     assert result["weights"] == training.link.costs.sum()
-    assert 0 <= result["reestimated_test_error"] <= 1
+    assert 0 <= result["reestimated_augmented_test_error"] <= 1
 
 
 def test_a_dead_network_trains_on_and_says_so(dataset, tmp_path):
@@ -184,9 +184,9 @@ def test_statistics_are_estimated_anew_in_some_epochs_and_the_last(
     training = build(dataset, tmp_path, epochs=7, reestimate=2, **method)
     training.trainer.run()
     log = record.columns(training.log.log)
-    errors = log["validation/main/reestimated_error"]
+    errors = log["validation/main/reestimated_augmented_error"]
     assert [error is not None for error in errors] == [epoch in (3, 6, 7) for epoch in range(1, 8)]
-    assert training.result()["reestimated_test_error"] == errors[-1]
+    assert training.result()["reestimated_augmented_test_error"] == errors[-1]
     monkeypatch.undo()
     often = build(dataset, tmp_path, epochs=7, reestimate=2, **method)
     often.trainer.run()
@@ -197,16 +197,30 @@ def test_statistics_are_estimated_anew_in_some_epochs_and_the_last(
         assert all(one == other for one, other in pairs if one is not None), name
 
 
+def test_statistics_are_estimated_from_the_first_batches_of_the_training(dataset, tmp_path):
+    """They are augmented, as all images that the network is trained with."""
+    training = build(dataset, tmp_path, epsilon0=0.0, reestimate=2)
+    iterator = training.trainer.updater.get_iterator("main")
+    first = [next(iterator)[0] for _ in range(3)]
+    place, uniforms = iterator.position, iterator.augmentation.position
+    for _ in range(2):
+        batches = training._batches()
+        assert len(batches) == 2
+        for batch, expected in zip(batches, first):
+            numpy.testing.assert_array_equal(batch, expected)
+    assert (iterator.position, iterator.augmentation.position) == (place, uniforms)
+
+
 def test_statistics_estimated_anew_are_a_second_result(dataset, tmp_path):
     training = build(dataset, tmp_path, epsilon0=0.0, reestimate=2)
     training.trainer.run()
     before = {name: array.copy() for name, array in parameters(training).items()}
     result = training.result()
-    assert 0 <= result["reestimated_test_error"] <= 1
+    assert 0 <= result["reestimated_augmented_test_error"] <= 1
     plain = build(dataset, tmp_path, epsilon0=0.0, reestimate=0)
     assert training.settings.name == plain.settings.name
     plain.trainer.run()
-    assert "reestimated_test_error" not in plain.result()
+    assert "reestimated_augmented_test_error" not in plain.result()
     assert plain.result()["test_error"] == result["test_error"], "it is no second result only"
     for name, array in parameters(plain).items():
         numpy.testing.assert_array_equal(array, before[name], name)

@@ -78,7 +78,7 @@ def test_what_is_written(out, tmp_path):
     assert entry["usage_rate"] == pytest.approx((bits * costs).sum() / costs.sum())
     assert sum(entry["theta_histogram"]) == len(theta)
     assert entry["theta_histogram"][0] == (theta < 0.05).sum()
-    assert 0 <= entry["last_epoch"]["reestimated_test_error"] <= 1
+    assert 0 <= entry["last_epoch"]["reestimated_augmented_test_error"] <= 1
     units = found[RUNS["units"].name]
     assert len(units["units"]) == 2
     assert "connections" not in units
@@ -94,11 +94,15 @@ def test_the_epoch_of_statistics_estimated_anew_is_told(tmp_path, monkeypatch):
     last = entry["last_epoch"]
     assert (last["epoch"], last["reestimated_epoch"]) == (3, 2)
     header, (row,) = progress.rows([entry])
-    again = f"{100 * last['reestimated_test_error']:.2f}"
+    again = f"{100 * last['reestimated_augmented_test_error']:.2f}"
     assert row[header.index("re-estimated %")] == f"{again} (epoch 2)"
     # Older files do not say in which epoch it was: it was the last.
     del last["reestimated_epoch"]
     assert progress.rows([entry])[1][0][header.index("re-estimated %")] == again
+    # Still older ones have an estimate from images that are not augmented, which is not shown.
+    last |= {"reestimated_test_error": last.pop("reestimated_augmented_test_error")}
+    last["reestimated_epoch"] = 2
+    assert progress.rows([entry])[1][0][header.index("re-estimated %")] == "-"
 
 
 def test_a_run_that_ends_takes_its_file_with_it(out, tmp_path):

@@ -205,7 +205,7 @@ def test_table_2_has_the_error_with_statistics_estimated_anew(tmp_path, undrawn)
     assert "re-estimated" not in page
     assert "estimated anew" not in page
     for trial, error in zip(trials, (0.07, 0.09, 0.08)):
-        trial["result"]["reestimated_test_error"] = error
+        trial["result"]["reestimated_augmented_test_error"] = error
     pages = write_beside(trials, tmp_path)
     assert pages["README.md"].count("| test error % | re-estimated % |") == 1
     assert pages["README.md"].count("statistics estimated anew") == 1

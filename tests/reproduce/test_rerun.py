@@ -123,15 +123,25 @@ def test_a_number_that_is_logged_no_more_differs(records, here, capsys):
     assert "Epoch 1 is not the record's:" in capsys.readouterr().out
 
 
+def _rename(content, name):
+    """Write the second result as it was written before it was estimated from augmented images."""
+    content["log"][name.replace("_augmented", "")] = [0.99]
+    del content["log"][name], content["result"]["reestimated_augmented_test_error"]
+    content["result"]["reestimated_test_error"] = 0.99
+
+
 def test_what_is_measured_in_some_epochs_is_held_where_both_have_it(records, here, capsys):
-    name = "validation/main/reestimated_error"
+    name = "validation/main/reestimated_augmented_error"
 
     for value, code in ((None, 0), (0.99, 1)):
         path = changed(records["random"], here, lambda c, v=value: c["log"].update({name: [v]}))
         assert cli.main(["rerun", str(path), "--quiet"]) == code
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert [name, "0.99"] in rows
-    # An older program measured in every epoch.
+    # An older program estimated from other images, under a name of its own.
+    older = changed(records["random"], here, lambda c: _rename(c, name))
+    assert cli.main(["rerun", str(older), "--quiet"]) == 0
+    # Another measured in every epoch.
     judge = rerun.Judge({"iteration": [1], name: [0.5]}, 1)
     assert judge([{"iteration": 1}])
     assert not judge.rows
