@@ -11,23 +11,23 @@ from chainer_sno._types import Array
 
 
 @functools.lru_cache(maxsize=1)
-def _step() -> Callable[..., None] | None:
-    """Return the compiled step, or None where numba is not installed."""
+def _steps() -> Callable[..., None] | None:
+    """Return the compiled steps, or None where numba is not installed."""
     try:
-        from chainer_sno.fast.steps import nesterov_step
+        from chainer_sno.fast.steps import nesterov_steps
     except ImportError:
         return None
-    step: Callable[..., None] = nesterov_step
-    return step
+    steps: Callable[..., None] = nesterov_steps
+    return steps
 
 
 class NesterovAG(chainer.optimizers.NesterovAG):
     """Chainer's NesterovAG with the same numbers, to the bit, in a fraction of the time on a CPU.
 
     Chainer passes over a parameter eight times, and ten times with WeightDecay.  Here one compiled
-    pass does everything.  All other features of Chainer's optimizers work as usual: other hooks,
-    rates of single parameters, frozen parameters, loss scaling, a GPU.  Chainer's code handles the
-    cases that the pass does not cover.
+    call passes once over all parameters.  All other features of Chainer's optimizers work as usual:
+    other hooks, rates of single parameters, frozen parameters, loss scaling, a GPU.  Chainer's code
+    handles the cases that the pass does not cover.
 
     Args:
         lr (float): the learning rate.
@@ -60,39 +60,34 @@ class NesterovAG(chainer.optimizers.NesterovAG):
                 self.target.zerograds()
             loss.backward(loss_scale=self._loss_scale)
             del loss
-        decay, step = self._single_decay(), _step()
-        if decay is None or step is None or self._loss_scale is not None:
+        decay, steps = self._single_decay(), _steps()
+        if decay is None or steps is None or self._loss_scale is not None:
             super().update()
             return
-        self.reallocate_cleared_grads()
+        parameters = list(self.target.params())
+        if any(parameter.grad is None for parameter in parameters):
+            self.reallocate_cleared_grads()
         self.check_nan_in_grads()
-        if not self.is_safe_to_update() or self._shares_memory():
+        if not self.is_safe_to_update() or _share_memory(parameters):
             super().update()
             return
         self.t += 1
+        alike: dict[Any, list[Any]] = {}
         rest = []
-        for parameter in self.target.params():
+        for parameter in parameters:
             if _is_supported(parameter):
-                _update(step, parameter, *decay)
+                rates = parameter.update_rule.hyperparam
+                key = parameter.dtype, rates.lr, rates.momentum
+                alike.setdefault(key, []).append(parameter)
             else:
                 rest.append(parameter)
+        for members in alike.values():
+            _update(steps, members, *decay)
         for parameter in rest:
             for hook in self._hookable._pre_update_hooks.values():
                 hook(parameter.update_rule, parameter)
             parameter.update()
         self.update_loss_scale()
-
-    def _shares_memory(self) -> bool:
-        """Return whether parameters are there twice, or share their arrays or their gradients.
-
-        Chainer calls all hooks before the first update, and then the order tells.
-        """
-        arrays = []
-        for parameter in self.target.params():
-            for array in (parameter.array, parameter.grad):
-                if isinstance(array, numpy.ndarray):
-                    arrays.append(array.__array_interface__["data"][0])
-        return len(set(arrays)) < len(arrays)
 
     def _single_decay(self) -> tuple[bool, float] | None:
         """Return whether there is WeightDecay, and its rate; None where there are other hooks."""
@@ -106,6 +101,20 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         if type(hook) is not chainer.optimizer_hooks.WeightDecay or not hook.call_for_each_param:
             return None
         return (True, hook.rate) if type(hook.rate) is float else None
+
+
+def _share_memory(parameters: list[Any]) -> bool:
+    """Return whether parameters are there twice, or share their arrays or their gradients.
+
+    Chainer calls all hooks before the first update, and then the order tells.
+    """
+    addresses = [
+        array.ctypes.data
+        for parameter in parameters
+        for array in (parameter.array, parameter.grad)
+        if isinstance(array, numpy.ndarray)
+    ]
+    return len(set(addresses)) < len(addresses)
 
 
 def _is_supported(parameter: Any) -> bool:
@@ -123,22 +132,25 @@ def _is_supported(parameter: Any) -> bool:
     return (
         # Another type, such as numpy.float64, would make Chainer compute in another dtype.
         all(type(rate) is float for rate in rates)
-        and isinstance(gradient, numpy.ndarray)
-        and gradient.dtype == array.dtype
-        and all(a.flags.c_contiguous and a.flags.writeable for a in (array, gradient))
-        and v.flags.c_contiguous
-        and v.dtype == array.dtype
+        and all(isinstance(a, numpy.ndarray) for a in (gradient, v))
+        and array.dtype == gradient.dtype == v.dtype
+        and array.shape == gradient.shape == v.shape
+        # Contiguous, aligned and writeable: the pass gets addresses and checks nothing.
+        and all(a.flags.carray for a in (array, gradient, v))
     )
 
 
-def _update(step: Callable[..., None], parameter: Any, decays: bool, decay: float) -> None:
-    """Do the compiled pass over one parameter."""
-    rule, array = parameter.update_rule, parameter.array
-    lr, momentum = rule.hyperparam.lr, rule.hyperparam.momentum
+def _update(steps: Callable[..., None], parameters: list[Any], decays: bool, decay: float) -> None:
+    """Do the compiled pass over parameters of one dtype and with the same rates."""
+    rates, dtype = parameters[0].update_rule.hyperparam, parameters[0].dtype
+    lr, momentum = rates.lr, rates.momentum
     factors = decay, lr, momentum, momentum * momentum, (1 + momentum) * lr
-    arrays = array, parameter.grad, velocity(parameter)
-    step(*(a.reshape(-1) for a in arrays), decays, *map(array.dtype.type, factors))
-    rule.t += 1
+    arrays = [(p.array, p.grad, velocity(p)) for p in parameters]
+    addresses = numpy.array([[a.ctypes.data for a in each] for each in arrays], numpy.int64)
+    sizes = numpy.array([array.size for array, _, _ in arrays], numpy.int64)
+    steps(addresses, sizes, decays, *map(dtype.type, factors))
+    for parameter in parameters:
+        parameter.update_rule.t += 1
 
 
 def weight_decay(optimizer: Any, kinds: tuple[Any, ...]) -> float:

@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 
 from chainer_sno.fast import maps
 from chainer_sno.fast import winograd as wino
-from chainer_sno.fast.vectors import compiled
+from chainer_sno.fast.vectors import array_at, compiled
 from chainer_sno.fast.winograd import BACK, FLIPPED, LANES, PAIR, POSITIONS, TILE
 
 #: Channels that are transformed before their products are added up, which stay in L2.
@@ -295,12 +295,14 @@ def convolve(
 
 @compiled
 def gradient_of_weights(
-    x, gy, first_block, blocks, shape, rows, r0, c, normal, mode, outputs, G, ig, S, D, V, bits
-):
+    x, gy, gy_planes, first, first_block, blocks, shape, rows, r0, c, normal, mode, outputs, G, ig,
+    S, D, V, bits,
+):  # fmt: skip
     """Add the gradient of the transformed kernels to G, and note where the inputs are positive.
 
     Args:
-        gy (array): gradients of the outputs, planes (blocks, outputs).
+        gy (array): gradients of the outputs, planes (blocks, ``gy_planes``), of which ``outputs``
+            from ``first`` on are taken.
         G (array): (channels / 4, POSITIONS, outputs / 4, 4 outputs, 4 channels), from ``ig`` on.
         bits (array): uint8, a bit a number, planes (blocks, c).
 
@@ -323,7 +325,7 @@ def gradient_of_weights(
         for i in range(count):
             b, ty = (g + i) // row_tiles, (g + i) % row_tiles * TILE
             for o in range(outputs):
-                source = ((b * outputs + o) * height + ty) * row
+                source = ((b * gy_planes + first + o) * height + ty) * row
                 for tx in range(tiles):
                     t = i * tiles + tx
                     i_d = (t >> 1) * d_pair + o * PAIR + (t & 1) * LANES
@@ -703,16 +705,16 @@ def _add_units(G, G_step, units, first, last):
 
 
 @compiled
-def _add_kernel(taps, group, k, growth, inputs, channel, start, W, gW):
+def _add_kernel(taps, group, k, growth, inputs, channel, W, start, gW):
     """Add the gradient of the kernel of one channel; return its product with the kernel."""
     dot = 0.0
     for o in range(growth):
-        target = start + (o * inputs + channel) * 9
+        source = (o * inputs + channel) * 9
         place = o // 4 * 16 + o % 4 * 4 + k % 4
         for t in range(9):
             own = taps[t * group + place]
-            gW[target + t] += own
-            dot += own * W[target + t]
+            gW[start + source + t] += own
+            dot += own * W[source + t]
     return dot
 
 
@@ -738,8 +740,8 @@ def block_backward(
         fresh, direct (array): room, one for each of a consumer's maps, of this member.
         seen, slope, offset (array): room, one for each map, of this member.
         through (array): float64, of the team, shape (2, maps), zeros.
-        W (array): the layers' kernels, (outputs, channels, 9) each, from ``w_starts`` on.
-        gW (array): gets the gradients of the kernels of all layers that are needed.
+        W (array): int64, where in memory the kernels of each layer begin, (outputs, channels, 9).
+        gW (array): gets their gradients, of all layers that are needed, from ``w_starts`` on.
         gT (array): the same of the transition, (outputs, channels).
         ggamma, gbeta (array): the same, as gamma and beta.
         gin (array): gets the gradients of the inputs, one after the other, see ``_complete``.
@@ -808,8 +810,8 @@ def block_backward(
                         zero,
                     )  # fmt: skip
                 gradient_of_weights(
-                    x, gy, b0, count, shape, rows, begin, own, normal, mode, shape.growth, flat_G,
-                    g0, S, V, M, bits,
+                    x, gy, shape.growth, zero, b0, count, shape, rows, begin, own, normal, mode,
+                    shape.growth, flat_G, g0, S, V, M, bits,
                 )  # fmt: skip
                 gradient_of_maps(
                     x, gy, b0, count, shape, rows, channels, begin, own, normal, fresh[at:],
@@ -844,9 +846,10 @@ def block_backward(
             for k in range(4 * q, min(4 * q + 4, c)):
                 channel, dot = channels[r0 + k], 0.0
                 if not is_exit:
+                    w0, w1 = w_starts[number], w_starts[number + 1]
                     dot = _add_kernel(
                         taps, group, k, shape.growth, starts[number + 1] - start, channel,
-                        w_starts[number], W, gW,
+                        array_at(W[number], w1 - w0, x[0]), w0, gW,
                     )  # fmt: skip
                 elif has_transition:
                     for o in range(outputs):

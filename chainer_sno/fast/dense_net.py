@@ -12,7 +12,7 @@ import numpy
 from chainer_sno._types import Array
 from chainer_sno.fast import blocks, winograd
 from chainer_sno.fast.blocks import Member, Shape
-from chainer_sno.fast.vectors import compiled
+from chainer_sno.fast.vectors import array_at, compiled
 from chainer_sno.fast.winograd import BACK, LANES, PAIR, POSITIONS, TILE
 
 #: Numbers after the end of an array that a vector may read or write.
@@ -29,6 +29,12 @@ def _rounded(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
+@functools.cache
+def _kernel_matrix(dtype: Any) -> Array:
+    """Return the matrix that transforms a kernel of 3x3 numbers to POSITIONS numbers."""
+    return numpy.kron(winograd.KERNEL, winograd.KERNEL).astype(dtype)
+
+
 def aligned(size: int, dtype: Any) -> Array:
     """Return zeros that begin at a multiple of 64 bytes, with room for a vector after them."""
     itemsize = numpy.dtype(dtype).itemsize
@@ -40,24 +46,44 @@ def aligned(size: int, dtype: Any) -> Array:
 
 @compiled
 def _transform_kernels(
-    W: Array, wanted: Array, taps: Array, padded: int, U: Array, iu: int
-) -> None:
-    """Transform the kernels W (outputs, channels, 9) of the wanted channels, to U from iu on."""
-    outputs, channels, _ = W.shape
-    for channel in range(channels):
-        if wanted[channel]:
-            for o in range(outputs):
-                for t in range(9):
-                    taps[t * len(taps) // 9 + o] = W[o, channel, t]
-            place = iu + channel * POSITIONS * padded
-            winograd.transform_kernel(taps, len(taps) // 9, U, place, padded)
+    W: Array, w_starts: Array, wanted: Array, outputs: int, taps: Array, U: Array, u_starts: Array,
+    member: Member,
+) -> None:  # fmt: skip
+    """Transform the kernels of the channels that are wanted.
+
+    Args:
+        W (array): int64, where in memory the kernels (outputs, channels, 9) of each layer begin.
+        w_starts (array): int64, how many numbers the layers before each one have.
+        wanted (array): uint8, of each layer, shape (layers or more, channels or more).
+        outputs (int): of each layer.
+        taps (array): room.
+        U (array): gets the transformed kernels.
+        u_starts (array): int64, where those of each layer begin.
+        member (Member): the thread that does its part of the layers.
+    """
+    step, padded = len(taps) // 9, blocks.rounded(outputs, 4)
+    for k in range(member.number, len(W), member.size):
+        size = w_starts[k + 1] - w_starts[k]
+        channels, kernels = size // (outputs * 9), array_at(W[k], size, taps[0])
+        for channel in range(channels):
+            if wanted[k, channel]:
+                for o in range(outputs):
+                    for t in range(9):
+                        taps[t * step + o] = kernels[(o * channels + channel) * 9 + t]
+                place = u_starts[k] + channel * POSITIONS * padded
+                winograd.transform_kernel(taps, step, U, place, padded)
 
 
 @compiled
-def _move_images(x: Array, maps: Array, height: int, width: int, back: bool) -> None:
-    """Copy images (N, channels, H, W) to maps (blocks, channels, height, width, LANES), or back."""
+def _move_images(
+    x: Array, maps: Array, height: int, width: int, back: bool, begin: int, end: int
+) -> None:
+    """Copy images (N, channels, H, W) to maps (blocks, channels, height, width, LANES), or back.
+
+    They are the images from ``begin`` on, before ``end``.
+    """
     n, channels, h, w = x.shape
-    for i in range(n):
+    for i in range(begin, min(end, n)):
         b, lane = i // LANES, i % LANES
         for c in range(channels):
             for y in range(h):
@@ -151,7 +177,11 @@ class _Thread:
         )
         self.normal = numpy.zeros((4, channels), dtype)
         self.own = aligned(LANES, dtype)
-        self.taps = aligned(9 * 4 * max(_rounded(p.shape.growth, 4) for p in plans), dtype)
+        outputs = max(_rounded(p.shape.growth, 4) for p in plans)
+        self.taps = aligned(9 * 4 * outputs, dtype)
+        self.kernel_taps = aligned(9 * (outputs + LANES), dtype)[: 9 * (outputs + LANES)]
+        #: The kernels of the first convolution, whose plan is the last.
+        self.stem_U = aligned(int(plans[-1].u_starts[-1]), dtype)
         self.fresh, self.direct = (numpy.zeros(channels, numpy.uint8) for _ in range(2))
         self.seen = numpy.zeros(most, numpy.uint8)
         self.slope, self.offset = (numpy.zeros(most, dtype) for _ in range(2))
@@ -177,10 +207,19 @@ class Workspace:
         training: bool,
     ) -> None:
         first, last = plans[0], plans[-1]
+        features = first.widths[0]
+        # The first convolution is a layer of its own: images in, `features` maps out.
+        self.stem_shape = first.shape._replace(channels=in_channels, growth=features)
+        self.stem_plan = BlockPlan(
+            [in_channels, features], first.shape.images, first.shape.height, first.shape.width, 0
+        )
+        # Its gradient is computed of all images at once.
+        bits = first.blocks * in_channels * first.plane // 8
+        self.stem_plan.scratch |= {"bits": bits, "gy": 0}
         size, units = threads, max(plan.units for plan in plans)
         if size > units:  # a multiple, as the others would have next to nothing to do
             size = min(size // units, PARTS) * units
-        self.threads = [_Thread(plans, dtype) for _ in range(size)]
+        self.threads = [_Thread([*plans, self.stem_plan], dtype) for _ in range(size)]
         self.counter = numpy.zeros(1, numpy.int64)
         # Moments are computed for all inputs of a block together, or for the maps of one layer.
         self.parts = [
@@ -194,21 +233,7 @@ class Workspace:
         ]
         self.y = aligned(last.structures * last.blocks * last.channels * LANES, dtype)
         self.images = aligned(first.blocks * in_channels * first.plane, dtype)
-        features = first.widths[0]
-        # The first convolution is a layer of its own: images in, `features` maps out.
-        self.stem_shape = first.shape._replace(channels=in_channels, growth=features)
-        self.stem_plan = BlockPlan(
-            [in_channels, features], first.shape.images, first.shape.height, first.shape.width, 0
-        )
-        self.stem_thread = _Thread([self.stem_plan], dtype)
-        # It is computed for all images at once.
-        bits = first.blocks * in_channels * first.plane // 8
-        self.stem_thread.bits = aligned(bits, numpy.uint8)
         self.U = [aligned(int(plan.u_starts[-1]), dtype) for plan in plans]
-        self.stem_U = aligned(int(self.stem_plan.u_starts[-1]), dtype)
-        most = max(_rounded(features, 4), *(_rounded(p.shape.growth, 4) for p in plans))
-        # One for each thread.
-        self.taps = [aligned(9 * (most + LANES), dtype)[: 9 * (most + LANES)] for _ in range(size)]
         if training:
             self.gx = aligned(max(p.blocks * p.shape.channels * p.plane for p in plans), dtype)
             self.G = [
@@ -220,7 +245,6 @@ class Workspace:
             self.sums = [numpy.zeros((p.units, p.channels * PAIR), dtype) for p in plans]
             self.through = [numpy.zeros((2, p.maps)) for p in plans]
             self.gin = [aligned(p.inputs * p.blocks * p.widths[0] * p.plane, dtype) for p in plans]
-            self.stem_G = aligned(self.stem_plan.gradient_size, dtype)
 
 
 _kept: list[tuple[Any, Workspace]] = []
@@ -282,7 +306,7 @@ class BlockParameters:
 
     Args:
         gammas, betas (list of array): of the consumers.
-        kernels (list of array): of the layers, shape (growth rate, channels, 3, 3).
+        kernels (list of array): of the layers, contiguous, shape (growth rate, channels, 3, 3).
         transition (array): its weights, shape (outputs, channels, 1, 1), or None.
         norms (sequence): the batch normalisations, for eps and the running statistics.
     """
@@ -291,8 +315,9 @@ class BlockParameters:
         self, gammas: Any, betas: Any, kernels: Any, transition: Any, norms: Any, dtype: Any
     ) -> None:
         self.gamma, self.beta = numpy.concatenate(gammas), numpy.concatenate(betas)
-        self.W = numpy.concatenate([W.reshape(-1) for W in kernels])
-        self.kernel_shapes = [W.shape[:2] for W in kernels]
+        # They are read where they are.
+        self.kernels = kernels
+        self.W = numpy.array([W.ctypes.data for W in kernels], numpy.int64)
         self.eps = numpy.array([norm.eps for norm in norms], numpy.float64)
         self.running_mean = numpy.concatenate([norm.avg_mean for norm in norms])
         self.running_var = numpy.concatenate([norm.avg_var for norm in norms])
@@ -383,13 +408,15 @@ class BlockGraph:
         self.needed = numpy.array([a and n > 0 for a, n in zip(alive, counts)], numpy.uint8)
         self.maps = numpy.concatenate(spans) + (numpy.array(made) - starts).repeat(widths, axis=1)
 
-    def inputs_of(self) -> Any:
-        """Yield the number of each consumer that is computed, and the channels that it takes."""
-        begin = 0
-        for number, end, computed in zip(self.numbers, self.ends, self.computed):
-            if computed:
-                yield number, self.channels[begin:end]
-            begin = end
+    def mark_inputs(self, wanted: Array) -> None:
+        """Set which channels the consumers that are computed take.
+
+        Args:
+            wanted (array): uint8, of each layer and the exit, shape (layers + 1, channels).
+        """
+        counts = numpy.diff(self.ends, prepend=0)
+        computed = self.computed.astype(bool).repeat(counts)
+        wanted[self.numbers.repeat(counts)[computed], self.channels[:-1][computed]] = 1
 
 
 class Passes:
@@ -458,32 +485,17 @@ class Passes:
 
     def _forward(self, stem: Array) -> None:
         space, plans, dtype = self.workspace, self.plans, self.dtype
-        first, thread = plans[0], space.stem_thread
-        features = first.widths[0]
-        _move_images(self.x, space.images, first.padded_height, first.padded_width, False)
-        every = numpy.ones(stem.shape[1], numpy.uint8)
-        kernels = numpy.ascontiguousarray(stem).reshape(*stem.shape[:2], 9)
-        _transform_kernels(kernels, every, space.taps[0], _rounded(features, 4), space.stem_U, 0)
+        self._stem = numpy.ascontiguousarray(stem)
         self._stem_rows = numpy.arange(stem.shape[1], dtype=numpy.int64)
-        blocks.convolve(
-            space.images, 0, first.blocks, space.stem_shape, self._stem_rows, self._stem_rows, 0,
-            stem.shape[1], thread.normal, blocks.LINEAR, space.stem_U, 0, space.x[0],
-            first.shape.channels, 0, features, thread.S[0], thread.V, thread.M, thread.bits, 0, 1,
-        )  # fmt: skip
-        self._transform()
         self._mean, self._var = ([numpy.zeros(p.maps, dtype) for p in plans] for _ in "mv")
-        if self.train:
-            parts, counter = space.parts[0], numpy.zeros(1, numpy.int64)
-            blocks.moments(
-                space.x[0], first.shape, 0, features, self._mean[0], self._var[0], parts,
-                thread.own, counter, Member(0, 1),
-            )  # fmt: skip
         self.statistics = [[] for _ in plans]
         last, count = plans[-1], sum(len(graphs[-1].exits) for graphs in self.graphs)
         self.y = numpy.empty((count, len(self.x), last.channels), dtype)
         begin = 0
+        wanted: Any = self._wanted()
         for graphs in self.graphs:
-            self._together(functools.partial(self._forward_member, graphs))
+            self._together(functools.partial(self._forward_member, graphs, wanted))
+            wanted = None
             exits = graphs[-1].exits
             size = (max(exits) + 1) * last.blocks * last.channels * LANES
             planes = space.y[:size].reshape(-1, last.blocks, last.channels, LANES)
@@ -495,33 +507,69 @@ class Passes:
                     (self._mean[i][own], self._var[i][own]) for own in graph.maps
                 ]
 
-    def _transform(self) -> None:
-        """Transform the layers' kernels, of the channels that any structure takes."""
-        space, tasks = self.workspace, []
-        for i, (plan, parameters) in enumerate(zip(self.plans, self.parameters)):
-            wanted = [numpy.zeros(n, numpy.uint8) for _, n in parameters.kernel_shapes]
-            wanted.append(numpy.zeros(plan.channels, numpy.uint8))
+    def _wanted(self) -> list[Array]:
+        """Return, of each block, the channels of the layers' kernels that any structure takes."""
+        found = []
+        for i, plan in enumerate(self.plans):
+            found.append(numpy.zeros((len(plan.widths), plan.channels), numpy.uint8))
             for graphs in self.graphs:
-                for number, channels in graphs[i].inputs_of():
-                    wanted[number][channels] = 1
-            for k, (outputs, channels) in enumerate(parameters.kernel_shapes):
-                W = parameters.W[plan.w_starts[k] :][: outputs * channels * 9]
-                W = W.reshape(outputs, channels, 9)
-                tasks.append((W, wanted[k], _rounded(outputs, 4), space.U[i], plan.u_starts[k]))
+                graphs[i].mark_inputs(found[-1])
+        return found
 
-        def work(first: int) -> None:
-            for W, wanted, padded, U, start in tasks[first :: len(space.taps)]:
-                _transform_kernels(W, wanted, space.taps[first], padded, U, start)
+    def _start_member(
+        self, wanted: list[Array], thread: _Thread, member: Member, mean: Array, var: Array
+    ) -> None:
+        """Do what comes before the blocks: transform the kernels and compute the first maps.
 
-        _run([functools.partial(work, first) for first in range(len(space.taps))])
+        Args:
+            wanted (list of array): see :meth:`_wanted`.
+            thread (_Thread): of the member.
+            member (Member): which part to do.
+            mean (array): of the member, gets the means of the first block's inputs.
+            var (array): the same of their variances.
+        """
+        space, first, stem = self.workspace, self.plans[0], self.workspace.stem_plan
+        features, channels = first.widths[0], self.x.shape[1]
+        # Every member transforms the few kernels of the first convolution for itself.
+        every = numpy.ones((1, channels), numpy.uint8)
+        places = numpy.array([self._stem.ctypes.data], numpy.int64)
+        _transform_kernels(
+            places, stem.w_starts, every, features, thread.kernel_taps, thread.stem_U,
+            stem.u_starts, Member(0, 1),
+        )  # fmt: skip
+        begin, end = (first.blocks * k // member.size for k in (member.number, member.number + 1))
+        _move_images(
+            self.x, space.images, first.padded_height, first.padded_width, False, begin * LANES,
+            end * LANES,
+        )  # fmt: skip
+        blocks.convolve(
+            space.images, begin, end - begin, space.stem_shape, self._stem_rows, self._stem_rows, 0,
+            channels, thread.normal, blocks.LINEAR, thread.stem_U, 0, space.x[0],
+            first.shape.channels, 0, features, thread.S[-1], thread.V, thread.M, thread.bits, 0, 1,
+        )  # fmt: skip
+        for i, (plan, parameters) in enumerate(zip(self.plans, self.parameters)):
+            _transform_kernels(
+                parameters.W, plan.w_starts, wanted[i], plan.widths[-1], thread.kernel_taps,
+                space.U[i], plan.u_starts, member,
+            )  # fmt: skip
+        blocks.barrier(space.counter, member)
+        if self.train:
+            blocks.moments(
+                space.x[0], first.shape, 0, features, mean, var, space.parts[0], thread.own,
+                space.counter, member,
+            )  # fmt: skip
 
-    def _forward_member(self, graphs: list[BlockGraph], thread: _Thread, member: Member) -> None:
+    def _forward_member(
+        self, graphs: list[BlockGraph], wanted: Any, thread: _Thread, member: Member
+    ) -> None:
         space, plans = self.workspace, self.plans
         for i, (plan, parameters, graph) in enumerate(zip(plans, self.parameters, graphs)):
             # Every member has its own; those of the first are the result.
             mean, var = self._mean[i], self._var[i]
             if member.number:
                 mean, var = mean.copy(), var.copy()
+            if i == 0 and wanted is not None:
+                self._start_member(wanted, thread, member, mean, var)
             width = graph.inputs * plan.widths[0]
             y = space.x[i + 1] if plan.outputs else space.y
             y_channels = plans[i + 1].shape.channels if plan.outputs else 0
@@ -558,24 +606,25 @@ class Passes:
         space.y[: planes.size].reshape(planes.shape)[...] = planes
         for through in space.through:
             through[...] = 0
+        self._stem_parts: dict[int, Array] = {}
         self._together(functools.partial(self._backward_member, graphs, gradients))
-        first, thread, gstem = plans[0], space.stem_thread, space.gin[0]
-        features, channels = first.widths[0], self.x.shape[1]
-        G = space.stem_G
-        G[...] = 0
-        blocks.gradient_of_weights(
-            space.images, gstem, 0, first.blocks, space.stem_shape, self._stem_rows, 0, channels,
-            thread.normal, blocks.LINEAR, features, G, 0, thread.S[0], thread.V, thread.M,
-            thread.bits,
-        )  # fmt: skip
-        padded = _rounded(features, 4)
+        gx = self._gradient_of_images() if with_images else None
+        return gx, self._gradient_of_stem(), gradients
+
+    def _gradient_of_stem(self) -> Array:
+        """Return the gradient of the first convolution, given the parts that members computed."""
+        outputs, channels = self._stem.shape[:2]
         fours = -(-channels // 4)
-        G = G[: fours * POSITIONS * 4 * padded].reshape(fours, POSITIONS, padded // 4, 4, 4)
-        matrix = numpy.kron(winograd.KERNEL, winograd.KERNEL).astype(self.dtype)
-        gW = numpy.einsum("pt,fpgoc->gofct", matrix, G).reshape(padded, 4 * fours, 3, 3)
-        gW = numpy.ascontiguousarray(gW[:features, :channels])
-        gx = self._gradient_of_images(gstem) if with_images else None
-        return gx, gW, gradients
+        G = numpy.concatenate(
+            [
+                part.reshape(fours, POSITIONS, -1, 4, 4)
+                for _, part in sorted(self._stem_parts.items())
+            ],
+            axis=2,
+        )
+        gW = numpy.einsum("pt,fpgoc->gofct", _kernel_matrix(self.dtype), G)
+        gW = gW.reshape(-1, 4 * fours, 3, 3)
+        return numpy.ascontiguousarray(gW[:outputs, :channels])
 
     def _zeros(self) -> Any:
         zeros = []
@@ -613,10 +662,25 @@ class Passes:
             )  # fmt: skip
             gout = space.gin[i]
             blocks.barrier(space.counter, member)
+        # The images must be added up in one order, so members have outputs, four at a time.
+        outputs, channels = self._stem.shape[:2]
+        fours = _rounded(outputs, 4) // 4
+        begin, end = (4 * (fours * k // member.size) for k in (member.number, member.number + 1))
+        if begin == end:
+            return
+        own = min(end, outputs) - begin
+        size = _rounded(channels, 4) * POSITIONS * (end - begin)
+        G = aligned(size, self.dtype)
+        blocks.gradient_of_weights(
+            space.images, gout, outputs, begin, 0, plans[0].blocks, space.stem_shape,
+            self._stem_rows, 0, channels, thread.normal, blocks.LINEAR, own, G, 0, thread.S[-1],
+            thread.V, thread.M, thread.bits,
+        )  # fmt: skip
+        self._stem_parts[begin] = G[:size]
 
-    def _gradient_of_images(self, gstem: Array) -> Array:
-        space, first, thread = self.workspace, self.plans[0], self.workspace.stem_thread
-        channels = self.x.shape[1]
+    def _gradient_of_images(self) -> Array:
+        space, first, thread = self.workspace, self.plans[0], self.workspace.threads[0]
+        channels, gstem = self.x.shape[1], space.gin[0]
         gmaps = aligned(first.blocks * channels * first.plane, self.dtype)
         thread.normal[0], thread.normal[2] = 1, 0
         thread.fresh[:], thread.direct[:] = 1, 0
@@ -625,8 +689,8 @@ class Passes:
         blocks.gradient_of_maps(
             space.images, gstem, 0, first.blocks, space.stem_shape, self._stem_rows,
             self._stem_rows, 0, channels, thread.normal, thread.fresh, thread.direct,
-            space.stem_U, 0, first.widths[0], gmaps, sums, thread.S[0], thread.V, thread.M, bits,
+            thread.stem_U, 0, first.widths[0], gmaps, sums, thread.S[-1], thread.V, thread.M, bits,
         )  # fmt: skip
         gx = numpy.empty_like(self.x)
-        _move_images(gx, gmaps, first.padded_height, first.padded_width, True)
+        _move_images(gx, gmaps, first.padded_height, first.padded_width, True, 0, len(gx))
         return gx

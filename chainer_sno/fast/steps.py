@@ -1,6 +1,6 @@
 """Passes over the parameters and over mini-batches, compiled."""
 
-from chainer_sno.fast.vectors import compiled
+from chainer_sno.fast.vectors import array_at, compiled
 
 
 @compiled
@@ -19,6 +19,24 @@ def nesterov_step(parameter, gradient, velocity, decays, decay, lr, momentum, sq
         v = v - lr * g
         p = parameter[i] + square * v
         gradient[i], velocity[i], parameter[i] = g, v, p - rate * g
+
+
+@compiled
+def nesterov_steps(addresses, sizes, decays, decay, lr, momentum, square, rate):
+    """Take the steps of several parameters of one dtype, see :func:`nesterov_step`.
+
+    Args:
+        addresses (array): int64, shape (n, 3): where the memory of each parameter, of its gradient
+            and of its velocity begins.
+        sizes (array): int64, shape (n,): numbers of each parameter.
+        decays (bool): whether there is a weight decay.
+        decay, lr, momentum, square, rate (scalar): of the parameters' dtype.
+    """
+    for k in range(len(sizes)):
+        parameter = array_at(addresses[k, 0], sizes[k], decay)
+        gradient = array_at(addresses[k, 1], sizes[k], decay)
+        velocity = array_at(addresses[k, 2], sizes[k], decay)
+        nesterov_step(parameter, gradient, velocity, decays, decay, lr, momentum, square, rate)
 
 
 @compiled

@@ -24,6 +24,7 @@ import numba
 from llvmlite import ir
 from numba.core import caching, cgutils, types
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 _INDEX = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -339,6 +340,33 @@ def kernel(emit: Callable[..., Any]) -> Any:
     typing: Any = scope[emit.__name__]
     typing.__doc__, typing.__module__ = emit.__doc__, emit.__module__
     return intrinsic(typing)
+
+
+def _array_at(typingctx, address, size, like):
+    """Return the flat array of ``size`` numbers, of the type of ``like``, at an address.
+
+    It does not own its memory.  This is how a compiled function takes many arrays: each array that
+    it takes as an argument costs time.
+    """
+    kind = types.Array(like, 1, "C")
+
+    def generate(context, builder, signature, values):
+        array = context.make_array(kind)(context, builder)
+        itemsize = _INDEX(context.get_abi_sizeof(context.get_data_type(like)))
+        arrayobj.populate_array(
+            array,
+            data=builder.inttoptr(values[0], array.data.type),
+            shape=[values[1]],
+            strides=[itemsize],
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return kind(types.intp, types.intp, like), generate
+
+
+array_at: Any = intrinsic(_array_at)
 
 
 @functools.lru_cache(maxsize=1)

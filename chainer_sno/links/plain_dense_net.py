@@ -1,5 +1,6 @@
 """The network of section 4.2, DenseNet with connections under selection: the reference."""
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,11 +68,12 @@ class DenseBlock(chainer.Chain):
         Returns:
             list of bool: of the layers and, last, of the exit itself, which is always true.
         """
-        consumers = list(self.consumers())
         live = [False] * len(self.convs) + [True]
-        for consumer in reversed(range(len(consumers))):
-            for source in numpy.flatnonzero(bits[consumers[consumer][0]][1:]):
-                live[source] |= live[consumer]
+        taken = bits.tolist()
+        for consumer, (own, _) in reversed([*enumerate(self.consumers())]):
+            if live[consumer]:
+                _, *layers = taken[own]
+                live[:consumer] = map(operator.or_, live, layers)
         return live
 
     def remaining(self, bits: Array) -> Any:

@@ -6,6 +6,7 @@ the method pass is found.
 """
 
 import contextlib
+import ctypes
 import inspect
 import types
 from unittest import mock
@@ -103,7 +104,14 @@ def with_updater(module):
 
 @contextlib.contextmanager
 def with_step(module):
-    with mock.patch.object(nesterov, "_step", return_value=module.nesterov_step.py_func):
+    step = module.nesterov_step.py_func
+
+    def steps(addresses, sizes, *factors):
+        for each, size in zip(addresses.tolist(), sizes.tolist()):
+            pointers = [ctypes.cast(address, ctypes.POINTER(ctypes.c_double)) for address in each]
+            step(*(numpy.ctypeslib.as_array(pointer, (size,)) for pointer in pointers), *factors)
+
+    with mock.patch.object(nesterov, "_steps", return_value=steps):
         yield
 
 
@@ -228,7 +236,7 @@ MUTANTS = {
         ("momentum * momentum, (1 + momentum) * lr", "momentum * momentum, momentum * lr"),
         ("momentum * momentum, (1 + momentum) * lr", "momentum * momentum, 1 + momentum"),
         ("factors = decay, lr, momentum,", "factors = lr, decay, momentum,"),
-        ("    rule.t += 1\n", ""),
+        ("parameter.update_rule.t += 1", "pass"),
     ],
     "schedule": [
         ("divisor: float = 10,", "divisor: float = 2,"),

@@ -125,6 +125,15 @@ def strided(optimizer):
     optimizer.target.W.array = numpy.asfortranarray(optimizer.target.W.array)
 
 
+def strided_velocity(optimizer):
+    state = optimizer.target.W.update_rule.state
+    state["v"] = numpy.asfortranarray(state["v"])
+
+
+def two_rates(optimizer):
+    optimizer.target.W.update_rule.hyperparam.momentum = 0.5
+
+
 def other_rule(optimizer):
     optimizer.target.W.update_rule = chainer.optimizers.sgd.SGDRule(lr=0.1)
 
@@ -164,6 +173,8 @@ def infinite(optimizer):
         disabled,
         scalar_rate,
         strided,
+        strided_velocity,
+        two_rates,
         other_rule,
     ],
 )
@@ -174,6 +185,21 @@ def test_same_bits_whatever_was_changed(change, dtype, rng):
         change(optimizer)
     step(optimizers, rng)
     assert_same_bits(optimizers)
+
+
+@pytest.mark.parametrize("name", ["array", "grad", "velocity"])
+def test_an_array_that_is_not_to_be_written_to_is_refused(name, dtype, rng):
+    """The compiled pass gets addresses, so it must not be given such an array."""
+    for optimizer in pair(dtype):
+        step([optimizer], rng, 1)
+        W = optimizer.target.W
+        W.grad = numpy.ones_like(W.array)
+        array = W.update_rule.state["v"] if name == "velocity" else getattr(W, name)
+        before = array.copy()
+        array.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            optimizer.update()
+        numpy.testing.assert_array_equal(array, before)
 
 
 def test_a_loss_function_and_loss_scaling(rng):
@@ -192,7 +218,7 @@ def test_a_loss_function_and_loss_scaling(rng):
 
 
 def test_without_numba(rng, monkeypatch):
-    monkeypatch.setattr(nesterov, "_step", lambda: None)
+    monkeypatch.setattr(nesterov, "_steps", lambda: None)
     optimizers = pair("f")
     step(optimizers, rng)
     assert_same_bits(optimizers)
