@@ -10,7 +10,7 @@ import tabulate
 from reproduce import ROOT, ReproduceError, experiments, groups, schemas, statistics
 from reproduce._types import Cells, Record
 from reproduce.experiments import from_dict
-from reproduce.settings import Settings, format_epsilon0, fraction_of_paper
+from reproduce.settings import SECOND_RESULT, Settings, format_epsilon0, fraction_of_paper
 from reproduce.statistics import in_percent
 
 # A header is no wider than its text.
@@ -21,7 +21,7 @@ TOLERANCE = 1 / 5
 #: Two published counts whose difference is at most this part of the full network are not ordered.
 SAME_COUNT = 1 / 20
 #: The second result of a training, where it has one.
-_REESTIMATED = f"{schemas.REESTIMATED}_test_error"
+_REESTIMATED = f"{SECOND_RESULT}_test_error"
 #: What its column is called.
 REESTIMATED = "re-estimated %"
 

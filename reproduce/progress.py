@@ -20,7 +20,7 @@ from reproduce import ROOT, ReproduceError, compare, experiments, schemas, snaps
 from reproduce._types import Cells, Record, StrPath
 from reproduce.experiments import from_dict
 from reproduce.files import make_writable
-from reproduce.settings import Settings
+from reproduce.settings import SECOND_RESULT, Settings
 from reproduce.statistics import in_percent
 
 #: Where the files of this repository's runs are.
@@ -32,8 +32,8 @@ _THETA, _COSTS = "updater/bernoulli/theta", "updater/bernoulli/costs"
 _LOG, _ITERATION = "extensions/LogReport/_log", "updater/iteration"
 _COMPUTERS = "extensions/computers/noted"
 #: An entry of the log, and what a file of progress calls it.
-_REESTIMATED = f"validation/main/{schemas.REESTIMATED}_error"
-_AGAIN = f"{schemas.REESTIMATED}_test_error"
+_REESTIMATED = f"validation/main/{SECOND_RESULT}_error"
+_AGAIN = f"{SECOND_RESULT}_test_error"
 
 
 def _newest(directory: Path) -> tuple[Settings, str, dict[str, Any]] | None:

@@ -6,11 +6,7 @@ from typing import Any, TypeAlias
 import jsonschema
 
 from reproduce import ReproduceError, experiments
-from reproduce.settings import Settings
-
-#: How names begin of what is measured with batch statistics estimated anew, from images augmented
-#: as in training.  Older programs took images that are not augmented; they wrote ``reestimated``.
-REESTIMATED = "reestimated_augmented"
+from reproduce.settings import SECOND_RESULT, Settings
 
 #: A JSON schema.
 Schema: TypeAlias = dict[str, Any]
@@ -140,7 +136,7 @@ PROGRESS = _object(
                 "test_error": _FRACTION,
                 "training_loss": {"type": "number"},
                 "reestimated_test_error": _FRACTION,  # of older programs
-                f"{REESTIMATED}_test_error": _FRACTION,
+                f"{SECOND_RESULT}_test_error": _FRACTION,
                 "reestimated_epoch": _WHOLE,
             },
             required=["epoch", "test_error"],

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: The dtypes of theta, the default first.
 THETA_DTYPES = ("float64", "float32")
+#: How names begin of what is measured with batch statistics estimated anew, from images augmented
+#: as in training.  Older programs took images that are not augmented; they wrote ``reestimated``.
+SECOND_RESULT = "reestimated_augmented"
 #: A short training gets an eta_theta with which theta takes this many steps from 0 to 1 at least.
 SMALLEST_STEPS = 10
 #: The divisor of the paper's epochs for each schedule.

@@ -14,9 +14,9 @@ import chainer_sno
 from chainer_sno import chainer, extensions, fast
 from chainer_sno.files import write_npz
 from chainer_sno.uniforms import Stream, generator
-from reproduce import ReproduceError, schemas
+from reproduce import ReproduceError
 from reproduce._types import Array, Data, StrPath
-from reproduce.settings import THETA_DTYPES, Settings
+from reproduce.settings import SECOND_RESULT, THETA_DTYPES, Settings
 from reproduce.streams import is_live
 
 #: The names of the paths, as records have them: the reference, that of a GPU, and those of a CPU in
@@ -373,7 +373,7 @@ class Training:
             **self.structure_result(),
             "iterations": self.trainer.updater.iteration,
         }
-        for kind in ("stochastic", schemas.REESTIMATED):
+        for kind in ("stochastic", SECOND_RESULT):
             if f"validation/main/{kind}_error" in last:
                 found[f"{kind}_test_error"] = last[f"validation/main/{kind}_error"]
         return found

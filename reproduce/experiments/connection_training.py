@@ -9,10 +9,11 @@ import numpy
 import chainer_sno
 from chainer_sno import chainer, complexity, extensions, links
 from chainer_sno.uniforms import Stream, generator
-from reproduce import ReproduceError, schemas, structures
+from reproduce import ReproduceError, structures
 from reproduce._types import Array
 from reproduce.augmentation import ImageIterator, Standardise, channel_statistics
 from reproduce.experiments.connection_selection import ConnectionSelection
+from reproduce.settings import SECOND_RESULT
 from reproduce.training import CAPTURED, WINOGRAD, Training, costs_of
 
 #: Test images classified at once: five blocks of 16, which divide 10,000.
@@ -94,7 +95,7 @@ class _Reestimating:
             for key, value in again.items():
                 observer, name = key.rsplit("/", 1)
                 if name in ("loss", "error"):
-                    found[f"{observer}/{schemas.REESTIMATED}_{name}"] = value
+                    found[f"{observer}/{SECOND_RESULT}_{name}"] = value
         return found
 
 
