@@ -68,26 +68,37 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         if any(parameter.grad is None for parameter in parameters):
             self.reallocate_cleared_grads()
         self.check_nan_in_grads()
-        if not self.is_safe_to_update() or _share_memory(parameters):
+        addresses = [[_address(p.array), _address(p.grad)] for p in parameters]
+        if not self.is_safe_to_update() or _have_doubles(addresses):
             super().update()
             return
         self.t += 1
+        common = self.hyperparam.lr, self.hyperparam.momentum
         alike: dict[Any, list[Any]] = {}
         rest = []
-        for parameter in parameters:
-            if _is_supported(parameter):
-                rates = parameter.update_rule.hyperparam
-                key = parameter.dtype, rates.lr, rates.momentum
-                alike.setdefault(key, []).append(parameter)
+        for parameter, places in zip(parameters, addresses):
+            rates = self._rates(parameter.update_rule, common)
+            if _is_supported(parameter, rates):
+                places.append(_address(velocity(parameter)))
+                alike.setdefault((parameter.dtype, *rates), []).append((parameter, places))
             else:
                 rest.append(parameter)
-        for members in alike.values():
-            _update(steps, members, *decay)
+        for (dtype, *rates), members in alike.items():
+            _update(steps, members, dtype, rates, *decay)
         for parameter in rest:
             for hook in self._hookable._pre_update_hooks.values():
                 hook(parameter.update_rule, parameter)
             parameter.update()
         self.update_loss_scale()
+
+    def _rates(self, rule: Any, common: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Return learning rate and momentum of an update rule: mostly those that all have."""
+        if not isinstance(rule, chainer.optimizers.nesterov_ag.NesterovAGRule):
+            return None, None
+        rates = rule.hyperparam
+        if len(vars(rates)) == 1 and rates.parent is self.hyperparam:  # it has none of its own
+            return common
+        return rates.lr, rates.momentum
 
     def _single_decay(self) -> tuple[bool, float] | None:
         """Return whether there is WeightDecay, and its rate; None where there are other hooks."""
@@ -103,21 +114,21 @@ class NesterovAG(chainer.optimizers.NesterovAG):
         return (True, hook.rate) if type(hook.rate) is float else None
 
 
-def _share_memory(parameters: list[Any]) -> bool:
+def _address(array: Any) -> int | None:
+    """Return where the memory of a NumPy array begins; None of anything else."""
+    return array.ctypes.data if isinstance(array, numpy.ndarray) else None
+
+
+def _have_doubles(addresses: list[list[int | None]]) -> bool:
     """Return whether parameters are there twice, or share their arrays or their gradients.
 
     Chainer calls all hooks before the first update, and then the order tells.
     """
-    addresses = [
-        array.ctypes.data
-        for parameter in parameters
-        for array in (parameter.array, parameter.grad)
-        if isinstance(array, numpy.ndarray)
-    ]
-    return len(set(addresses)) < len(addresses)
+    known = [place for places in addresses for place in places if place is not None]
+    return len(set(known)) < len(known)
 
 
-def _is_supported(parameter: Any) -> bool:
+def _is_supported(parameter: Any, rates: tuple[Any, Any]) -> bool:
     """Return whether the compiled pass does what Chainer's rule does for a parameter."""
     rule, array = parameter.update_rule, parameter.array
     if type(rule) is not chainer.optimizers.nesterov_ag.NesterovAGRule or not rule.enabled:
@@ -127,7 +138,6 @@ def _is_supported(parameter: Any) -> bool:
         return False
     if not isinstance(array, numpy.ndarray) or array.dtype not in (numpy.float32, numpy.float64):
         return False
-    rates = rule.hyperparam.lr, rule.hyperparam.momentum
     gradient, v = parameter.grad, velocity(parameter)
     return (
         # Another type, such as numpy.float64, would make Chainer compute in another dtype.
@@ -140,16 +150,24 @@ def _is_supported(parameter: Any) -> bool:
     )
 
 
-def _update(steps: Callable[..., None], parameters: list[Any], decays: bool, decay: float) -> None:
-    """Do the compiled pass over parameters of one dtype and with the same rates."""
-    rates, dtype = parameters[0].update_rule.hyperparam, parameters[0].dtype
-    lr, momentum = rates.lr, rates.momentum
+def _update(
+    steps: Callable[..., None],
+    members: list[Any],
+    dtype: Any,
+    rates: list[float],
+    decays: bool,
+    decay: float,
+) -> None:
+    """Do the compiled pass over parameters of one dtype and with the same rates.
+
+    Each member is a parameter, and where its array, its gradient and its velocity begin.
+    """
+    lr, momentum = rates
     factors = decay, lr, momentum, momentum * momentum, (1 + momentum) * lr
-    arrays = [(p.array, p.grad, velocity(p)) for p in parameters]
-    addresses = numpy.array([[a.ctypes.data for a in each] for each in arrays], numpy.int64)
-    sizes = numpy.array([array.size for array, _, _ in arrays], numpy.int64)
+    addresses = numpy.array([places for _, places in members], numpy.int64)
+    sizes = numpy.array([parameter.size for parameter, _ in members], numpy.int64)
     steps(addresses, sizes, decays, *map(dtype.type, factors))
-    for parameter in parameters:
+    for parameter, _ in members:
         parameter.update_rule.t += 1
 
 

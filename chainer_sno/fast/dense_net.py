@@ -163,6 +163,12 @@ class BlockPlan:
         self.gradient_size = max(fours * POSITIONS * padded, fours * _rounded(max(outputs, 1), 4))
 
 
+@functools.lru_cache(maxsize=32)
+def block_plan(*sizes: Any) -> BlockPlan:
+    """Return the plan of some sizes, the arguments of :class:`BlockPlan`; it is made once."""
+    return BlockPlan(*sizes)
+
+
 class _Thread:
     """The arrays that one thread of a team writes to."""
 

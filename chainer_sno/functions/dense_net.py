@@ -21,6 +21,12 @@ def engine() -> Any:
     return dense_net
 
 
+def _split(array: Any, starts: Any) -> list[Any]:
+    """Return the parts of a flat array that begin at all of ``starts`` but the last."""
+    places = starts.tolist()
+    return [array[begin:end] for begin, end in zip(places, places[1:])]
+
+
 class DenseNetFunction(chainer.FunctionNode):
     """All blocks of a DenseNet and its first convolution, for all structures.
 
@@ -70,7 +76,9 @@ class DenseNetFunction(chainer.FunctionNode):
             outputs = 0 if transition is None else len(transition)
             inputs = together if plans else 1
             plans.append(
-                fast.BlockPlan(block.widths, len(x), height, width, outputs, inputs, together)
+                fast.block_plan(
+                    tuple(block.widths), len(x), height, width, outputs, inputs, together
+                )
             )
             height, width = height // 2, width // 2
         graphs = [
@@ -97,10 +105,9 @@ class DenseNetFunction(chainer.FunctionNode):
         gx, gstem, blocks = self._passes.backward(grad_outputs[0].array, 0 in indexes)
         grads = [gx, gstem]
         for plan, (ggamma, gbeta, gW, gT) in zip(self._plans, blocks):
-            ends = plan.starts[1:-1]
-            grads += numpy.split(ggamma, ends) + numpy.split(gbeta, ends)
+            grads += _split(ggamma, plan.starts) + _split(gbeta, plan.starts)
             growth = plan.widths[-1]
-            grads += [W.reshape(growth, -1, 3, 3) for W in numpy.split(gW, plan.w_starts[1:-1])]
+            grads += [W.reshape(growth, -1, 3, 3) for W in _split(gW, plan.w_starts)]
             if plan.outputs:
                 grads.append(gT[:, :, None, None])
         return tuple(None if grads[i] is None else chainer.as_variable(grads[i]) for i in indexes)
