@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from reproduce import compare, experiments, progress, statistics
-from reproduce._types import Cells, Record
+from reproduce._types import Record
 from reproduce.claims import LEVEL
 from reproduce.claims.connection_selection import GUESSING
 from reproduce.claims.rules import Finding
@@ -173,26 +173,54 @@ def _span(values: Sequence[float], digits: int = 1) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def changed(records: Sequence[Record]) -> dict[str, Cells]:
+def _nearer(row: compare.Row, usual: compare.Row | None) -> list[bool]:
+    """Return of each part and of the usage rate whether one row is nearer to the paper.
+
+    Args:
+        row (Row): of trials with a changed setting.
+        usual (Row): of those at the paper's schedule.
+
+    Returns:
+        list of bool: whether the median differs less from the published one; empty where nothing is
+        published, or there are no trials to compare with.
+    """
+    if row.published is None or usual is None:
+        return []
+    paper = [*row.published["selected"], row.published["usage_rate"]]
+    own, others = (
+        [*(part[1] for part in each.selected), each.usage_rate[1]] for each in (row, usual)
+    )
+    return [abs(a - p) < abs(b - p) for a, b, p in zip(own, others, paper)]
+
+
+def changed(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Return the runs of full length with a changed setting, beside the paper's trials.
 
     Args:
         records (list of dict): of any experiments and schedules.
 
     Returns:
-        dict: from the title of an experiment to lists of cells: the change, the setting, n, the
-        usage rate, the sizes and the test error; then the range of the trials at the paper's
-        schedule in brackets.
+        dict: from the title of an experiment to ``rows``, lists of cells: the change, the setting,
+        n, the usage rate, the sizes, the test error, and in which of usage rate and sizes the
+        medians are nearer to the published ones than those of the paper's schedule, of which the
+        range of the trials stands in brackets; and ``better``, the changes that are nearer in all
+        of them, each with the settings of which that is so.
     """
-    tables: dict[str, Cells] = {}
+    tables: dict[str, dict[str, Any]] = {}
     for group in by_schedule(records):
         if group.is_paper or group.fraction != 1:
             continue
         name = group.settings.experiment
         trials: dict[str, list[Any]] = {}
-        for record in results.at_paper(records, name):
+        at_paper = results.at_paper(records, name)
+        for record in at_paper:
             label = compare.label(from_dict(record["settings"]))
             trials.setdefault(label, []).append(record["result"])
+        usual = {row.label: row for row in compare.rows(name, at_paper)}
+        if "dataset" in group.changes:  # of which nothing is published
+            usual = {}
+        found = tables.setdefault(group.title, {"rows": [], "better": []})
+        compared: dict[str, bool] = {}
         change = ", ".join(f"{key}={value}" for key, value in group.changes.items())
         for row in compare.rows(name, group.records):
             beside = trials.get(row.label, [])
@@ -205,7 +233,12 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
                     f" [{_span([result[key] for result in beside], digits)}]" if beside else ""
                 )
 
-            tables.setdefault(group.title, []).append(
+            nearer = _nearer(row, usual.get(row.label))
+            if nearer:
+                compared[row.label] = all(nearer)
+            names = [*compare.published()[name]["groups"], "usage rate"]
+            chosen = [quantity for quantity, is_nearer in zip(names, nearer) if is_nearer]
+            found["rows"].append(
                 [
                     change,
                     row.label,
@@ -213,8 +246,11 @@ def changed(records: Sequence[Record]) -> dict[str, Cells]:
                     cell("usage_rate", 1),
                     compare.counts(part[1] for part in row.selected),
                     cell("test_error", 2),
+                    "all" if nearer and all(nearer) else ", ".join(chosen) or "-",
                 ]
             )
+        if compared and all(compared.values()):
+            found["better"].append(f"{change} ({', '.join(compared)})")
     return tables
 
 

@@ -41,6 +41,29 @@ def test_a_structure_of_few_connections_changes_by_more_than_two(before, after, 
     assert line["sizes"][1:] == [f"40/{before}/60", f"40/{after}/60"]
 
 
+def test_a_changed_setting_is_held_against_the_paper():
+    """At 2^-6 the paper has 92/31/24 units and a usage rate of 6.6%, which is 155 of 2,352."""
+
+    def told(units, *others, **values):
+        trials = [synthetic.unit(units=(110, 27, 30), epsilon0="2^-6", seed=s) for s in range(3)]
+        trials.append(synthetic.unit(units=units, epsilon0="2^-6", **values))
+        (found,) = findings.changed([*trials, *others]).values()
+        return found["rows"][0][-1], found["better"]
+
+    change = {"gradients": "sum"}
+    assert told((100, 28, 27), **change) == ("all", ["gradients=sum (epsilon0 = 2^-6)"])
+    # As far from the paper, on its other side, is no nearer.
+    assert told((74, 35, 18), **change) == ("-", [])
+    assert told((90, 20, 30), **change) == ("1st layer", [])
+    assert told((130, 10, 50), **change) == ("-", [])
+    other = synthetic.unit(units=(784, 0, 0), epsilon0="2^-7", **change)
+    usual = synthetic.unit(units=(340, 141, 120), epsilon0="2^-7")
+    assert told((100, 28, 27), other, usual, **change) == ("all", [])
+    assert told((100, 28, 27), other, **change)[1] == ["gradients=sum (epsilon0 = 2^-6)"]
+    # The paper has no numbers of other data.
+    assert told((100, 28, 27), dataset="fashion-mnist") == ("-", [])
+
+
 def test_too_few_trials_lie_on_no_side():
     def rows(seeds):
         return compare.rows(
