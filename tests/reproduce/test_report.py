@@ -272,7 +272,11 @@ def test_the_committed_pages_follow_from_the_committed_records(committed, tmp_pa
     for name, text in write_beside(committed, tmp_path).items():
         assert text == (ROOT / "results" / name).read_text(), f"{name}: run `make report`"
     assert (ROOT / "results" / "README.md").read_text().count("\n") <= 120
-    assert words((ROOT / "results" / "FINDINGS.md").read_text()) <= 900
+    # The tables grow with the records; what there is to read does not.
+    prose = re.sub(
+        r"^\|.*$", "", (ROOT / "results" / "FINDINGS.md").read_text(), flags=re.MULTILINE
+    )
+    assert words(prose) <= 750
 
 
 def words(text):
