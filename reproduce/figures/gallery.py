@@ -64,9 +64,9 @@ def draw_all(
 ) -> list[Drawn]:
     """Draw every figure that records allow.
 
-    Figure 1 and the error over the epochs are drawn for each experiment and schedule; theta's
-    histogram, the size of the structure over training and Figure 2 for the lowest seed of each
-    setting.
+    The error over the epochs is drawn for each experiment and schedule, and Figure 1 for those with
+    records of several settings; theta's histogram, the size of the structure over training and
+    Figure 2 for the lowest seed of each setting.
 
     Args:
         records (list of dict): of runs, any, in any order.
@@ -140,11 +140,13 @@ def _of_group(group: Group) -> Iterator[_Planned]:
     if not group.is_paper:
         where = f"{'; '.join(descriptions(group.records))}. {where}"
     told = f"{number}, usage rate of the structure against the test error of the last epoch"
-    yield _Planned(
-        f"{group.slug}-figure-{part}",
-        functools.partial(usage_rate_against_error, group.records, title),
-        _caption(told, title, quartiles, *_redrawn(group.records), where),
-    )
+    # The figure compares settings.
+    if len(by_setting(group.records)) > 1:
+        yield _Planned(
+            f"{group.slug}-figure-{part}",
+            functools.partial(usage_rate_against_error, group.records, title),
+            _caption(told, title, quartiles, *_redrawn(group.records), where),
+        )
     yield _Planned(
         f"{group.slug}-error-over-epochs",
         functools.partial(error_over_epochs, group.records, title),
