@@ -1,13 +1,12 @@
 """The training of section 4.2: connections of a DenseNet."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 import chainer_sno
-from chainer_sno import chainer, complexity, extensions, links
+from chainer_sno import batch_statistics, chainer, complexity, extensions, links
 from chainer_sno.uniforms import Stream, generator
 from reproduce import ReproduceError, structures
 from reproduce._types import Array
@@ -119,11 +118,11 @@ class ConnectionTraining(Training):
         images = chainer.backends.cuda.to_cpu(train[0])
         device = chainer.backend.get_device_from_array(train[0])
         standardise = Standardise(*(device.send(a) for a in channel_statistics(images)))
-        self._estimation = train, standardise
+        self._train, self._standardise = train, standardise
         most = TEST_BATCH_CAPTURED if self.path == CAPTURED else TEST_BATCH
         test_batch = min(most, len(test[0]))
         return (
-            self._training_images(train, standardise),
+            self._training_images(),
             ImageIterator(
                 test, test_batch, standardise, augment=False, repeat=False, shuffle=False
             ),
@@ -169,15 +168,15 @@ class ConnectionTraining(Training):
         are not augmented are others.  The iterator has random numbers of its own, so the batches
         are the same every time and the training's do not move.
         """
-        arrays, standardise = self._estimation
-        iterator = self._training_images(arrays, standardise)
-        whole = len(arrays[0]) // self.settings.batch_size
-        return [x for x, _ in itertools.islice(iterator, min(self.settings.reestimate, whole))]
+        iterator, batches = self._training_images(), self.settings.reestimate
+        return list(batch_statistics.training_batches(iterator, batches))
 
-    def _training_images(self, arrays: tuple[Array, Array], standardise: Standardise) -> Any:
+    def _training_images(self) -> Any:
         """Return an iterator over training images at its beginning: shuffled and augmented."""
         settings = self.settings
-        return ImageIterator(arrays, settings.batch_size, standardise, seed=settings.seed)
+        return ImageIterator(
+            self._train, settings.batch_size, self._standardise, seed=settings.seed
+        )
 
     def make_evaluator(self, iterator: Any) -> Any:
         """Return the evaluation at the mode, or of the random structure."""

@@ -173,24 +173,25 @@ def _span(values: Sequence[float], digits: int = 1) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _nearer(row: compare.Row, usual: compare.Row | None) -> list[bool]:
-    """Return of each part and of the usage rate whether one row is nearer to the paper.
+def _nearer(row: compare.Row, usual: compare.Row | None) -> dict[str, bool]:
+    """Return of each part and of the usage rate, by name, whether a row is nearer to the paper.
 
     Args:
         row (Row): of trials with a changed setting.
         usual (Row): of those at the paper's schedule.
 
     Returns:
-        list of bool: whether the median differs less from the published one; empty where nothing is
+        dict: whether the median differs less from the published one; empty where nothing is
         published, or there are no trials to compare with.
     """
     if row.published is None or usual is None:
-        return []
+        return {}
+    names = [*compare.published()[row.experiment]["groups"], "usage rate"]
     paper = [*row.published["selected"], row.published["usage_rate"]]
     own, others = (
         [*(part[1] for part in each.selected), each.usage_rate[1]] for each in (row, usual)
     )
-    return [abs(a - p) < abs(b - p) for a, b, p in zip(own, others, paper)]
+    return {name: abs(a - p) < abs(b - p) for name, a, b, p in zip(names, own, others, paper)}
 
 
 def changed(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -207,6 +208,7 @@ def changed(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         of them, each with the settings of which that is so.
     """
     tables: dict[str, dict[str, Any]] = {}
+    usual: dict[str, dict[str, compare.Row]] = {}
     for group in by_schedule(records):
         if group.is_paper or group.fraction != 1:
             continue
@@ -216,9 +218,10 @@ def changed(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         for record in at_paper:
             label = compare.label(from_dict(record["settings"]))
             trials.setdefault(label, []).append(record["result"])
-        usual = {row.label: row for row in compare.rows(name, at_paper)}
-        if "dataset" in group.changes:  # of which nothing is published
-            usual = {}
+        if name not in usual:
+            usual[name] = {row.label: row for row in compare.rows(name, at_paper)}
+        # Of other data nothing is published.
+        known = {} if "dataset" in group.changes else usual[name]
         found = tables.setdefault(group.title, {"rows": [], "better": []})
         compared: dict[str, bool] = {}
         change = ", ".join(f"{key}={value}" for key, value in group.changes.items())
@@ -233,11 +236,12 @@ def changed(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
                     f" [{_span([result[key] for result in beside], digits)}]" if beside else ""
                 )
 
-            nearer = _nearer(row, usual.get(row.label))
+            nearer = _nearer(row, known.get(row.label))
+            chosen = "-"
             if nearer:
-                compared[row.label] = all(nearer)
-            names = [*compare.published()[name]["groups"], "usage rate"]
-            chosen = [quantity for quantity, is_nearer in zip(names, nearer) if is_nearer]
+                compared[row.label] = all(nearer.values())
+                chosen = ", ".join(quantity for quantity, is_so in nearer.items() if is_so) or "-"
+                chosen = "all" if compared[row.label] else chosen
             found["rows"].append(
                 [
                     change,
@@ -246,7 +250,7 @@ def changed(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
                     cell("usage_rate", 1),
                     compare.counts(part[1] for part in row.selected),
                     cell("test_error", 2),
-                    "all" if nearer and all(nearer) else ", ".join(chosen) or "-",
+                    chosen,
                 ]
             )
         if compared and all(compared.values()):
