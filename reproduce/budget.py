@@ -37,18 +37,19 @@ class Estimate:
 def estimates(records: Sequence[Record]) -> tuple[dict[str, str | None], list[Estimate]]:
     """Return the hours of every setting of the paper.
 
-    They are those of the machine with the most records of the experiment.
+    They are those of the machine with the most records of the experiment whose iterations compute
+    the same as at the paper's settings; no other record tells these hours.
 
     Args:
         records (list of dict): of both experiments and any schedule.
 
     Returns:
         tuple: from the name of each experiment to the machine, as
-        :func:`reproduce.groups.computer` names it, None without records; and a list of Estimate,
-        empty without any record.  If a setting has no record at the paper's schedule on this
-        machine, its hours come from another machine, which the source names.  If it has none at
-        all, they are extrapolated from the seconds per iteration of shorter runs, whose structures
-        are less converged.
+        :func:`reproduce.groups.computer` names it, None without such records; and a list of
+        Estimate, empty without any record.  If a setting has no record at the paper's schedule on
+        this machine, its hours come from another machine, which the source names.  If it has none
+        at all, they are extrapolated from the seconds per iteration of shorter runs, whose
+        structures are less converged.
     """
     kinds = experiments.all_experiments()
     machines = {name: _machine(records, name) for name in kinds}
@@ -63,8 +64,12 @@ def estimates(records: Sequence[Record]) -> tuple[dict[str, str | None], list[Es
 
 
 def _machine(records: Iterable[Record], *names: str) -> str | None:
-    """Return the machine with the most records of some experiments, None without records."""
-    own = [record for record in records if record["settings"]["experiment"] in names]
+    """Return the machine with the most records that tell the hours of some experiments, or None."""
+    own = [
+        each
+        for each in records
+        if each["settings"]["experiment"] in names and _same_iteration(from_dict(each["settings"]))
+    ]
     counted = collections.Counter(map(computer, own))
     return max(sorted(counted), key=counted.__getitem__, default=None)
 

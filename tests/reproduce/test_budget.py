@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from reproduce import budget, experiments, sweep
@@ -88,6 +90,26 @@ def test_each_experiment_has_the_machine_of_its_own_records():
     assert machines["connection-selection"].startswith("Z (")
     (known,) = (e for e in found if e.experiment == "connection-selection" and e.hours)
     assert (known.hours, known.source) == (1, "1 run of full length")
+
+
+def test_records_of_changed_settings_choose_no_machine(tmp_path):
+    records = [synthetic.unit(epsilon0="2^-7")]
+    records += [
+        synthetic.unit(epsilon0="2^-7", seed=seed, gradients="sum", processor="Z")
+        for seed in range(3)
+    ]
+    machine, found = by_label(records)
+    assert machine == "A processor (fast path)"
+    assert found["unit-selection", "epsilon0 = 2^-7"].source == "1 run of full length"
+    machine, found = by_label(records[1:])
+    assert machine is None
+    assert not any(each.hours for each in found.values())
+    for number, record in enumerate(records):
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    known = {"epsilon0": [2**-7]}
+    runs = sweep.grid(experiments.get("unit-selection"), "paper", range(1), ["sno"], known)
+    text = budget.of_runs(runs, tmp_path / "none", tmp_path)
+    assert text.endswith("on A processor (fast path).")
 
 
 def test_what_is_finished_costs_nothing_on_no_machine(tmp_path):

@@ -227,7 +227,7 @@ def test_without_records_it_says_so(tmp_path):
     report.write([], [], tmp_path)
     text = (tmp_path / "REPORT.md").read_text()
     assert "from 0 records" in text
-    assert "There is no record, so no time is known." in text
+    assert "No record tells what a training at the paper's settings takes." in text
     assert "none of the 14 settings has a finished run" in (tmp_path / "README.md").read_text()
 
 
